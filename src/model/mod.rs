@@ -1,0 +1,12 @@
+//! What the data is: nodes and their kinds, events, users. No I/O, nothing of stores or transports.
+
+pub mod event;
+pub mod node;
+pub mod timestamp;
+pub mod user;
+
+pub use bson::oid::ObjectId;
+pub use event::{Event, NODE_CHANNEL, Position};
+pub use node::Node;
+pub use timestamp::Timestamp;
+pub use user::User;

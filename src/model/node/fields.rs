@@ -1,0 +1,133 @@
+//! The fields that every node has, as request bodies may give them (contract 2.1, 3.5).
+
+use serde_json::{Map, Value};
+
+use super::problem::{At, Problems};
+use super::shape::{Field, Type, default, nullable, required};
+use super::{Outcome, State, bounds};
+use crate::error::Result;
+
+/// Most names of a path.
+const MAX_PATH: usize = 256;
+/// Most groups of a node.
+const MAX_GROUPS: usize = 256;
+/// Most entries of any other list or dictionary.
+pub(super) const MANY: usize = 10_000;
+
+/// All fields, in the order in which errors are told.
+static BASE: [Field; 23] = [
+    nullable("id", Type::Id),
+    default("kind", Type::Name),
+    required("name", Type::Name),
+    required("path", Type::List(&Type::Name, MAX_PATH)),
+    nullable("group", Type::Name),
+    nullable("parent", Type::Id),
+    default("state", Type::Choice(&State::NAMES)),
+    nullable("result", Type::Choice(&Outcome::NAMES)),
+    nullable("artifacts", Type::Dict(&Type::HttpUrl, MANY)),
+    nullable("data", Type::Object),
+    nullable("debug", Type::Object),
+    nullable("jobfilter", Type::List(&Type::Text, MANY)),
+    nullable("platform_filter", Type::List(&Type::Text, MANY)),
+    default("created", Type::Date),
+    default("updated", Type::Date),
+    default("timeout", Type::Date),
+    nullable("holdoff", Type::Date),
+    nullable("owner", Type::Name),
+    nullable("submitter", Type::Name),
+    nullable("treeid", Type::Name),
+    default("user_groups", Type::Groups(MAX_GROUPS)),
+    default("processed_by_kcidb_bridge", Type::Flag),
+    default("retry_counter", Type::Int),
+];
+
+/// The fields that an update may set. Null is refused later, where the whole node is looked at, so that the error is
+/// the same as KernelCI's.
+static UPDATE: [Field; 10] = [
+    nullable("state", Type::Choice(&State::NAMES)),
+    nullable("result", Type::Choice(&Outcome::NAMES)),
+    nullable("artifacts", Type::Dict(&Type::Text, MANY)),
+    nullable("data", Type::Object),
+    nullable("debug", Type::Object),
+    nullable("jobfilter", Type::List(&Type::Text, MANY)),
+    nullable("platform_filter", Type::List(&Type::Text, MANY)),
+    nullable("timeout", Type::Date),
+    nullable("holdoff", Type::Date),
+    nullable("processed_by_kcidb_bridge", Type::Flag),
+];
+
+/// The known fields of a request's body in normalised form; 422 naming what is wrong.
+pub(super) fn read_body(body: &Value) -> Result<Map<String, Value>> {
+    let mut problems = Problems::default();
+    if body.is_null() {
+        problems.missing(&At::ROOT, body);
+    }
+    let fields = if problems.is_empty() { read_node(body, &mut problems)? } else { Map::new() };
+    problems.into_items()?;
+    Ok(fields)
+}
+
+/// The known fields of a node in normalised form. 413 if it is too large; what else is wrong goes to `problems`.
+pub(super) fn read_node(node: &Value, problems: &mut Problems) -> Result<Map<String, Value>> {
+    let mut own = Problems::default();
+    bounds::check(node, &mut own)?;
+    let mut fields = Map::new();
+    match node {
+        Value::Object(body) if own.is_empty() => {
+            for field in &BASE {
+                // `_id` is MongoDB's name of the same thing, and wins.
+                let alias = if field.name == "id" { "_id" } else { field.name };
+                let given = [alias, field.name].into_iter().find_map(|key| Some((key, body.get(key)?)));
+                match given {
+                    Some((key, value)) => {
+                        let read = field.read(value, &At::ROOT.key(key), &mut own);
+                        fields.insert(field.name.to_owned(), read.into_owned());
+                    }
+                    None if field.need == super::shape::Need::Required => {
+                        own.missing(&At::ROOT.key(field.name), node);
+                    }
+                    None => {}
+                }
+            }
+        }
+        Value::Object(_) => {}
+        _ => not_an_object(node, &At::ROOT, &mut own),
+    }
+    problems.absorb(own, &[]);
+    Ok(fields)
+}
+
+/// Notes that a value that stands for a whole model is no object.
+pub(super) fn not_an_object(value: &Value, at: &At<'_>, problems: &mut Problems) {
+    let msg = "Input should be a valid dictionary or object to extract fields from";
+    problems.add(at, "model_attributes_type", msg, value, None);
+}
+
+/// The fields of an update in normalised form (but artifacts as they are). 422 naming what is wrong; if `strict`, that
+/// includes fields that cannot be updated.
+pub(super) fn read_update(set: &Map<String, Value>, strict: bool) -> Result<Map<String, Value>> {
+    let mut problems = Problems::default();
+    let known = |key: &str| UPDATE.iter().find(|field| field.name == key);
+    let mut fields = Map::new();
+    for (key, value) in set {
+        let at = At::ROOT.key(key);
+        match known(key) {
+            Some(field) => {
+                let read = field.read(value, &at, &mut problems).into_owned();
+                fields.insert(key.clone(), read);
+            }
+            None if strict => {
+                let names: Vec<&str> = UPDATE.iter().map(|field| field.name).collect();
+                let msg = format!("Extra inputs are not permitted, expected {}", names.join(", "));
+                problems.add(&at, "extra_forbidden", msg, value, None);
+            }
+            None => {}
+        }
+    }
+    if problems.is_empty() {
+        let whole = Value::Object(set.clone());
+        bounds::check(&whole, &mut problems)?;
+    }
+    problems.into_items()?;
+    Ok(fields)
+}

@@ -1,0 +1,366 @@
+//! What is wrong with a body, collected field by field and told in the two ways that KernelCI clients see
+//! (contract 1.5): a list of items (422) for the fields that every node has, and text (400) for what depends on
+//! the kind. Neither repeats more than a little of what the client sent.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Kind};
+
+/// More problems than this in one body are counted as "and so on": nobody reads them.
+const MOST: usize = 100;
+/// A value whose JSON is at most this long (bytes) is repeated whole in a 422 item, longer ones as cut text.
+const WHOLE: usize = 512;
+/// Characters of a longer value that are repeated.
+const CUT: usize = 100;
+/// Characters of a value that a 400 text repeats.
+const SHOWN: usize = 50;
+
+/// A place in a body: a chain of steps that lives on the stack, so that walking a good body allocates nothing.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    up: Option<&'a At<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> At<'a> {
+    /// The body itself.
+    pub(super) const ROOT: At<'static> = At { up: None, step: Step::Root };
+
+    /// The member `key` of what is here.
+    pub(super) fn key(&'a self, key: &'a str) -> At<'a> {
+        At { up: Some(self), step: Step::Key(key) }
+    }
+    /// The element `index` of what is here.
+    pub(super) fn index(&'a self, index: usize) -> At<'a> {
+        At { up: Some(self), step: Step::Index(index) }
+    }
+    fn path(&self) -> Vec<Value> {
+        let mut path = Vec::new();
+        let mut here = Some(self);
+        while let Some(at) = here {
+            match at.step {
+                Step::Root => {}
+                Step::Key(key) => path.push(cut(key).into()),
+                Step::Index(index) => path.push(index.into()),
+            }
+            here = at.up;
+        }
+        path.reverse();
+        path
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug)]
+struct Problem {
+    kind: &'static str,
+    loc: Vec<Value>,
+    msg: String,
+    input: Value,
+    shown: String,
+    python_type: &'static str,
+    ctx: Option<Value>,
+}
+
+/// Everything that is wrong with one body.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    list: Vec<Problem>,
+}
+
+impl Problems {
+    /// Notes that `input`, which stands `at`, is wrong: pydantic's error type `kind`, its message and its context.
+    pub(super) fn add(
+        &mut self,
+        at: &At<'_>,
+        kind: &'static str,
+        msg: impl Into<String>,
+        input: &Value,
+        ctx: Option<Value>,
+    ) {
+        if self.list.len() >= MOST {
+            return;
+        }
+        self.list.push(Problem {
+            kind,
+            loc: at.path(),
+            msg: msg.into(),
+            input: short(input),
+            shown: python_repr(input),
+            python_type: python_type(input),
+            ctx,
+        });
+    }
+    /// Notes that a required member of `parent` is absent.
+    pub(super) fn missing(&mut self, at: &At<'_>, parent: &Value) {
+        self.add(at, "missing", "Field required", parent, None);
+    }
+    /// Notes something that no type of pydantic's says; `msg` says what was expected.
+    pub(super) fn value_error(&mut self, at: &At<'_>, msg: &str, input: &Value) {
+        self.add(at, "value_error", format!("Value error, {msg}"), input, Some(json!({"error": {}})));
+    }
+    /// Whether nothing is wrong.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+    /// Whether so much is wrong that looking further is of no use.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= MOST
+    }
+    /// Moves everything from `other` here, its places taken to be below `prefix`.
+    pub(super) fn absorb(&mut self, other: Problems, prefix: &[Value]) {
+        for mut problem in other.list {
+            if self.is_full() {
+                return;
+            }
+            problem.loc.splice(0..0, prefix.iter().cloned());
+            self.list.push(problem);
+        }
+    }
+    /// 422 with a list of items below `["body"]`; nothing if nothing is wrong.
+    pub(super) fn into_items(self) -> Result<(), Error> {
+        if self.list.is_empty() {
+            return Ok(());
+        }
+        let items: Vec<Value> = self.list.into_iter().map(Problem::into_item).collect();
+        Err(Error::new(Kind::InvalidParams, items))
+    }
+    /// 400 with a text that names every field; nothing if nothing is wrong.
+    pub(super) fn into_text(self, title: &str) -> Result<(), Error> {
+        let count = self.list.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let errors = if count == 1 { "error" } else { "errors" };
+        let mut text = format!("{count} validation {errors} for {title}");
+        for problem in &self.list {
+            text.push('\n');
+            for (i, step) in problem.loc.iter().enumerate() {
+                let dot = if i == 0 { "" } else { "." };
+                // Writing to a String cannot fail.
+                let _ = match step {
+                    Value::String(key) => write!(text, "{dot}{key}"),
+                    other => write!(text, "{dot}{other}"),
+                };
+            }
+            let Problem { kind, msg, shown, python_type, .. } = problem;
+            let _ = write!(text, "\n  {msg} [type={kind}, input_value={shown}, input_type={python_type}]");
+        }
+        Err(Error::bad_request(text))
+    }
+}
+
+impl Problem {
+    fn into_item(self) -> Value {
+        let mut loc = vec![Value::from("body")];
+        loc.extend(self.loc);
+        let mut item = Map::new();
+        item.insert("type".into(), self.kind.into());
+        item.insert("loc".into(), loc.into());
+        item.insert("msg".into(), self.msg.into());
+        item.insert("input".into(), self.input);
+        if let Some(ctx) = self.ctx {
+            item.insert("ctx".into(), ctx);
+        }
+        item.into()
+    }
+}
+
+/// At most the first [`CUT`] characters of what a client sent, for an error that repeats it.
+pub(super) fn cut(text: &str) -> String {
+    match text.char_indices().nth(CUT) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// `value` itself while it is small, else the beginning of its text.
+fn short(value: &Value) -> Value {
+    if let Value::String(text) = value {
+        return cut(text).into();
+    }
+    let mut text = Bounded { bytes: Vec::new(), limit: WHOLE };
+    match serde_json::to_writer(&mut text, value) {
+        Ok(()) => value.clone(),
+        Err(_) => cut(&String::from_utf8_lossy(&text.bytes)).into(),
+    }
+}
+
+/// Takes so many bytes and then fails, so that a large value is not written out for nothing.
+struct Bounded {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let room = self.limit.saturating_sub(self.bytes.len());
+        self.bytes.extend(bytes.iter().take(room));
+        match bytes.len() <= room {
+            true => Ok(bytes.len()),
+            false => Err(std::io::ErrorKind::WriteZero.into()),
+        }
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn python_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "NoneType",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float",
+        Value::Number(_) => "int",
+        Value::String(_) => "str",
+        Value::Array(_) => "list",
+        Value::Object(_) => "dict",
+    }
+}
+
+/// The value as Python would show it, cut to [`SHOWN`] characters.
+pub(super) fn python_repr(value: &Value) -> String {
+    let mut out = Shown { text: String::new(), room: SHOWN };
+    if write_repr(&mut out, value).is_err() {
+        out.text.push_str("...");
+    }
+    out.text
+}
+
+/// Takes so many characters and then fails, which ends the walk through the value.
+struct Shown {
+    text: String,
+    room: usize,
+}
+
+impl std::fmt::Write for Shown {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        for c in text.chars() {
+            self.room = self.room.checked_sub(1).ok_or(std::fmt::Error)?;
+            self.text.push(c);
+        }
+        Ok(())
+    }
+}
+
+// Recursion: ends after SHOWN characters, and every level writes at least one.
+fn write_repr(out: &mut Shown, value: &Value) -> std::fmt::Result {
+    match value {
+        Value::Null => out.write_str("None"),
+        Value::Bool(true) => out.write_str("True"),
+        Value::Bool(false) => out.write_str("False"),
+        Value::Number(number) => write!(out, "{number}"),
+        Value::String(text) => write_str_repr(out, text),
+        Value::Array(list) => {
+            out.write_char('[')?;
+            for (i, element) in list.iter().enumerate() {
+                out.write_str(if i == 0 { "" } else { ", " })?;
+                write_repr(out, element)?;
+            }
+            out.write_char(']')
+        }
+        Value::Object(map) => {
+            out.write_char('{')?;
+            for (i, (key, member)) in map.iter().enumerate() {
+                out.write_str(if i == 0 { "" } else { ", " })?;
+                write_str_repr(out, key)?;
+                out.write_str(": ")?;
+                write_repr(out, member)?;
+            }
+            out.write_char('}')
+        }
+    }
+}
+
+/// Python quotes with `'` unless only that occurs in the text.
+fn write_str_repr(out: &mut Shown, text: &str) -> std::fmt::Result {
+    let head: String = text.chars().take(SHOWN).collect();
+    let quote = if head.contains('\'') && !head.contains('"') { '"' } else { '\'' };
+    out.write_char(quote)?;
+    for c in text.chars() {
+        match c {
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
+            '\\' => out.write_str("\\\\")?,
+            c if c == quote => write!(out, "\\{c}")?,
+            c if c.is_control() => write!(out, "\\x{:02x}", u32::from(c))?,
+            c => out.write_char(c)?,
+        }
+    }
+    out.write_char(quote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_as_python_shows_them_and_cut() {
+        let cases = [
+            (json!(null), "None"),
+            (json!(true), "True"),
+            (json!(1.5), "1.5"),
+            (json!("it's"), "\"it's\""),
+            (json!("it's \"x\"\n\u{0}"), "'it\\'s \"x\"\\n\\x00'"),
+            (json!([1, "a", {"k": false}]), "[1, 'a', {'k': False}]"),
+        ];
+        for (value, shown) in cases {
+            assert_eq!(python_repr(&value), shown);
+        }
+        let long = python_repr(&json!({"k": "x".repeat(100_000)}));
+        assert_eq!(long.chars().count(), SHOWN + 3);
+        assert!(long.starts_with("{'k': 'xxx") && long.ends_with("x..."));
+    }
+
+    #[test]
+    fn items_have_the_shape_of_fastapi_and_repeat_little() {
+        let mut problems = Problems::default();
+        let at = At::ROOT.key("path");
+        problems.add(&at.index(3), "string_type", "Input should be a valid string", &json!(5), None);
+        problems.value_error(&At::ROOT.key("name"), "too odd", &json!("y".repeat(1000)));
+        problems.missing(&At::ROOT.key("name"), &json!({"big": "z".repeat(1000)}));
+        let error = problems.into_items().unwrap_err();
+        assert_eq!(error.status(), 422);
+        let items = error.detail().as_array().unwrap();
+        assert_eq!(
+            items[0],
+            json!({"type":"string_type","loc":["body","path",3],"msg":"Input should be a valid string","input":5})
+        );
+        assert_eq!(items[1]["ctx"], json!({"error": {}}));
+        assert_eq!(items[1]["input"].as_str().unwrap().chars().count(), CUT + 1);
+        assert_eq!(items[2]["input"].as_str().unwrap().chars().count(), CUT + 1);
+    }
+
+    #[test]
+    fn the_text_names_each_field_and_has_no_links() {
+        let mut problems = Problems::default();
+        let data = At::ROOT.key("data");
+        problems.add(&data.key("x"), "int_type", "Input should be a valid integer", &json!("6"), None);
+        let detail = problems.into_text("Checkout").unwrap_err().detail().clone();
+        assert_eq!(
+            detail,
+            "1 validation error for Checkout\ndata.x\n  Input should be a valid integer \
+             [type=int_type, input_value='6', input_type=str]"
+        );
+    }
+
+    #[test]
+    fn a_body_full_of_mistakes_is_told_a_bounded_number_of_times() {
+        let mut problems = Problems::default();
+        for i in 0..10_000 {
+            problems.value_error(&At::ROOT.index(i), "no", &json!(i));
+        }
+        assert!(problems.is_full());
+        assert_eq!(problems.into_items().unwrap_err().detail().as_array().unwrap().len(), MOST);
+    }
+}

@@ -1,0 +1,60 @@
+//! Moments in time and the date formats that KernelCI clients write and read (contract 2.1, 2.2, 4.1).
+
+mod body;
+mod iso;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+pub use self::body::DateError;
+use crate::error::{Error, Result};
+
+/// A moment in UTC with millisecond precision, which is what MongoDB keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// Now.
+    pub fn now() -> Self {
+        Timestamp(Utc::now().timestamp_millis())
+    }
+    /// From milliseconds since 1970 (UTC).
+    pub fn from_millis(ms: i64) -> Self {
+        Timestamp(ms)
+    }
+    /// Milliseconds since 1970 (UTC).
+    pub fn millis(self) -> i64 {
+        self.0
+    }
+    /// Later by `seconds`.
+    pub fn plus_seconds(self, seconds: i64) -> Self {
+        Timestamp(self.0.saturating_add(seconds.saturating_mul(1000)))
+    }
+    /// The wire form of node fields: naive UTC, `2024-01-12T12:49:33.996000`, without a fraction when it is zero.
+    /// Lexicographic order of this form is the order in time.
+    pub fn to_wire(self) -> String {
+        let utc = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or_default();
+        match self.0.rem_euclid(1000) {
+            0 => utc.format("%Y-%m-%dT%H:%M:%S").to_string(),
+            _ => utc.format("%Y-%m-%dT%H:%M:%S%.6f").to_string(),
+        }
+    }
+    /// The wire form of CloudEvent `time`: as [`Timestamp::to_wire`] with six digits always and `+00:00` behind.
+    pub fn to_event_time(self) -> String {
+        let utc = DateTime::<Utc>::from_timestamp_millis(self.0).unwrap_or_default();
+        utc.format("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()
+    }
+    /// Reads what a query string may say: Python 3.11's `datetime.fromisoformat` (contract 4.1); naive means UTC.
+    /// Also with a space for the `+` of an offset, which is what an unescaped `+` of a query string arrives as.
+    pub fn parse_iso(text: &str) -> Result<Self> {
+        iso::parse(text).map(Timestamp).ok_or_else(|| {
+            let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+            Error::bad_request(format!("Invalid isoformat string: {quote}{text}{quote}"))
+        })
+    }
+    /// Reads what the body of a request may say (contract 2.1): an ISO date and time, a date, or seconds or
+    /// milliseconds since 1970 as a number or as digits. The error is the one that the item of a 422 shows.
+    pub fn parse_body(value: &Value) -> Result<Self, DateError> {
+        body::parse(value).map(Timestamp)
+    }
+}

@@ -1,0 +1,73 @@
+//! Users and the groups that they are in (contract 6.4, 7.5).
+
+use serde::{Deserialize, Serialize};
+
+use super::ObjectId;
+
+/// A user as the server knows them. `hashed_password` never leaves the server.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Identifier; the `sub` of tokens.
+    pub id: ObjectId,
+    /// Unique name.
+    pub username: String,
+    /// Unique address.
+    pub email: String,
+    /// argon2id in PHC form, or bcrypt (`$2b$…`) in older databases.
+    pub hashed_password: String,
+    /// Inactive users are nobody.
+    pub is_active: bool,
+    /// May do everything.
+    pub is_superuser: bool,
+    /// Whose e-mail address has been confirmed.
+    pub is_verified: bool,
+    /// Groups, copied by value as KernelCI does.
+    pub groups: Vec<Group>,
+}
+
+/// A group of users, e.g. `node:edit:any` or `runtime:lava-x:node-editor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Group {
+    /// Identifier (24 hex digits), if the database has it.
+    pub id: Option<String>,
+    /// Unique name.
+    pub name: String,
+}
+
+/// What others may read of a user, in KernelCI's order of fields (contract 6.4).
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+pub struct UserRead {
+    /// 24 hex digits.
+    pub id: String,
+    /// Address.
+    pub email: String,
+    /// See [`User`].
+    pub is_active: bool,
+    /// See [`User`].
+    pub is_superuser: bool,
+    /// See [`User`].
+    pub is_verified: bool,
+    /// Unique name.
+    pub username: String,
+    /// Groups.
+    pub groups: Vec<Group>,
+}
+
+impl User {
+    /// What others may read.
+    pub fn read(&self) -> UserRead {
+        UserRead {
+            id: self.id.to_hex(),
+            email: self.email.clone(),
+            is_active: self.is_active,
+            is_superuser: self.is_superuser,
+            is_verified: self.is_verified,
+            username: self.username.clone(),
+            groups: self.groups.clone(),
+        }
+    }
+    /// Whether the user is in the group of this name.
+    pub fn in_group(&self, name: &str) -> bool {
+        self.groups.iter().any(|group| group.name == name)
+    }
+}
