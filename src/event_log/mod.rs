@@ -1,0 +1,96 @@
+//! The event log: per channel an ordered, retained log of events with dense increasing sequence numbers.
+//!
+//! Everything that is realtime reads from here: a subscription is a position in a log, and being live just means
+//! having caught up. Two implementations: [`sqlite`] (the store's own file, in-process wake-ups) and [`redis`]
+//! (Streams for order and the hot window, MongoDB for history).
+//!
+//! * Order: an event's place is given once, atomically with its append; numbers are dense; nothing becomes visible
+//!   behind a reader.
+//! * Exactly once: an event id stands in a log at most once, however often its relay was repeated.
+//! * No silent hole: a reader whose next event is no longer retained is told the exact range ([`Read::gap`]).
+
+pub mod redis;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::filter::Filter;
+use crate::model::event::Entry;
+use crate::model::{Event, ObjectId, Position, Timestamp};
+
+/// See the module's documentation for what every implementation promises.
+#[async_trait]
+pub trait EventLog: Send + Sync + 'static {
+    /// Fails with 503 when the log cannot be reached now.
+    async fn ping(&self) -> Result<()>;
+    /// The position of the newest event of a channel (seq 0 if there never was one).
+    async fn head(&self, channel: &str) -> Result<Position>;
+    /// The lowest sequence number that can still be read; head + 1 when nothing is retained.
+    async fn floor(&self, channel: &str) -> Result<u64>;
+    /// The sequence number behind which the events that happened at `time` or later begin.
+    async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64>;
+    /// Up to `limit` events after `seq`, without waiting.
+    async fn read_after(&self, channel: &str, seq: u64, limit: usize) -> Result<Read>;
+    /// Follows a channel from behind `seq`.
+    async fn tail(&self, channel: &str, seq: u64) -> Result<Box<dyn Tail>>;
+    /// Makes an event durable and gives it its place. Repeating the same `event.id` gives the same place again.
+    /// `None`: it is durable, and gets its place when the log is reachable again.
+    async fn publish(&self, event: Event) -> Result<Option<u64>>;
+    /// The history of one or all channels (contract 5.1).
+    async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>>;
+    /// Stops background work after what was acknowledged is safe.
+    async fn close(&self);
+}
+
+/// One reader's way along a channel.
+#[async_trait]
+pub trait Tail: Send {
+    /// The next events (at most `limit`); waits for the first one, but at most about a second: empty means nothing
+    /// new yet. Safe to drop and call again.
+    async fn next(&mut self, limit: usize) -> Result<Read>;
+}
+
+/// What a reader gets.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// The epoch that the numbers count in.
+    pub epoch: Arc<str>,
+    /// The first and last sequence number that the reader missed, if retention has overtaken it.
+    pub gap: Option<(u64, u64)>,
+    /// Consecutive events; the first one follows the reader's position, or the gap.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+/// An event in a history answer.
+#[derive(Clone, Debug)]
+pub struct Logged {
+    /// The channel.
+    pub channel: String,
+    /// The event at its place.
+    pub entry: Arc<Entry>,
+}
+
+/// Which events of the history, oldest first. With a channel ordered by sequence, without by (time, id).
+#[derive(Clone, Debug)]
+pub struct HistoryQuery {
+    /// One channel, or all.
+    pub channel: Option<String>,
+    /// A condition on the CloudEvent (schema `filter::EVENT`).
+    pub filter: Filter,
+    /// Only events behind this place.
+    pub after: Option<After>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// A place in a history answer.
+#[derive(Clone, Copy, Debug)]
+pub enum After {
+    /// In one channel: behind this sequence number.
+    Seq(u64),
+    /// Over all channels: behind this time and event id.
+    Time(Timestamp, ObjectId),
+}

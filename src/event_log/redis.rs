@@ -1,0 +1,264 @@
+//! The event log on Redis Streams, with MongoDB as its history.
+//!
+//! Redis gives the order and holds the hot window; MongoDB is the record. An event comes here from the outbox that was
+//! written with its node (`relay`), stands in the stream and in the history under one number, and is read from
+//! the stream while that still has it (`stream`), else from the history (`history`). `epoch` notices when Redis
+//! has lost something.
+
+pub(crate) mod epoch;
+pub(crate) mod history;
+pub(crate) mod pending;
+pub(crate) mod relay;
+pub(crate) mod stream;
+mod tail;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Document, doc};
+use futures::TryStreamExt;
+use mongodb::Collection;
+use tokio::sync::oneshot;
+
+use self::epoch::{Channels, holes};
+use self::history::{Span, number};
+use self::pending::Pending;
+pub use self::relay::RelayMode;
+use self::relay::{Job, Relay, Source};
+use super::{After, EventLog, HistoryQuery, Logged, Read, Tail};
+use crate::error::{Error, Result};
+use crate::model::event::Entry;
+use crate::model::{Event, ObjectId, Position, Timestamp};
+use crate::store::mongo::bson_json::from_json;
+use crate::store::mongo::document::date;
+use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
+use crate::store::mongo::filter;
+use crate::store::mongo::stored::Stored;
+
+/// How long `publish` waits for the event's number.
+const PUBLISH: Duration = Duration::from_secs(5);
+/// How many of the oldest events [`EventLog::floor`] checks for holes that expiry has made.
+const FLOOR_WINDOW: usize = 1000;
+
+/// The log of a production server. Made by [`crate::store::mongo::open`].
+pub struct RedisLog {
+    inner: Arc<Inner>,
+    relay: Relay,
+    outbox: Collection<Stored>,
+}
+
+/// What reading needs: shared with tails.
+pub(crate) struct Inner {
+    pub(crate) channels: Arc<Channels>,
+}
+
+impl RedisLog {
+    pub(crate) fn new(channels: Arc<Channels>, relay: Relay, outbox: Collection<Stored>) -> RedisLog {
+        RedisLog { inner: Arc::new(Inner { channels }), relay, outbox }
+    }
+}
+
+#[async_trait]
+impl EventLog for RedisLog {
+    async fn ping(&self) -> Result<()> {
+        self.inner.channels.redis.ping().await
+    }
+
+    async fn head(&self, channel: &str) -> Result<Position> {
+        let (epoch, head) = self.inner.head(channel).await?;
+        Ok(Position { epoch: epoch.to_string(), seq: head })
+    }
+
+    async fn floor(&self, channel: &str) -> Result<u64> {
+        let known = self.inner.channels.known(channel).await?;
+        let (_, head) = self.inner.head(channel).await?;
+        let span = Span { channel, epoch: &known.epoch, after: known.base, to: head };
+        let oldest = self.inner.channels.history.numbers_in(span, FLOOR_WINDOW).await?;
+        let (Some(&first), Some(&last)) = (oldest.first(), oldest.last()) else {
+            let first = self.inner.channels.redis.first(channel).await?;
+            return Ok(first.unwrap_or(head + 1));
+        };
+        // Expiry follows the time of events, which is not exactly their order.
+        let hole = holes(first - 1, last, &oldest).last().map(|(_, high)| high + 1);
+        let in_stream = self.inner.channels.redis.first(channel).await?.filter(|&seq| seq < first);
+        Ok(in_stream.unwrap_or(hole.unwrap_or(first)))
+    }
+
+    async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64> {
+        let (epoch, head) = self.inner.head(channel).await?;
+        let channels = &self.inner.channels;
+        let mut first = channels.history.first_since(channel, &epoch, time).await?;
+        // The newest events may not be in the history yet.
+        for item in channels.redis.newest(channel, 1000).await? {
+            if item.time().is_some_and(|happened| happened >= time) {
+                first = Some(first.map_or(item.seq, |first| first.min(item.seq)));
+            }
+        }
+        Ok(first.map_or(head, |first| first.saturating_sub(1)))
+    }
+
+    async fn read_after(&self, channel: &str, seq: u64, limit: usize) -> Result<Read> {
+        self.inner.read_after(channel, seq, limit).await
+    }
+
+    async fn tail(&self, channel: &str, seq: u64) -> Result<Box<dyn Tail>> {
+        Ok(Box::new(tail::RedisTail::new(self.inner.clone(), channel, seq)))
+    }
+
+    async fn publish(&self, event: Event) -> Result<Option<u64>> {
+        from_json("data", &event.data)?;
+        from_json("attributes", &event.extensions.clone().into())?;
+        let pending = Pending::new(&event)?;
+        let stored = doc! {"_id": event.id, "channel": &pending.channel, "event": &pending.json};
+        let first = match errors::raw(self.outbox.insert_one(Stored(stored))).await {
+            Ok(_) => true,
+            Err(error) if is_duplicate(&error) => false,
+            Err(error) => return Err(errors::translate(error)),
+        };
+        // After the insert, so that an event is in at least one of the two places whatever the relay does meanwhile.
+        if let Some((_, seq)) = self.inner.channels.history.numbers(&[event.id]).await?.first() {
+            call(self.outbox.delete_one(doc! {"_id": event.id})).await?;
+            return Ok(Some(*seq));
+        }
+        let (waiter, number) = oneshot::channel();
+        self.relay.submit(vec![Job {
+            source: Source::Collection,
+            event: pending,
+            fresh: first,
+            waiter: Some(waiter),
+        }]);
+        match tokio::time::timeout(PUBLISH, number).await {
+            Ok(Ok(seq)) => Ok(Some(seq)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>> {
+        if query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let translated = filter::to_mongo_event(&query.filter);
+        let mut conditions = vec![translated.query];
+        conditions.extend(query.channel.as_ref().map(|channel| doc! {"channel": channel}));
+        conditions.extend(query.after.map(behind));
+        let sort = match query.channel {
+            // No second key: the index has none, and numbers of a channel do not repeat.
+            Some(_) => doc! {"sequence_id": 1},
+            None => doc! {"timestamp": 1, "_id": 1},
+        };
+        let limit = if translated.exact { i64::try_from(query.limit).unwrap_or(i64::MAX) } else { 0 };
+        let find = self.inner.channels.history.events.find(doc! {"$and": conditions}).sort(sort).limit(limit);
+        call(async {
+            let mut found = Vec::new();
+            let mut cursor = find.max_time(QUERY_TIME).await?;
+            while let Some(document) = cursor.try_next().await? {
+                let entry = Arc::new(history::entry(&document));
+                if translated.exact || query.filter.matches(entry.value()) {
+                    let channel = document.get_str("channel").unwrap_or_default().to_owned();
+                    found.push(Logged { channel, entry });
+                    if found.len() >= query.limit {
+                        break;
+                    }
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn close(&self) {
+        self.relay.close().await;
+    }
+}
+
+fn behind(after: After) -> Document {
+    match after {
+        After::Seq(seq) => doc! {"sequence_id": {"$gt": number(seq)}},
+        After::Time(time, id) => behind_time(time, id),
+    }
+}
+
+fn behind_time(time: Timestamp, id: ObjectId) -> Document {
+    let time = date(time);
+    // The first condition says nothing new; it is what the index on the time is used for.
+    doc! {"timestamp": {"$gte": time}, "$or": [{"timestamp": {"$gt": time}}, {"_id": {"$gt": id}}]}
+}
+
+impl Inner {
+    /// The channel's epoch and the number of its newest event, after a look whether Redis still has everything.
+    pub(crate) async fn head(&self, channel: &str) -> Result<(Arc<str>, u64)> {
+        let mut known = self.channels.known(channel).await?;
+        for _ in 0..3 {
+            let floor = known.high();
+            match self.channels.redis.state(channel).await? {
+                Some(state) if known.agrees(&state, floor) => return Ok((known.epoch.clone(), state.head)),
+                _ => known = self.channels.verify(channel).await?,
+            }
+        }
+        Err(Error::unavailable("log", anyhow::anyhow!("the epoch of {channel} keeps changing")))
+    }
+
+    /// See [`EventLog::read_after`].
+    pub(crate) async fn read_after(&self, channel: &str, seq: u64, limit: usize) -> Result<Read> {
+        let mut known = self.channels.known(channel).await?;
+        for _ in 0..3 {
+            let floor = known.high();
+            let (state, items) = self.channels.redis.look(channel, seq, limit).await?;
+            let Some(state) = state.filter(|state| known.agrees(state, floor)) else {
+                known = self.channels.verify(channel).await?;
+                continue;
+            };
+            let in_stream =
+                items.into_iter().map(|item| Entry::new(item.seq, &item.json)).collect::<Vec<_>>();
+            let first = in_stream.first().map_or(state.head + 1, |entry| entry.seq);
+            // What the stream no longer has; nothing of another epoch.
+            let mut entries = Vec::new();
+            if limit > 0 && first > seq.saturating_add(1) && state.head > seq {
+                let span = Span { channel, epoch: &known.epoch, after: seq.max(known.base), to: first - 1 };
+                entries = self.channels.history.read(span, limit).await?;
+            }
+            if entries.len() < limit {
+                let room = limit - entries.len();
+                entries.extend(in_stream.into_iter().take(room));
+            }
+            return Ok(consecutive(
+                known.epoch.clone(),
+                seq,
+                if limit > 0 { state.head } else { seq },
+                entries,
+            ));
+        }
+        Err(Error::unavailable("log", anyhow::anyhow!("the epoch of {channel} keeps changing")))
+    }
+}
+
+/// A reader's share of `entries` (ascending, all behind `seq`): up to the first hole, which the next read reports.
+fn consecutive(epoch: Arc<str>, seq: u64, head: u64, entries: Vec<Entry>) -> Read {
+    let next = seq.saturating_add(1);
+    let first = entries.first().map_or(head.saturating_add(1), |entry| entry.seq);
+    let gap = (first > next).then(|| (next, first - 1));
+    let run = entries.into_iter().zip(first..).take_while(|(entry, expected)| entry.seq == *expected);
+    Read { epoch, gap, entries: run.map(|(entry, _)| Arc::new(entry)).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(seq: u64, head: u64, seqs: &[u64]) -> (Option<(u64, u64)>, Vec<u64>) {
+        let entries = seqs.iter().map(|&seq| Entry::new(seq, "{}")).collect();
+        let read = consecutive("e".into(), seq, head, entries);
+        (read.gap, read.entries.iter().map(|entry| entry.seq).collect())
+    }
+
+    #[test]
+    fn a_hole_is_always_reported() {
+        assert_eq!(read(3, 6, &[4, 5, 6]), (None, vec![4, 5, 6]));
+        assert_eq!(read(3, 8, &[5, 7, 8]), (Some((4, 4)), vec![5]));
+        assert_eq!(read(5, 8, &[7, 8]), (Some((6, 6)), vec![7, 8]));
+        assert_eq!(read(3, 8, &[]), (Some((4, 8)), vec![]));
+        assert_eq!(read(8, 8, &[]), (None, vec![]));
+        assert_eq!(read(9, 8, &[]), (None, vec![]));
+    }
+}

@@ -1,0 +1,300 @@
+//! Which epoch a channel is in, and what happens when Redis has lost events.
+//!
+//! The epoch is written down twice: in Redis, next to the numbers that it makes meaningful, and in MongoDB, which does
+//! not forget. When they disagree, when Redis has nothing, or when its head is below a number that MongoDB or this
+//! process has seen, events were lost; the channel gets a new epoch that begins above everything seen. A
+//! counter (`generation`) makes all instances agree on the latest one.
+//!
+//! What was lost in Redis and not yet in the history still is in the outboxes, so the events themselves are not lost.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bson::{Document, doc};
+use mongodb::options::ReturnDocument;
+
+use super::history::{History, Inserted, Span, number};
+use super::stream::{Redis, State};
+use crate::error::{Error, Kind, Result};
+use crate::model::Timestamp;
+use crate::store::mongo::document::integer;
+use crate::store::mongo::errors::{self, call, is_duplicate};
+
+/// So many channels are remembered; a server has a handful.
+const MAX_CHANNELS: usize = 10_000;
+/// How often a look is repeated while other instances change the same channel.
+const TRIES: u64 = 20;
+/// How many numbers a repair compares in one step.
+const REPAIR_STEP: usize = 5_000;
+
+/// A channel as this process last saw it, in one epoch.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) epoch: Arc<str>,
+    /// Events of this epoch have higher numbers than this.
+    pub(crate) base: u64,
+    /// The highest number that this process has seen.
+    high: AtomicU64,
+    /// Everything up to here is in the history.
+    repaired: AtomicU64,
+}
+
+impl Known {
+    /// The highest number that this process has seen in this epoch.
+    pub(crate) fn high(&self) -> u64 {
+        self.high.load(Relaxed)
+    }
+    /// Remembers that event `seq` was seen.
+    pub(crate) fn saw(&self, seq: u64) {
+        self.high.fetch_max(seq, Relaxed);
+    }
+    /// Whether Redis still is where it was and nothing is missing. `floor` is [`Known::high`] from before `state` was
+    /// asked for: what others saw in the meantime may well be above it.
+    pub(crate) fn agrees(&self, state: &State, floor: u64) -> bool {
+        let agrees = state.epoch == *self.epoch && state.is_whole() && state.head >= floor;
+        if agrees {
+            self.saw(state.head);
+        }
+        agrees
+    }
+}
+
+/// All channels that this process has touched.
+pub(crate) struct Channels {
+    pub(crate) redis: Redis,
+    pub(crate) history: History,
+    known: Mutex<HashMap<String, Arc<Known>>>,
+    /// How long events are kept.
+    retention_seconds: u64,
+}
+
+impl Channels {
+    pub(crate) fn new(redis: Redis, history: History, retention_seconds: u64) -> Channels {
+        Channels { redis, history, known: Mutex::default(), retention_seconds }
+    }
+
+    /// The channel's epoch. Looked up once; [`Channels::verify`] looks again.
+    pub(crate) async fn known(&self, channel: &str) -> Result<Arc<Known>> {
+        match self.remembered(channel) {
+            Some(known) => Ok(known),
+            None => self.verify(channel).await,
+        }
+    }
+
+    fn remembered(&self, channel: &str) -> Option<Arc<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(channel).cloned()
+    }
+
+    fn remember(&self, channel: &str, state: &State) -> Arc<Known> {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(channel).filter(|known| *known.epoch == *state.epoch) {
+            known.saw(state.head);
+            return known.clone();
+        }
+        if all.len() >= MAX_CHANNELS {
+            all.clear();
+        }
+        let known = Arc::new(Known {
+            epoch: state.epoch.as_str().into(),
+            base: state.base,
+            high: state.head.into(),
+            repaired: state.base.into(),
+        });
+        all.insert(channel.to_owned(), known.clone());
+        known
+    }
+
+    /// Compares Redis with MongoDB and with what this process has seen, and starts a new epoch if events were lost.
+    pub(crate) async fn verify(&self, channel: &str) -> Result<Arc<Known>> {
+        for attempt in 0..TRIES {
+            // Redis comes last: its head only grows, so it must be at or above everything read before.
+            let written = self.written(channel).await?;
+            let highest = self.history.highest(channel).await?.max(written.head);
+            let seen = self.remembered(channel).map_or(0, |known| known.high());
+            let state = self.redis.state(channel).await?;
+            match &state {
+                Some(state)
+                    if state.generation == written.generation
+                        && state.epoch == written.epoch
+                        && state.is_whole()
+                        && state.head >= highest.max(seen) =>
+                {
+                    return Ok(self.remember(channel, state));
+                }
+                // MongoDB's epoch is being started: help, or the other instance is about to do it.
+                Some(state) if state.generation < written.generation && !written.seeded => {
+                    self.start(channel, &written, highest.max(seen)).await?;
+                }
+                None if written.generation > 0 && !written.seeded => {
+                    self.start(channel, &written, highest.max(seen)).await?;
+                }
+                // Redis is ahead for a moment, or something was lost.
+                _ => {
+                    let generation = state.map_or(0, |state| state.generation).max(written.generation) + 1;
+                    self.declare(channel, &written, generation, highest.max(seen)).await?;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(attempt * 5)).await;
+        }
+        let cause = anyhow::anyhow!("channel {channel}: instances keep changing its epoch");
+        Err(Error::new(Kind::Unavailable, "the log is being repaired, try again")
+            .because(cause)
+            .retry_after(1000))
+    }
+
+    /// Starts a new epoch because the numbers of `known` turned out to be given twice.
+    pub(crate) async fn renew(&self, channel: &str, known: &Known) -> Result<()> {
+        let written = self.written(channel).await?;
+        if written.epoch == *known.epoch {
+            let highest = self.history.highest(channel).await?.max(written.head).max(known.high());
+            self.declare(channel, &written, written.generation + 1, highest).await?;
+        }
+        self.verify(channel).await.map(drop)
+    }
+
+    /// What MongoDB says of the channel; a channel that it does not know has generation 0.
+    async fn written(&self, channel: &str) -> Result<Written> {
+        let found = call(self.history.channels.find_one(doc! {"_id": channel})).await?;
+        Ok(found.map_or_else(Written::default, |found| Written::read(&found)))
+    }
+
+    /// Writes a new epoch into MongoDB, if it still says what was read there, and starts it in Redis.
+    async fn declare(&self, channel: &str, was: &Written, generation: u64, highest: u64) -> Result<()> {
+        let epoch = uuid::Uuid::new_v4().simple().to_string();
+        let filter = match was.generation {
+            0 => doc! {"_id": channel, "generation": {"$exists": false}},
+            generation => doc! {"_id": channel, "generation": number(generation)},
+        };
+        let update = doc! {
+            "$set": {"epoch": &epoch, "generation": number(generation), "seeded": false},
+            "$currentDate": {"since": true},
+            "$max": {"head": number(highest)},
+        };
+        let write = self.history.channels.find_one_and_update(filter, update);
+        let write = write.upsert(was.generation == 0).return_document(ReturnDocument::After);
+        match errors::raw(write).await {
+            Ok(Some(document)) => {
+                tracing::info!(channel, epoch, generation, highest, was = was.epoch, "a new epoch begins");
+                self.start(channel, &Written::read(&document), highest).await
+            }
+            // Another instance was first.
+            Ok(None) => Ok(()),
+            Err(error) if is_duplicate(&error) => Ok(()),
+            Err(error) => Err(errors::translate(error)),
+        }
+    }
+
+    async fn start(&self, channel: &str, written: &Written, highest: u64) -> Result<()> {
+        self.redis.seed(channel, &written.epoch, written.generation, highest.max(written.head)).await?;
+        let filter = doc! {"_id": channel, "generation": number(written.generation)};
+        call(self.history.channels.update_one(filter, doc! {"$set": {"seeded": true}})).await.map(drop)
+    }
+
+    /// Removes from the streams what is as old as MongoDB removes from the history.
+    pub(crate) async fn expire(&self) -> Result<()> {
+        let age = i64::try_from(self.retention_seconds).unwrap_or(i64::MAX);
+        let before = Timestamp::now().plus_seconds(age.saturating_neg());
+        let channels: Vec<String> =
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        for channel in channels {
+            // Usually one look at the oldest event is enough.
+            let mut look = 1;
+            loop {
+                let oldest = self.redis.range(&channel, 0, u64::MAX, look).await?;
+                let expired =
+                    oldest.iter().take_while(|item| item.time().is_some_and(|time| time < before)).count();
+                if let Some(last) = expired.checked_sub(1).and_then(|last| oldest.get(last)) {
+                    self.redis.trim(&channel, last.seq).await?;
+                }
+                if expired < look {
+                    break;
+                }
+                look = 1000;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings what is in the stream and not yet in the history into the history: an instance may have died between
+    /// the two. Afterwards an event that was ever appended in this epoch is found in the history.
+    pub(crate) async fn repair(&self, channel: &str) -> Result<()> {
+        let known = self.known(channel).await?;
+        let floor = known.high();
+        let Some(state) = self.redis.state(channel).await?.filter(|state| known.agrees(state, floor)) else {
+            return Ok(());
+        };
+        let first = self.redis.first(channel).await?.unwrap_or(u64::MAX);
+        let mut from = known.repaired.load(Relaxed).max(first.saturating_sub(1));
+        while from < state.head {
+            let to = state.head.min(from + REPAIR_STEP as u64);
+            let span = Span { channel, epoch: &known.epoch, after: from, to };
+            let present = self.history.numbers_in(span, REPAIR_STEP).await?;
+            for (low, high) in holes(from, to, &present) {
+                let missing = self.redis.range(channel, low, high, REPAIR_STEP).await?;
+                for part in missing.chunks(256) {
+                    if self.history.insert(channel, part).await? == Inserted::Taken {
+                        return self.renew(channel, &known).await;
+                    }
+                }
+            }
+            from = to;
+        }
+        known.repaired.fetch_max(state.head, Relaxed);
+        Ok(())
+    }
+}
+
+/// What MongoDB has of a channel.
+#[derive(Debug, Default)]
+struct Written {
+    epoch: String,
+    generation: u64,
+    /// Whether Redis has been told of this epoch.
+    seeded: bool,
+    /// The highest number in the history, also after the events have expired.
+    head: u64,
+}
+
+impl Written {
+    fn read(document: &Document) -> Written {
+        let number =
+            |key| document.get(key).and_then(integer).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        Written {
+            epoch: document.get_str("epoch").unwrap_or_default().to_owned(),
+            generation: number("generation"),
+            seeded: document.get_bool("seeded").unwrap_or(true),
+            head: number("head"),
+        }
+    }
+}
+
+/// The ranges within `after + 1 ..= to` that are not in `present` (ascending).
+pub(crate) fn holes(after: u64, to: u64, present: &[u64]) -> Vec<(u64, u64)> {
+    let mut holes = Vec::new();
+    let mut expected = after + 1;
+    for &seq in present {
+        if seq > expected {
+            holes.push((expected, seq - 1));
+        }
+        expected = seq.max(expected - 1) + 1;
+    }
+    if expected <= to {
+        holes.push((expected, to));
+    }
+    holes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holes;
+
+    #[test]
+    fn holes_are_what_is_not_there() {
+        assert_eq!(holes(3, 9, &[4, 5, 8]), [(6, 7), (9, 9)]);
+        assert_eq!(holes(3, 9, &[]), [(4, 9)]);
+        assert_eq!(holes(3, 5, &[4, 5]), []);
+        assert_eq!(holes(3, 3, &[]), []);
+    }
+}

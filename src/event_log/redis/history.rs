@@ -1,0 +1,257 @@
+//! The history of all channels in MongoDB, collection `eventhistory` (contract 5.2): the log of record behind the
+//! stream. Documents of KernelCI's own server are read as well; they have no `epoch` and one sequence for all
+//! channels.
+
+use bson::{Bson, Document, doc};
+use chrono::DateTime;
+use futures::TryStreamExt;
+use mongodb::{Collection, Database};
+use serde_json::{Map, Value};
+
+use super::stream::Item;
+use crate::error::{Error, Result};
+use crate::model::event::{Entry, NODE_CHANNEL};
+use crate::model::{Event, ObjectId, Timestamp};
+use crate::store::mongo::bson_json::{from_json, object, to_json};
+use crate::store::mongo::document::{date, integer};
+use crate::store::mongo::errors::{self, QUERY_TIME, call};
+use crate::store::mongo::stored::Stored;
+
+/// What events of KernelCI's own server do not say of themselves.
+const OLD_SOURCE: &str = "https://api.kernelci.org/";
+const OLD_TYPE: &str = "api.kernelci.org";
+
+/// The history.
+#[derive(Clone)]
+pub(crate) struct History {
+    pub(crate) events: Collection<Stored>,
+    /// One document per channel: `{_id, epoch, generation, seeded, head}`. See `epoch.rs`.
+    pub(crate) channels: Collection<Stored>,
+}
+
+/// Which numbers of which epoch of a channel.
+pub(crate) struct Span<'a> {
+    pub(crate) channel: &'a str,
+    pub(crate) epoch: &'a str,
+    /// Only events behind this number …
+    pub(crate) after: u64,
+    /// … up to this one.
+    pub(crate) to: u64,
+}
+
+/// What became of an [`History::insert`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inserted {
+    /// All are in the history now.
+    All,
+    /// Another event already has the number of one of these: Redis has forgotten events and counted again.
+    Taken,
+}
+
+impl Span<'_> {
+    fn query(&self) -> Document {
+        doc! {
+            "channel": self.channel,
+            "epoch": self.epoch,
+            "sequence_id": {"$gt": number(self.after), "$lte": number(self.to)},
+        }
+    }
+}
+
+impl History {
+    pub(crate) fn new(db: &Database) -> History {
+        History { events: db.collection("eventhistory"), channels: db.collection("channel") }
+    }
+
+    /// Adds events; those that are there already stay as they are.
+    pub(crate) async fn insert(&self, channel: &str, items: &[Item]) -> Result<Inserted> {
+        if items.is_empty() {
+            return Ok(Inserted::All);
+        }
+        let documents: Vec<Stored> =
+            items.iter().map(|item| document(channel, item).map(Stored)).collect::<Result<_>>()?;
+        let mut inserted = Inserted::All;
+        if let Err(error) = errors::raw(self.events.insert_many(&documents).ordered(false)).await {
+            let refused = errors::refused(&error);
+            if refused.is_empty() {
+                return Err(errors::translate(error));
+            }
+            for (_, duplicate, message) in refused {
+                match duplicate {
+                    false => return Err(errors::translate(error)),
+                    true if !message.contains("index: _id_") => inserted = Inserted::Taken,
+                    true => {}
+                }
+            }
+        }
+        if let Some(head) = items.iter().map(|item| item.seq).max() {
+            let update = doc! {"$max": {"head": number(head)}};
+            call(self.channels.update_one(doc! {"_id": channel}, update)).await?;
+        }
+        Ok(inserted)
+    }
+
+    /// The numbers of those of these events that are in the history.
+    pub(crate) async fn numbers(&self, ids: &[ObjectId]) -> Result<Vec<(ObjectId, u64)>> {
+        let find = self.events.find(doc! {"_id": {"$in": ids}}).projection(doc! {"sequence_id": 1});
+        let found: Vec<Stored> = call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+        Ok(found.iter().filter_map(|doc| Some((doc.get_object_id("_id").ok()?, seq(doc)))).collect())
+    }
+
+    /// The highest number that any event of the channel ever had, as far as MongoDB knows.
+    pub(crate) async fn highest(&self, channel: &str) -> Result<u64> {
+        let newest = self.events.find_one(doc! {"channel": channel}).sort(doc! {"sequence_id": -1});
+        let newest = call(newest.projection(doc! {"sequence_id": 1}).max_time(QUERY_TIME)).await?;
+        Ok(newest.map_or(0, |newest| seq(&newest)))
+    }
+
+    /// The numbers within a span that are in the history, ascending, at most `limit`.
+    pub(crate) async fn numbers_in(&self, span: Span<'_>, limit: usize) -> Result<Vec<u64>> {
+        let find = self.events.find(span.query()).sort(doc! {"sequence_id": 1}).limit(signed(limit));
+        // Only keys of the index, so that no document is read.
+        let find = find.projection(doc! {"_id": 0, "sequence_id": 1}).max_time(QUERY_TIME);
+        let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        Ok(found.iter().map(|event| seq(event)).collect())
+    }
+
+    /// Events within a span, ascending, at most `limit`.
+    pub(crate) async fn read(&self, span: Span<'_>, limit: usize) -> Result<Vec<Entry>> {
+        let find = self.events.find(span.query()).sort(doc! {"sequence_id": 1}).limit(signed(limit));
+        let found: Vec<Stored> = call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+        Ok(found.iter().map(|event| entry(event)).collect())
+    }
+
+    /// The lowest number among the first thousand events of an epoch that happened at `time` or later. (Numbers follow
+    /// times only roughly: an event may have waited in an outbox.)
+    pub(crate) async fn first_since(
+        &self,
+        channel: &str,
+        epoch: &str,
+        time: Timestamp,
+    ) -> Result<Option<u64>> {
+        let query = doc! {"channel": channel, "timestamp": {"$gte": date(time)}, "epoch": epoch};
+        let find = self.events.find(query).sort(doc! {"timestamp": 1}).limit(1000);
+        let find = find.projection(doc! {"sequence_id": 1}).max_time(QUERY_TIME);
+        let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        Ok(found.iter().map(|event| seq(event)).min())
+    }
+}
+
+/// A number as BSON.
+pub(crate) fn number(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(i64::MAX)
+}
+
+fn signed(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn seq(doc: &Document) -> u64 {
+    doc.get("sequence_id").and_then(integer).and_then(|seq| u64::try_from(seq).ok()).unwrap_or(0)
+}
+
+/// An event of the stream as a document of the history.
+fn document(channel: &str, item: &Item) -> Result<Document> {
+    let mut event: Map<String, Value> = serde_json::from_str(&item.json).map_err(Error::internal)?;
+    let mut take = |key: &str| match event.shift_remove(key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    };
+    let broken = || Error::internal(anyhow::anyhow!("event {} of {channel} is no CloudEvent", item.seq));
+    let id: ObjectId = take("id").and_then(|id| id.parse().ok()).ok_or_else(broken)?;
+    let time = take("time").and_then(|time| DateTime::parse_from_rfc3339(&time).ok()).ok_or_else(broken)?;
+    let time = Timestamp::from_millis(time.timestamp_millis());
+    let [source, kind, subject] = ["source", "type", "subject"].map(&mut take);
+    let [owner, partitionkey, _] = ["owner", "partitionkey", "specversion"].map(&mut take);
+    let data = event.shift_remove("data").unwrap_or_default();
+    let text = |text: Option<String>| text.map_or(Bson::Null, Bson::String);
+    let mut document = doc! {
+        "_id": id,
+        "timestamp": date(time),
+        "sequence_id": number(item.seq),
+        "channel": channel,
+        "owner": text(owner),
+        "data": from_json("data", &data)?,
+        "epoch": &item.epoch,
+        "source": text(source),
+        "type": text(kind),
+        "subject": text(subject),
+        "partitionkey": text(partitionkey),
+    };
+    if !event.is_empty() {
+        document.insert("extensions", from_json("extensions", &Value::Object(event))?);
+    }
+    Ok(document)
+}
+
+/// A document of the history as an event at its place.
+pub(crate) fn entry(doc: &Document) -> Entry {
+    let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
+    let id = doc.get_object_id("_id").unwrap_or_else(|_| ObjectId::from_bytes([0; 12]));
+    let time = match doc.get("timestamp") {
+        Some(Bson::DateTime(time)) => time.timestamp_millis(),
+        _ => id.timestamp().timestamp_millis(),
+    };
+    let data = doc.get("data").map(to_json).unwrap_or_default();
+    let channel = text("channel").unwrap_or_default();
+    let subject = match doc.contains_key("epoch") {
+        true => text("subject"),
+        false if channel == NODE_CHANNEL => data.get("id").and_then(Value::as_str).map(str::to_owned),
+        false => None,
+    };
+    let event = Event {
+        id,
+        channel,
+        source: text("source").unwrap_or_else(|| OLD_SOURCE.to_owned()),
+        kind: text("type").unwrap_or_else(|| OLD_TYPE.to_owned()),
+        subject,
+        time: Timestamp::from_millis(time),
+        owner: text("owner"),
+        partitionkey: text("partitionkey"),
+        extensions: doc.get_document("extensions").map(object).unwrap_or_default(),
+        data,
+    };
+    Entry::new(seq(doc), &Value::Object(event.to_json()).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_event_reads_from_the_history_as_it_stood_in_the_stream() {
+        let mut extensions = Map::new();
+        extensions.insert("traceparent".into(), "00-1".into());
+        let event = Event {
+            id: ObjectId::new(),
+            channel: "node".into(),
+            source: "https://x/".into(),
+            kind: "t".into(),
+            subject: Some("s".into()),
+            time: Timestamp::from_millis(1_700_000_000_123),
+            owner: Some("bob".into()),
+            partitionkey: None,
+            extensions,
+            data: json!({"op": "created", "data": {"n": 1, "x": [1.5, null, 12_345_678_901_i64]}}),
+        };
+        let json = Value::Object(event.to_json()).to_string();
+        let stored = document("node", &Item { seq: 7, epoch: "e".into(), json: json.clone() }).unwrap();
+        assert_eq!(entry(&stored).json, Entry::new(7, &json).json);
+    }
+
+    #[test]
+    fn an_event_of_the_present_server_is_readable() {
+        let (id, node) = (ObjectId::new(), ObjectId::new());
+        let stored = doc! {
+            "_id": id, "timestamp": bson::DateTime::from_millis(1_000), "sequence_id": 5_i32, "channel": "node",
+            "owner": Bson::Null, "data": {"op": "updated", "id": node.to_hex(), "data": {"regression": id}},
+        };
+        let entry = entry(&stored);
+        assert_eq!(entry.seq, 5);
+        assert_eq!(entry.subject(), Some(node));
+        assert_eq!(entry.value()["data"]["data"]["regression"], id.to_hex());
+        assert_eq!(entry.value()["source"], OLD_SOURCE);
+        assert!(entry.value().get("owner").is_none());
+    }
+}

@@ -1,0 +1,406 @@
+//! The relay: from the outboxes into the logs.
+//!
+//! After a commit its events go to a queue in this process; the relay appends them to Redis, writes them into the
+//! history and only then removes them from the outbox. Nobody waits for it except `publish`. What a full queue, a
+//! dead process or a Redis outage left behind is found by the sweep that every instance makes.
+//!
+//! * Once: `append.lua` recognises an event for an hour. Whatever may be older (a second try, somebody else's entry)
+//!   is first looked for in the history, after the history was completed from the stream ([`Channels::repair`]).
+//! * In order: an outbox is always relayed from its oldest entry on.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::{Document, doc};
+use futures::TryStreamExt;
+use mongodb::Collection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::epoch::Channels;
+use super::history::Inserted;
+use super::pending::Pending;
+use super::stream::Item;
+use crate::error::{Error, Result};
+use crate::model::ObjectId;
+use crate::store::mongo::errors::{QUERY_TIME, call};
+use crate::store::mongo::stored::Stored;
+
+/// Events that are appended, persisted and cleaned up in one step.
+const BATCH: usize = 256;
+/// Commits whose events wait in this process.
+const QUEUE: usize = 4096;
+/// Bytes of events that wait in this process, in units of [`UNIT`]. The rest stays in the outboxes for the sweep.
+const QUEUE_UNITS: usize = 64 * 1024;
+const UNIT: usize = 1024;
+/// How many outboxes a sweep looks at.
+const SWEEP: usize = 1000;
+/// While the queue never runs empty, a sweep happens this often all the same.
+const SWEEP_AT_LEAST: Duration = Duration::from_secs(10);
+/// How long an orderly end may take.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the relay does; anything but `Run` is for tests of crashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RelayMode {
+    /// Everything.
+    #[default]
+    Run,
+    /// Nothing, as if the process had died after the commit.
+    Off,
+    /// Appends to Redis and then forgets, as if the process had died there.
+    AppendOnly,
+}
+
+/// Where a pending event is kept until it is in the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// In the outbox of this node.
+    Node(ObjectId),
+    /// In the collection `eventoutbox`.
+    Collection,
+}
+
+/// One event to relay.
+pub(crate) struct Job {
+    pub(crate) source: Source,
+    pub(crate) event: Pending,
+    /// Made by this process just now: certainly never appended before.
+    pub(crate) fresh: bool,
+    /// Wants to know the event's number.
+    pub(crate) waiter: Option<oneshot::Sender<u64>>,
+}
+
+/// Hands events to the relay.
+#[derive(Clone)]
+pub(crate) struct Relay {
+    queue: mpsc::Sender<(Vec<Job>, OwnedSemaphorePermit)>,
+    room: Arc<Semaphore>,
+    stop: CancellationToken,
+    done: watch::Receiver<bool>,
+}
+
+impl Relay {
+    /// Queues events, oldest first; if there is no room, the sweep will find them.
+    pub(crate) fn submit(&self, jobs: Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let units = jobs.iter().map(|job| job.event.json.len() / UNIT + 1).sum::<usize>().min(QUEUE_UNITS);
+        let permit = self.room.clone().try_acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX));
+        if permit.is_ok_and(|permit| self.queue.try_send((jobs, permit)).is_ok()) {
+            return;
+        }
+        tracing::debug!("the relay's queue is full; the events stay in their outboxes for now");
+    }
+
+    /// Stops after what is queued has been relayed, or a few seconds.
+    pub(crate) async fn close(&self) {
+        self.stop.cancel();
+        let mut done = self.done.clone();
+        drop(tokio::time::timeout(DRAIN + Duration::from_secs(1), done.wait_for(|done| *done)).await);
+    }
+}
+
+/// The two places where pending events are kept.
+#[derive(Clone)]
+pub(crate) struct Outboxes {
+    pub(crate) nodes: Collection<Stored>,
+    pub(crate) events: Collection<Stored>,
+    /// Turns true when the index exists that makes a sweep over the nodes cheap.
+    pub(crate) indexed: watch::Receiver<bool>,
+}
+
+struct Worker {
+    channels: Arc<Channels>,
+    outboxes: Outboxes,
+    mode: RelayMode,
+    queue: mpsc::Receiver<(Vec<Job>, OwnedSemaphorePermit)>,
+    stop: CancellationToken,
+    /// Events that the last sweep saw: those that the next one sees again are overdue. (No clocks are compared.)
+    seen: HashSet<ObjectId>,
+}
+
+/// Starts the relay of this process.
+pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode) -> Relay {
+    let (sender, queue) = mpsc::channel(QUEUE);
+    let (finished, done) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let relay =
+        Relay { queue: sender, room: Arc::new(Semaphore::new(QUEUE_UNITS)), stop: stop.clone(), done };
+    let worker = Worker { channels, outboxes, mode, queue, stop, seen: HashSet::new() };
+    tokio::spawn(async move {
+        worker.run().await;
+        finished.send_replace(true);
+    });
+    relay
+}
+
+impl Worker {
+    async fn run(mut self) {
+        if self.mode == RelayMode::Off {
+            return self.stop.cancelled().await;
+        }
+        let mut next_sweep = Instant::now() + jitter(200, 400);
+        let mut last_sweep = Instant::now();
+        loop {
+            let due = next_sweep <= Instant::now();
+            if due && (self.queue.is_empty() || last_sweep.elapsed() > SWEEP_AT_LEAST) {
+                if let Err(error) = self.sweep().await {
+                    tracing::debug!(%error, "a sweep of the outboxes failed");
+                }
+                if let Err(error) = self.channels.expire().await {
+                    tracing::debug!(%error, "expired events could not be removed from the streams");
+                }
+                last_sweep = Instant::now();
+                next_sweep = last_sweep + jitter(1000, 2000);
+                // Not due any more: an idle relay has to wake up for the next one.
+                continue;
+            }
+            let queued = tokio::select! {
+                queued = self.queue.recv() => queued,
+                () = tokio::time::sleep_until(next_sweep.into()), if !due => continue,
+                () = self.stop.cancelled() => break,
+            };
+            let Some(queued) = queued else { break };
+            self.take(queued).await;
+        }
+        let drain = async {
+            while let Ok(queued) = self.queue.try_recv() {
+                self.take(queued).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, drain).await.is_err() {
+            tracing::warn!(
+                "stopped with events in the outboxes; they are relayed by another instance or at the next start"
+            );
+        }
+    }
+
+    /// Relays one queued commit together with what else is queued, up to a batch.
+    async fn take(&mut self, first: (Vec<Job>, OwnedSemaphorePermit)) {
+        let (mut jobs, mut permits) = (first.0, vec![first.1]);
+        while jobs.len() < BATCH {
+            let Ok((more, permit)) = self.queue.try_recv() else { break };
+            jobs.extend(more);
+            permits.push(permit);
+        }
+        self.relay_all(jobs).await;
+    }
+
+    async fn relay_all(&self, jobs: Vec<Job>) {
+        let mut jobs = VecDeque::from(jobs);
+        while !jobs.is_empty() {
+            let batch = jobs.drain(..jobs.len().min(BATCH)).collect();
+            self.relay(batch).await;
+        }
+    }
+
+    /// Relays a batch, again and again until it is done: what follows must not overtake it.
+    async fn relay(&self, mut batch: Vec<Job>) {
+        let mut delay = 50;
+        loop {
+            match self.try_relay(&mut batch).await {
+                Ok(()) => return,
+                Err(error) if !error.kind().row().temporary && batch.len() > 1 => {
+                    // One of them cannot be relayed; it must not hold up the others.
+                    for job in batch {
+                        Box::pin(self.relay(vec![job])).await;
+                    }
+                    return;
+                }
+                Err(error) if !error.kind().row().temporary => {
+                    return tracing::error!(%error, "an event cannot be relayed; it stays in its outbox");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, events = batch.len(), "events wait in their outboxes: will try again");
+                }
+            }
+            // From now on nobody knows how far the try came.
+            batch.iter_mut().for_each(|job| job.fresh = false);
+            tokio::select! {
+                () = tokio::time::sleep(jitter(delay / 2, delay)) => delay = (delay * 2).min(2000),
+                // They are safe where they are.
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn try_relay(&self, batch: &mut [Job]) -> Result<()> {
+        let mut channels: Vec<&str> = Vec::new();
+        for job in batch.iter() {
+            if !channels.contains(&job.event.channel.as_str()) {
+                channels.push(&job.event.channel);
+            }
+        }
+        let mut seqs = HashMap::new();
+        for channel in channels {
+            let jobs: Vec<&Job> = batch.iter().filter(|job| job.event.channel == channel).collect();
+            self.relay_channel(channel, &jobs, &mut seqs).await?;
+        }
+        if self.mode == RelayMode::AppendOnly {
+            return Ok(());
+        }
+        self.clean(batch).await?;
+        for job in batch {
+            if let (Some(waiter), Some(seq)) = (job.waiter.take(), seqs.get(&job.event.id)) {
+                // The publisher may have stopped waiting.
+                _ = waiter.send(*seq);
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings events of one channel into its log, and their numbers into `seqs`.
+    async fn relay_channel(
+        &self,
+        channel: &str,
+        jobs: &[&Job],
+        seqs: &mut HashMap<ObjectId, u64>,
+    ) -> Result<()> {
+        let mut events: Vec<&Pending> = jobs.iter().map(|job| &job.event).collect();
+        if jobs.iter().any(|job| !job.fresh) {
+            self.channels.repair(channel).await?;
+            let ids: Vec<ObjectId> = events.iter().map(|event| event.id).collect();
+            seqs.extend(self.channels.history.numbers(&ids).await?);
+            events.retain(|event| !seqs.contains_key(&event.id));
+        }
+        if events.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..3 {
+            let known = self.channels.known(channel).await?;
+            let floor = known.high();
+            let Some(places) = self.channels.redis.append(channel, &known.epoch, floor, &events).await?
+            else {
+                self.channels.verify(channel).await?;
+                continue;
+            };
+            if places.len() != events.len() {
+                return Err(Error::internal(anyhow::anyhow!(
+                    "append.lua answered for {} events",
+                    places.len()
+                )));
+            }
+            places.iter().for_each(|&seq| known.saw(seq));
+            if self.mode == RelayMode::AppendOnly {
+                return Ok(());
+            }
+            let item = |(event, &seq): (&&Pending, &u64)| Item {
+                seq,
+                epoch: known.epoch.to_string(),
+                json: event.json.clone(),
+            };
+            let items: Vec<Item> = events.iter().zip(&places).map(item).collect();
+            match self.channels.history.insert(channel, &items).await? {
+                Inserted::All => {
+                    seqs.extend(events.iter().zip(places).map(|(event, seq)| (event.id, seq)));
+                    return Ok(());
+                }
+                Inserted::Taken => {
+                    self.channels.renew(channel, &known).await?;
+                    return Err(Error::unavailable(
+                        "log",
+                        anyhow::anyhow!("numbers of {channel} were given twice"),
+                    ));
+                }
+            }
+        }
+        Err(Error::unavailable("log", anyhow::anyhow!("the epoch of {channel} keeps changing")))
+    }
+
+    /// Removes events that are in the history from their outboxes.
+    async fn clean(&self, batch: &[Job]) -> Result<()> {
+        let (mut nodes, mut in_nodes, mut in_collection) = (Vec::new(), Vec::new(), Vec::new());
+        for job in batch {
+            match job.source {
+                Source::Node(id) => {
+                    nodes.push(id);
+                    in_nodes.push(job.event.id);
+                }
+                Source::Collection => in_collection.push(job.event.id),
+            }
+        }
+        nodes.dedup();
+        if !nodes.is_empty() {
+            let query = doc! {"_id": {"$in": nodes}, "outbox.id": {"$in": &in_nodes}};
+            call(self.outboxes.nodes.update_many(query, vec![without(&in_nodes)])).await?;
+        }
+        if !in_collection.is_empty() {
+            call(self.outboxes.events.delete_many(doc! {"_id": {"$in": in_collection}})).await?;
+        }
+        Ok(())
+    }
+
+    /// Relays events that were pending at the last sweep already.
+    async fn sweep(&mut self) -> Result<()> {
+        let mut pending = HashSet::new();
+        if *self.outboxes.indexed.borrow() {
+            let overdue = self.overdue_nodes(&mut pending).await?;
+            for ids in overdue.chunks(64) {
+                let find =
+                    self.outboxes.nodes.find(doc! {"_id": {"$in": ids}}).projection(doc! {"outbox": 1});
+                let nodes: Vec<Stored> =
+                    call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+                let nodes = ids.iter().filter_map(|id| {
+                    let node = nodes.iter().find(|node| node.get_object_id("_id").ok() == Some(*id))?;
+                    Some((*id, Pending::outbox(node)))
+                });
+                let jobs = nodes.flat_map(|(id, events)| {
+                    events.into_iter().map(move |event| Job::foreign(Source::Node(id), event))
+                });
+                self.relay_all(jobs.collect()).await;
+            }
+        }
+        let find = self.outboxes.events.find(doc! {}).sort(doc! {"_id": 1}).limit(BATCH as i64);
+        let events: Vec<Stored> =
+            call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+        let events: Vec<Pending> = events.iter().filter_map(|event| Pending::from_document(event)).collect();
+        pending.extend(events.iter().map(|event| event.id));
+        let overdue = events.into_iter().filter(|event| self.seen.contains(&event.id));
+        let jobs = overdue.map(|event| Job::foreign(Source::Collection, event)).collect();
+        self.relay_all(jobs).await;
+        self.seen = pending;
+        Ok(())
+    }
+
+    /// The nodes with overdue events, those with the oldest event first; all pending events go to `pending`.
+    async fn overdue_nodes(&self, pending: &mut HashSet<ObjectId>) -> Result<Vec<ObjectId>> {
+        let find =
+            self.outboxes.nodes.find(doc! {"outbox.id": {"$exists": true}}).sort(doc! {"outbox.id": 1});
+        let find = find.projection(doc! {"outbox.id": 1}).limit(SWEEP as i64).max_time(QUERY_TIME);
+        let nodes: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        let mut overdue = Vec::new();
+        for node in &nodes {
+            let Ok(id) = node.get_object_id("_id") else { continue };
+            let entries =
+                node.get_array("outbox").into_iter().flatten().filter_map(|entry| entry.as_document());
+            let events: Vec<ObjectId> = entries.filter_map(|entry| entry.get_object_id("id").ok()).collect();
+            if events.iter().any(|event| self.seen.contains(event)) {
+                overdue.push(id);
+            }
+            pending.extend(events);
+        }
+        Ok(overdue)
+    }
+}
+
+impl Job {
+    /// An event that may have been appended before.
+    pub(crate) fn foreign(source: Source, event: Pending) -> Job {
+        Job { source, event, fresh: false, waiter: None }
+    }
+}
+
+/// An update that removes these events from a node's outbox, and the outbox with its last event.
+fn without(ids: &[ObjectId]) -> Document {
+    let rest = doc! {"$filter": {"input": "$outbox", "cond": {"$not": {"$in": ["$$this.id", ids]}}}};
+    let outbox = doc! {"$cond": [{"$eq": ["$$rest", []]}, "$$REMOVE", "$$rest"]};
+    doc! {"$set": {"outbox": {"$let": {"vars": {"rest": rest}, "in": outbox}}}}
+}
+
+/// A random time between two numbers of milliseconds, so that instances do not act in step.
+fn jitter(from: u64, to: u64) -> Duration {
+    Duration::from_millis(rand::random_range(from..=to.max(from)))
+}

@@ -1,0 +1,283 @@
+//! What Redis holds of a channel, and the few commands that touch it.
+//!
+//! `<prefix>{<channel>}:state` is a hash `epoch, generation, head, base`; `…:stream` a stream whose ids are
+//! `<seq>-0` and whose entries are `e` (epoch) and `j` (CloudEvent); `…:seen:<event id>` remembers for an hour which
+//! number an event got. The channel is the hash tag, so that a cluster keeps all of it on one shard.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::DateTime;
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
+use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisResult, Script};
+
+use super::pending::Pending;
+use crate::error::{Error, Result};
+use crate::model::Timestamp;
+
+/// About how many events stay in the stream; older ones are read from the history.
+const STREAM_LENGTH: usize = 100_000;
+/// How long an appended event is recognised without asking the history.
+const SEEN_SECONDS: usize = 3600;
+/// How long `XREAD` waits on the server.
+const BLOCK: Duration = Duration::from_secs(1);
+/// How long any answer may take; more than `BLOCK`, never endless.
+const RESPONSE: Duration = Duration::from_secs(2);
+/// How long a command may wait, reconnecting included.
+const COMMAND: Duration = Duration::from_secs(3);
+
+/// The connection for everything but tails, and the names of the keys.
+#[derive(Clone)]
+pub(crate) struct Redis {
+    client: redis::Client,
+    manager: ConnectionManager,
+    prefix: Arc<str>,
+    look: Arc<Script>,
+    append: Arc<Script>,
+    seed: Arc<Script>,
+}
+
+/// A channel as Redis has it.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) epoch: String,
+    pub(crate) generation: u64,
+    /// The number of the newest event.
+    pub(crate) head: u64,
+    /// The epoch's events have higher numbers than this.
+    pub(crate) base: u64,
+    /// The number of the newest event that the stream ever had.
+    last: Option<u64>,
+}
+
+impl State {
+    /// Whether the stream ends where the state says.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.last == Some(self.head) || (self.last.is_none() && self.head == self.base)
+    }
+}
+
+/// An event in the stream.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) seq: u64,
+    pub(crate) epoch: String,
+    pub(crate) json: String,
+}
+
+impl Item {
+    /// When the event happened.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        #[derive(serde::Deserialize)]
+        struct Time<'a> {
+            #[serde(borrow)]
+            time: std::borrow::Cow<'a, str>,
+        }
+        let event: Time<'_> = serde_json::from_str(&self.json).ok()?;
+        let time = DateTime::parse_from_rfc3339(&event.time).ok()?;
+        Some(Timestamp::from_millis(time.timestamp_millis()))
+    }
+}
+
+impl Redis {
+    /// Connects at the first command, and again whenever it must.
+    pub(crate) fn new(url: &str, db: Option<i64>, prefix: &str) -> Result<Redis> {
+        let setting = |error| {
+            Error::invalid("redis_url", "expected redis://host:port/db").because(anyhow::Error::new(error))
+        };
+        let mut info = url.into_connection_info().map_err(setting)?;
+        if let Some(db) = db {
+            let settings = info.redis_settings().clone().set_db(db);
+            info = info.set_redis_settings(settings);
+        }
+        let client = redis::Client::open(info).map_err(setting)?;
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(usize::MAX)
+            .set_max_delay(Duration::from_secs(1))
+            .set_connection_timeout(Some(RESPONSE))
+            .set_response_timeout(Some(RESPONSE));
+        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(setting)?;
+        Ok(Redis {
+            client,
+            manager,
+            prefix: prefix.into(),
+            look: Arc::new(Script::new(include_str!("look.lua"))),
+            append: Arc::new(Script::new(include_str!("append.lua"))),
+            seed: Arc::new(Script::new(include_str!("seed.lua"))),
+        })
+    }
+
+    fn key(&self, channel: &str, what: &str) -> String {
+        format!("{}{{{channel}}}:{what}", self.prefix)
+    }
+
+    pub(crate) async fn ping(&self) -> Result<()> {
+        let mut connection = self.manager.clone();
+        wait(redis::cmd("PING").query_async::<()>(&mut connection)).await
+    }
+
+    /// The channel's state; `None` if Redis does not know the channel.
+    pub(crate) async fn state(&self, channel: &str) -> Result<Option<State>> {
+        Ok(self.look_on(&mut self.manager.clone(), channel, 0, 0).await?.0)
+    }
+
+    /// The state and, at the same moment, up to `limit` events of the stream after `seq`.
+    pub(crate) async fn look(
+        &self,
+        channel: &str,
+        seq: u64,
+        limit: usize,
+    ) -> Result<(Option<State>, Vec<Item>)> {
+        self.look_on(&mut self.manager.clone(), channel, seq, limit).await
+    }
+
+    async fn look_on<C: ConnectionLike>(
+        &self,
+        connection: &mut C,
+        channel: &str,
+        seq: u64,
+        limit: usize,
+    ) -> Result<(Option<State>, Vec<Item>)> {
+        let mut script = self.look.prepare_invoke();
+        script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
+        script.arg(format!("{}-0", seq.saturating_add(1))).arg(limit);
+        type Answer = (Vec<Option<String>>, Option<String>, StreamRangeReply);
+        let (state, last, items): Answer = wait(script.invoke_async(connection)).await?;
+        let last = last.as_deref().and_then(seq_of);
+        Ok((read_state(&state, last), items.ids.iter().filter_map(item).collect()))
+    }
+
+    /// Events `from` to `to` that the stream still has, at most `limit`.
+    pub(crate) async fn range(&self, channel: &str, from: u64, to: u64, limit: usize) -> Result<Vec<Item>> {
+        let mut connection = self.manager.clone();
+        let mut command = redis::cmd("XRANGE");
+        command.arg(self.key(channel, "stream")).arg(format!("{from}-0")).arg(format!("{to}-0"));
+        let reply: StreamRangeReply =
+            wait(command.arg("COUNT").arg(limit).query_async(&mut connection)).await?;
+        Ok(reply.ids.iter().filter_map(item).collect())
+    }
+
+    /// The number of the oldest event in the stream.
+    pub(crate) async fn first(&self, channel: &str) -> Result<Option<u64>> {
+        Ok(self.range(channel, 0, u64::MAX, 1).await?.first().map(|item| item.seq))
+    }
+
+    /// The newest `limit` events, newest first.
+    pub(crate) async fn newest(&self, channel: &str, limit: usize) -> Result<Vec<Item>> {
+        let mut connection = self.manager.clone();
+        let mut command = redis::cmd("XREVRANGE");
+        command.arg(self.key(channel, "stream")).arg("+").arg("-").arg("COUNT").arg(limit);
+        let reply: StreamRangeReply = wait(command.query_async(&mut connection)).await?;
+        Ok(reply.ids.iter().filter_map(item).collect())
+    }
+
+    /// Appends events of one channel, each once, and tells their numbers. `None`: the channel is not in this epoch or
+    /// its head is below `floor`, and nothing was written.
+    pub(crate) async fn append(
+        &self,
+        channel: &str,
+        epoch: &str,
+        floor: u64,
+        events: &[&Pending],
+    ) -> Result<Option<Vec<u64>>> {
+        let mut script = self.append.prepare_invoke();
+        script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
+        script.arg(epoch).arg(floor).arg(STREAM_LENGTH).arg(SEEN_SECONDS);
+        for event in events {
+            script.key(self.key(channel, &format!("seen:{}", event.id))).arg(&event.json);
+        }
+        let mut connection = self.manager.clone();
+        let answer: redis::Value = wait(script.invoke_async(&mut connection)).await?;
+        let redis::Value::Array(answer) = answer else {
+            return Err(Error::internal(anyhow::anyhow!("append.lua answered {answer:?}")));
+        };
+        let mut answer = answer.into_iter();
+        match answer.next().map(redis::from_redis_value::<String>) {
+            Some(Ok(word)) if word == "ok" => {
+                let seqs: Vec<u64> =
+                    answer.map(redis::from_redis_value).collect::<Result<_, _>>().map_err(Error::internal)?;
+                Ok(Some(seqs))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes events up to and including `seq` from the stream.
+    pub(crate) async fn trim(&self, channel: &str, seq: u64) -> Result<()> {
+        let mut connection = self.manager.clone();
+        let mut command = redis::cmd("XTRIM");
+        command.arg(self.key(channel, "stream")).arg("MINID").arg(format!("{}-0", seq.saturating_add(1)));
+        wait(command.query_async::<()>(&mut connection)).await
+    }
+
+    /// Starts an epoch; has no effect when the channel is in this generation already, or in a later one.
+    pub(crate) async fn seed(&self, channel: &str, epoch: &str, generation: u64, head: u64) -> Result<()> {
+        let mut script = self.seed.prepare_invoke();
+        script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
+        script.arg(epoch).arg(generation).arg(head);
+        let mut connection = self.manager.clone();
+        wait(script.invoke_async::<()>(&mut connection)).await
+    }
+
+    /// A connection of its own: `XREAD BLOCK` would hold up everybody else's commands.
+    pub(crate) async fn connect(&self) -> Result<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(RESPONSE))
+            .set_response_timeout(Some(RESPONSE));
+        wait(self.client.get_multiplexed_async_connection_with_config(&config)).await
+    }
+
+    /// Waits on `connection` for events after `seq`, a second at most.
+    pub(crate) async fn wait_after(
+        &self,
+        connection: &mut MultiplexedConnection,
+        channel: &str,
+        seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Item>> {
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(limit).arg("BLOCK").arg(BLOCK.as_millis() as u64);
+        command.arg("STREAMS").arg(self.key(channel, "stream")).arg(format!("{seq}-0"));
+        let reply: Option<StreamReadReply> = wait(command.query_async(connection)).await?;
+        let keys = reply.map(|reply| reply.keys).unwrap_or_default();
+        Ok(keys.iter().flat_map(|key| &key.ids).filter_map(item).collect())
+    }
+
+    /// As [`Redis::state`], on a tail's own connection.
+    pub(crate) async fn state_on(
+        &self,
+        connection: &mut MultiplexedConnection,
+        channel: &str,
+    ) -> Result<Option<State>> {
+        Ok(self.look_on(connection, channel, 0, 0).await?.0)
+    }
+}
+
+/// Waits for Redis, but not for ever: while it is away the connection manager retries without end.
+async fn wait<T>(command: impl Future<Output = RedisResult<T>>) -> Result<T> {
+    match tokio::time::timeout(COMMAND, command).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Error::unavailable("log", error)),
+        Err(late) => Err(Error::unavailable("log", late)),
+    }
+}
+
+fn read_state(fields: &[Option<String>], last: Option<u64>) -> Option<State> {
+    let [Some(epoch), Some(generation), Some(head), Some(base)] = fields else { return None };
+    Some(State {
+        epoch: epoch.clone(),
+        generation: generation.parse().ok()?,
+        head: head.parse().ok()?,
+        base: base.parse().ok()?,
+        last,
+    })
+}
+
+fn seq_of(id: &str) -> Option<u64> {
+    id.split_once('-')?.0.parse().ok()
+}
+
+fn item(entry: &StreamId) -> Option<Item> {
+    Some(Item { seq: seq_of(&entry.id)?, epoch: entry.get("e")?, json: entry.get("j")? })
+}

@@ -1,0 +1,239 @@
+//! The event log in the embedded store: the same file, so that a node and its event become durable together, and
+//! in-process wake-ups.
+//!
+//! An event's place is given by the writer inside the transaction that makes it durable (`store::sqlite`), so the
+//! log needs neither a relay nor a queue of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value as SqlValue};
+use tokio::time::Instant;
+
+use super::{After, EventLog, HistoryQuery, Logged, Read, Tail};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::model::event::Entry;
+use crate::model::{Event, Position, Timestamp};
+use crate::store::sqlite::filter::{Sql, to_sql};
+use crate::store::sqlite::{Database, EventRow, SEQ_BITS};
+
+/// How long [`Tail::next`] waits for the first event.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The event log in a SQLite file; made by [`crate::store::sqlite::open`].
+pub struct SqliteLog {
+    db: Arc<Database>,
+}
+
+impl SqliteLog {
+    pub(crate) fn new(db: Arc<Database>) -> SqliteLog {
+        SqliteLog { db }
+    }
+}
+
+#[async_trait]
+impl EventLog for SqliteLog {
+    async fn ping(&self) -> Result<()> {
+        self.db.writer.run(1, |_| Ok(())).await
+    }
+
+    async fn head(&self, channel: &str) -> Result<Position> {
+        let seq = self.db.channels.get(channel).map_or(0, |channel| channel.head());
+        Ok(Position { epoch: self.db.epoch.to_string(), seq })
+    }
+
+    async fn floor(&self, channel: &str) -> Result<u64> {
+        Ok(self.db.channels.get(channel).map_or(1, |channel| channel.floor()))
+    }
+
+    async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64> {
+        let Some(channel) = self.db.channels.get(channel) else { return Ok(0) };
+        let (number, floor, head) = (channel.number, channel.floor(), channel.head());
+        self.db.quick.run(move |connection| bisect(connection, number, floor, head, time)).await
+    }
+
+    async fn read_after(&self, channel: &str, seq: u64, limit: usize) -> Result<Read> {
+        read_after(&self.db, channel, seq, limit).await
+    }
+
+    async fn tail(&self, channel: &str, seq: u64) -> Result<Box<dyn Tail>> {
+        Ok(Box::new(SqliteTail { db: self.db.clone(), channel: channel.to_owned(), seq }))
+    }
+
+    async fn publish(&self, event: Event) -> Result<Option<u64>> {
+        let row = EventRow::new(&event)?;
+        self.db.writer.run(2, move |batch| batch.append(&row)).await.map(Some)
+    }
+
+    async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>> {
+        let query = query.clone();
+        self.db.searches.run(move |connection| find(connection, &query)).await
+    }
+
+    /// Does nothing: what was acknowledged is safe, and the file is closed with the store.
+    async fn close(&self) {}
+}
+
+/// A reader that is woken by the writer.
+struct SqliteTail {
+    db: Arc<Database>,
+    channel: String,
+    /// The last event that was handed out; moved only together with handing out, so `next` may be dropped.
+    seq: u64,
+}
+
+#[async_trait]
+impl Tail for SqliteTail {
+    async fn next(&mut self, limit: usize) -> Result<Read> {
+        if !self.db.channels.wait(&self.channel, self.seq, Instant::now() + PATIENCE).await {
+            return Ok(Read { epoch: self.db.epoch.clone(), gap: None, entries: Vec::new() });
+        }
+        let read = read_after(&self.db, &self.channel, self.seq, limit).await?;
+        if let Some((_, missed)) = read.gap {
+            self.seq = missed;
+        }
+        if let Some(last) = read.entries.last() {
+            self.seq = last.seq;
+        }
+        Ok(read)
+    }
+}
+
+async fn read_after(db: &Database, channel: &str, seq: u64, limit: usize) -> Result<Read> {
+    let epoch = db.epoch.clone();
+    // What a reader may see is what the writer has published, not what the file may hold already.
+    let channel = db.channels.get(channel).filter(|channel| channel.head() > seq);
+    let Some(channel) = channel.filter(|_| limit > 0) else {
+        return Ok(Read { epoch, gap: None, entries: Vec::new() });
+    };
+    let (number, head) = (channel.number, channel.head());
+    let last = head.min(seq.saturating_add(limit as u64));
+    let read = db.quick.run(move |connection| entries(connection, number, seq, head, last)).await?;
+    Ok(Read { epoch, gap: read.0, entries: read.1 })
+}
+
+type Entries = (Option<(u64, u64)>, Vec<Arc<Entry>>);
+
+/// The events behind `seq` up to `last`, or the first `last - seq` that are retained if there is a gap before them.
+fn entries(connection: &Connection, number: i64, seq: u64, head: u64, last: u64) -> Result<Entries> {
+    let limit = last - seq;
+    let mut statement = connection
+        .prepare_cached("SELECT n, json(doc) FROM event WHERE n BETWEEN ? AND ? ORDER BY n LIMIT ?")?;
+    let mut rows = statement.query(params![place(number, seq + 1), place(number, head), limit as i64])?;
+    let (mut gap, mut next, mut entries) = (None, seq + 1, Vec::with_capacity(limit as usize));
+    while let Some(row) = rows.next()? {
+        let found = seq_of(row.get(0)?);
+        if found != next {
+            if !entries.is_empty() {
+                // A hole further on: the next read begins with it.
+                break;
+            }
+            gap = Some((next, found - 1));
+        }
+        entries.push(entry(found, row)?);
+        next = found + 1;
+    }
+    if entries.is_empty() {
+        gap = Some((seq + 1, head));
+    }
+    Ok((gap, entries))
+}
+
+/// The last place before the channel's clock reached `time`. The clock never decreases, so bisection finds it; what
+/// is not retained any more counts as before.
+fn bisect(connection: &Connection, number: i64, floor: u64, head: u64, time: Timestamp) -> Result<u64> {
+    let mut statement = connection.prepare_cached("SELECT clock FROM event WHERE n = ?")?;
+    // Before `low` everything is earlier, from `high` on nothing is.
+    let (mut low, mut high) = (floor, head + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let clock: Option<i64> = statement.query_row([place(number, middle)], |row| row.get(0)).optional()?;
+        if clock.is_some_and(|clock| clock >= time.millis()) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low - 1)
+}
+
+fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
+    let (from, behind, order) = match (&query.channel, query.after) {
+        (Some(_), Some(After::Time(..))) => {
+            return Err(Error::invalid("after", "the history of one channel goes on behind a seq"));
+        }
+        (None, Some(After::Seq(_))) => {
+            return Err(Error::invalid("after", "a seq is a place in one channel: name the channel"));
+        }
+        (Some(name), after) => {
+            let Some(number) = number(connection, name)? else { return Ok(Vec::new()) };
+            let seq = if let Some(After::Seq(seq)) = after { seq } else { 0 };
+            let behind = [place(number, seq.saturating_add(1)).into(), place(number, u64::MAX).into()];
+            ("event WHERE n BETWEEN ? AND ?", behind, "n")
+        }
+        (None, after) => {
+            let behind = match after {
+                Some(After::Time(time, id)) => [time.millis().into(), id.to_hex().into()],
+                _ => [i64::MIN.into(), String::new().into()],
+            };
+            // Not left to the planner, which might rather sort the whole history.
+            ("event INDEXED BY event_by_time WHERE (time, id) > (?, ?)", behind, "time, id")
+        }
+    };
+    let condition = match mentions(&query.filter, "sequence") {
+        false => to_sql(&query.filter, "doc"),
+        // Which the stored document does not have.
+        true => Sql { exact: false, ..to_sql(&Filter::all(), "doc") },
+    };
+    let sql = format!(
+        "SELECT n, json(doc), (SELECT name FROM channel WHERE number = n >> {SEQ_BITS}) FROM {from} AND ({}) ORDER BY {order}",
+        condition.text
+    );
+    let params: Vec<SqlValue> = behind.into_iter().chain(condition.params).collect();
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(params))?;
+    let mut found = Vec::new();
+    while found.len() < query.limit
+        && let Some(row) = rows.next()?
+    {
+        let logged = logged(row)?;
+        if condition.exact || query.filter.matches(logged.entry.value()) {
+            found.push(logged);
+        }
+    }
+    Ok(found)
+}
+
+fn mentions(filter: &Filter, field: &str) -> bool {
+    match filter {
+        Filter::And(parts) | Filter::Or(parts) => parts.iter().any(|part| mentions(part, field)),
+        Filter::Not(part) => mentions(part, field),
+        Filter::Field { path, .. } => path == field,
+    }
+}
+
+fn number(connection: &Connection, channel: &str) -> rusqlite::Result<Option<i64>> {
+    let mut statement = connection.prepare_cached("SELECT number FROM channel WHERE name = ?")?;
+    statement.query_row([channel], |row| row.get(0)).optional()
+}
+
+fn logged(row: &Row<'_>) -> rusqlite::Result<Logged> {
+    Ok(Logged { channel: row.get(2)?, entry: entry(seq_of(row.get(0)?), row)? })
+}
+
+/// The event whose document is the second column.
+fn entry(seq: u64, row: &Row<'_>) -> rusqlite::Result<Arc<Entry>> {
+    Ok(Arc::new(Entry::new(seq, row.get_ref(1)?.as_str()?)))
+}
+
+/// `event.n` of a place in a channel; sequence numbers beyond what there can be count as the last one.
+fn place(number: i64, seq: u64) -> i64 {
+    let last = (1 << SEQ_BITS) - 1;
+    number << SEQ_BITS | i64::try_from(seq).unwrap_or(last).min(last)
+}
+
+fn seq_of(n: i64) -> u64 {
+    (n & ((1 << SEQ_BITS) - 1)) as u64
+}

@@ -1,0 +1,158 @@
+//! Regular expressions: the linear-time `regex` crate, with PCRE's ASCII meaning of `\d \w \s \b`, which is what
+//! KernelCI's queries have always been matched with.
+
+use regex::{Regex, RegexBuilder};
+use regex_syntax::ast::{self, AssertionKind, Ast, ClassPerlKind, ClassSetItem, Span};
+
+use super::limits;
+
+/// How deep a pattern's groups may nest: what walks patterns recursively relies on it.
+const NEST: u32 = 32;
+/// Compiled size: enough for any class of Unicode, too little for large counted repetitions of one.
+const SIZE: usize = 1 << 17;
+
+/// A regular expression of the linear-time `regex` crate with ASCII classes, so that PCRE reads it the same way.
+/// Unanchored, case-sensitive.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// As the client wrote it.
+    pub source: String,
+    /// Compiled.
+    pub regex: Regex,
+}
+
+impl Pattern {
+    /// Compiles what a client wrote; the error says what is wrong with it.
+    pub fn new(source: &str) -> Result<Pattern, String> {
+        if source.chars().count() > limits::PATTERN {
+            return Err(format!("a regular expression has at most {} characters", limits::PATTERN));
+        }
+        let tree = ast::parse::ParserBuilder::new().nest_limit(NEST).build().parse(source);
+        let tree = tree.map_err(|error| format!("not a regular expression: {}", error.kind()))?;
+        let regex = compile(&ascii(source, &tree)?)?;
+        Ok(Pattern { source: source.to_owned(), regex })
+    }
+}
+
+/// Compiles a pattern whose classes are ASCII already (`Pattern::regex.as_str()`).
+pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+    let built = RegexBuilder::new(pattern).nest_limit(NEST).size_limit(SIZE).dfa_size_limit(SIZE).build();
+    built.map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => "the regular expression is too large".to_owned(),
+        other => {
+            // The last line of the message is the reason; the lines before draw the pattern.
+            let text = other.to_string();
+            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("not a regular expression: {reason}")
+        }
+    })
+}
+
+/// Parses a pattern whose classes are ASCII already.
+pub(crate) fn parse(pattern: &str) -> Option<regex_syntax::hir::Hir> {
+    regex_syntax::ParserBuilder::new().nest_limit(NEST).build().parse(pattern).ok()
+}
+
+/// Writes the ASCII meaning of Perl classes and word boundaries into the pattern.
+fn ascii(source: &str, tree: &Ast) -> Result<String, String> {
+    let mut edits = ast::visit(tree, Edits::default()).unwrap_or_default();
+    edits.sort_by_key(|(span, _)| span.start.offset);
+    let (mut text, mut done) = (String::with_capacity(source.len()), 0);
+    for (span, with) in edits {
+        let kept = source.get(done..span.start.offset);
+        let old = source.get(span.start.offset..span.end.offset);
+        let (Some(kept), Some(old)) = (kept, old) else {
+            return Err("not a regular expression".into());
+        };
+        text.push_str(kept);
+        match with {
+            Some(class) => text.push_str(class),
+            None => text.extend(["(?-u:", old, ")"]),
+        }
+        done = span.end.offset;
+    }
+    text.push_str(source.get(done..).unwrap_or_default());
+    Ok(text)
+}
+
+/// What to write instead of a span: a class, or `None` to switch Unicode off around it.
+#[derive(Default)]
+struct Edits(Vec<(Span, Option<&'static str>)>);
+
+impl Edits {
+    fn class(&mut self, class: &ast::ClassPerl) {
+        let with = match (&class.kind, class.negated) {
+            (ClassPerlKind::Digit, false) => "[0-9]",
+            (ClassPerlKind::Digit, true) => "[^0-9]",
+            (ClassPerlKind::Space, false) => r"[\t\n\x0B\x0C\r\x20]",
+            (ClassPerlKind::Space, true) => r"[^\t\n\x0B\x0C\r\x20]",
+            (ClassPerlKind::Word, false) => "[0-9A-Za-z_]",
+            (ClassPerlKind::Word, true) => "[^0-9A-Za-z_]",
+        };
+        self.0.push((class.span, Some(with)));
+    }
+}
+
+impl ast::Visitor for Edits {
+    type Output = Vec<(Span, Option<&'static str>)>;
+    type Err = std::convert::Infallible;
+
+    fn finish(self) -> Result<Self::Output, Self::Err> {
+        Ok(self.0)
+    }
+    fn visit_pre(&mut self, part: &Ast) -> Result<(), Self::Err> {
+        match part {
+            Ast::ClassPerl(class) => self.class(class),
+            Ast::Assertion(assertion) => match assertion.kind {
+                AssertionKind::StartLine
+                | AssertionKind::EndLine
+                | AssertionKind::StartText
+                | AssertionKind::EndText => {}
+                _ => self.0.push((assertion.span, None)),
+            },
+            _ => {}
+        }
+        Ok(())
+    }
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), Self::Err> {
+        if let ClassSetItem::Perl(class) = item {
+            self.class(class);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(pattern: &str, text: &str) -> bool {
+        Pattern::new(pattern).unwrap().regex.is_match(text)
+    }
+
+    #[test]
+    fn classes_and_boundaries_are_ascii() {
+        assert!(found(r"^\d+$", "123") && !found(r"\d", "٣"));
+        assert!(found(r"^[\w.]+$", "a_1.b") && !found(r"\w", "é"));
+        assert!(!found(r"\W", "a_1") && !found(r"[^\w]", "_"));
+        assert!(found(r"^[^\w]$", "é") && found(r"^\W$", "é"));
+        assert!(found(r"\s", "a b") && !found(r"\s", "a\u{a0}b"));
+        assert!(found(r"\bfoo\b", "éfooé") && !found(r"\bfoo\b", "xfoo"));
+        assert!(found(r"(?x) a \s b # comment", "a b"));
+    }
+
+    #[test]
+    fn unanchored_and_case_sensitive() {
+        assert!(found("seline", "baseline") && !found("BASE", "baseline") && found("(?i)BASE", "baseline"));
+    }
+
+    #[test]
+    fn limits_and_mistakes_are_told() {
+        assert!(Pattern::new(&"a".repeat(257)).unwrap_err().contains("256"));
+        assert!(Pattern::new("(").unwrap_err().contains("unclosed group"));
+        assert!(Pattern::new("(?!a)").unwrap_err().contains("look-around"));
+        assert!(Pattern::new(r"\pL{1000}").unwrap_err().contains("too large"));
+        assert!(Pattern::new(&"(".repeat(100)).is_err());
+        assert!(Pattern::new(&format!("{}a{}", "(".repeat(100), ")".repeat(100))).is_err());
+    }
+}

@@ -1,0 +1,108 @@
+//! Free-form values between JSON and BSON.
+
+use bson::{Bson, Document};
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Error, Result};
+use crate::model::Timestamp;
+
+/// MongoDB refuses more than 100 levels; the field itself, its document and the outbox need some.
+const MAX_DEPTH: usize = 90;
+
+/// A JSON value as BSON. `field` is what an error calls it: keys with a NUL and values nested more than 90 deep
+/// cannot be stored.
+pub(crate) fn from_json(field: &str, value: &Value) -> Result<Bson> {
+    nested(field, value, MAX_DEPTH)
+}
+
+fn nested(field: &str, value: &Value, depth: usize) -> Result<Bson> {
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(Error::invalid(field, format!("at most {MAX_DEPTH} levels of nesting are possible")));
+    };
+    Ok(match value {
+        Value::Null => Bson::Null,
+        Value::Bool(value) => Bson::Boolean(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(int), _) => i32::try_from(int).map_or(Bson::Int64(int), Bson::Int32),
+            (None, float) => Bson::Double(float.unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => Bson::String(text.clone()),
+        Value::Array(items) => {
+            Bson::Array(items.iter().map(|item| nested(field, item, depth)).collect::<Result<_>>()?)
+        }
+        Value::Object(map) => {
+            let mut document = Document::new();
+            for (key, value) in map {
+                if key.contains('\0') {
+                    return Err(Error::invalid(field, "a key must not contain a NUL character"));
+                }
+                document.insert(key.clone(), nested(field, value, depth)?);
+            }
+            Bson::Document(document)
+        }
+    })
+}
+
+/// BSON as JSON: ids become their digits, dates the wire form of node fields; what JSON has no word for becomes
+/// text or null.
+pub(crate) fn to_json(value: &Bson) -> Value {
+    match value {
+        Bson::Null | Bson::Undefined | Bson::MinKey | Bson::MaxKey | Bson::DbPointer(_) => Value::Null,
+        Bson::Boolean(value) => (*value).into(),
+        Bson::Int32(number) => (*number).into(),
+        Bson::Int64(number) => (*number).into(),
+        Bson::Double(number) => Number::from_f64(*number).map_or(Value::Null, Value::Number),
+        Bson::Decimal128(number) => {
+            let text = number.to_string();
+            text.parse().ok().and_then(Number::from_f64).map_or(Value::String(text), Value::Number)
+        }
+        Bson::String(text) | Bson::Symbol(text) | Bson::JavaScriptCode(text) => text.clone().into(),
+        Bson::JavaScriptCodeWithScope(code) => code.code.clone().into(),
+        Bson::RegularExpression(regex) => regex.pattern.to_string().into(),
+        Bson::ObjectId(id) => id.to_hex().into(),
+        Bson::DateTime(date) => Timestamp::from_millis(date.timestamp_millis()).to_wire().into(),
+        Bson::Timestamp(stamp) => Timestamp::from_millis(i64::from(stamp.time) * 1000).to_wire().into(),
+        Bson::Binary(binary) => {
+            use base64::Engine as _;
+            base64::engine::general_purpose::STANDARD.encode(&binary.bytes).into()
+        }
+        Bson::Array(items) => items.iter().map(to_json).collect(),
+        Bson::Document(document) => Value::Object(object(document)),
+    }
+}
+
+/// A document as a JSON object.
+pub(crate) fn object(document: &Document) -> Map<String, Value> {
+    document.iter().map(|(key, value)| (key.clone(), to_json(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn json_survives_the_round_trip() {
+        let value = json!({"a": [1, -2, 3_000_000_000_i64, 1.5, 2.0, null, true, "x"], "$set": {"b.c": {}}});
+        assert_eq!(to_json(&from_json("data", &value).unwrap()).to_string(), value.to_string());
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_named() {
+        let deep = (0..100).fold(json!(1), |value, _| json!([value]));
+        assert!(from_json("data", &deep).unwrap_err().to_string().contains("data"));
+        assert!(from_json("data", &json!({"a\0b": 1})).is_err());
+    }
+
+    #[test]
+    fn foreign_types_become_text() {
+        let id = bson::oid::ObjectId::new();
+        let value = Bson::Array(vec![
+            id.into(),
+            bson::DateTime::from_millis(1_000).into(),
+            "1.5".parse::<bson::Decimal128>().unwrap().into(),
+            f64::NAN.into(),
+        ]);
+        assert_eq!(to_json(&value), json!([id.to_hex(), "1970-01-01T00:00:01", 1.5, null]));
+    }
+}

@@ -1,0 +1,131 @@
+//! A commit: which of the ways to write it is taken, and what all of them share.
+
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+
+use super::document::{fields, revision};
+use super::errors::{QUERY_TIME, call};
+use super::stored::Stored;
+use super::{MongoStore, single, transaction};
+use crate::error::Result;
+use crate::event_log::redis::history::number;
+use crate::event_log::redis::pending::Pending;
+use crate::event_log::redis::relay::{Job, Source};
+use crate::model::ObjectId;
+use crate::store::{Commit, Committed, Expect, IdempotencyKey};
+
+/// A write, ready for the server.
+pub(super) struct Prepared {
+    pub(super) id: ObjectId,
+    pub(super) parent: Option<ObjectId>,
+    pub(super) expect: Expect,
+    pub(super) fields: Document,
+    pub(super) events: Vec<Pending>,
+}
+
+impl Prepared {
+    /// Selects the node where it stands as expected. (Documents of an older server have no revision.)
+    pub(super) fn query(&self) -> Document {
+        match self.expect {
+            Expect::Absent | Expect::Revision(0) => {
+                doc! {"_id": self.id, "revision": {"$in": [0, Bson::Null]}}
+            }
+            Expect::Revision(revision) => doc! {"_id": self.id, "revision": number(revision)},
+        }
+    }
+
+    /// Sets our fields and adds the events; fields of others in the document stay.
+    pub(super) fn update(&self) -> Document {
+        let mut update = doc! {"$set": self.fields.clone()};
+        if !self.events.is_empty() {
+            update.insert("$push", doc! {"outbox": {"$each": self.outbox()}});
+        }
+        update
+    }
+
+    /// The whole document of a new node.
+    pub(super) fn insert(&self) -> Document {
+        let mut document = doc! {"_id": self.id};
+        document.extend(self.fields.clone());
+        if !self.events.is_empty() {
+            document.insert("outbox", self.outbox());
+        }
+        document
+    }
+
+    fn outbox(&self) -> Vec<Document> {
+        self.events.iter().map(Pending::to_document).collect()
+    }
+
+    /// The events for the relay, behind those that were pending already.
+    pub(super) fn jobs(&self, before: Vec<Pending>) -> Vec<Job> {
+        let source = Source::Node(self.id);
+        let before = before.into_iter().map(|event| Job::foreign(source, event));
+        let fresh =
+            self.events.iter().map(|event| Job { source, event: event.clone(), fresh: true, waiter: None });
+        before.chain(fresh).collect()
+    }
+}
+
+/// Writes a commit in the simplest way that keeps it atomic.
+pub(super) async fn commit(store: &MongoStore, commit: Commit) -> Result<Committed> {
+    let mut writes = Vec::with_capacity(commit.writes.len());
+    for write in &commit.writes {
+        writes.push(Prepared {
+            id: write.node.id,
+            parent: write.node.parent,
+            expect: write.expect,
+            fields: fields(&write.node)?,
+            events: write.events.iter().map(Pending::new).collect::<Result<_>>()?,
+        });
+    }
+    let key = commit.idempotency.as_ref().map(key_text);
+    match (writes.as_slice(), key) {
+        ([], None) => Ok(Committed::Done),
+        ([write], key) if write.expect == Expect::Absent => single::insert(store, write, key).await,
+        ([write], None) => single::update(store, write).await,
+        (_, key) if store.facts.atomic_hierarchies => transaction::write(store, &writes, key).await,
+        (_, key) => single::in_turn(store, &writes, key).await,
+    }
+}
+
+/// The nodes that a commit with this key wrote. One write keeps its key in the document, several in a record.
+pub(super) async fn repeated(store: &MongoStore, key: &IdempotencyKey) -> Result<Option<Vec<ObjectId>>> {
+    let key = key_text(key);
+    let records = store.db.collection::<Stored>("idempotency");
+    if let Some(record) = call(records.find_one(doc! {"_id": &key}).max_time(QUERY_TIME)).await? {
+        // A record without nodes belongs to a write that is still under way.
+        let nodes = record.get_array("nodes").ok();
+        return Ok(nodes.map(|nodes| nodes.iter().filter_map(|id| id.as_object_id()).collect()));
+    }
+    let find = store.nodes.find_one(doc! {"idempotency": &key}).projection(doc! {"_id": 1});
+    let node = call(find.max_time(QUERY_TIME)).await?;
+    Ok(node.and_then(|node| node.get_object_id("_id").ok()).map(|id| vec![id]))
+}
+
+/// `<user>:<method>:<key>`.
+fn key_text(key: &IdempotencyKey) -> String {
+    format!("{}:{}:{}", key.user.to_hex(), key.method, key.key)
+}
+
+/// The first of these writes whose node is not as expected.
+pub(super) async fn conflict(store: &MongoStore, writes: &[Prepared]) -> Result<Option<Committed>> {
+    for part in writes.chunks(5_000) {
+        let ids: Vec<ObjectId> = part.iter().map(|write| write.id).collect();
+        let find = store.nodes.find(doc! {"_id": {"$in": ids}}).projection(doc! {"revision": 1});
+        let found: Vec<Stored> = call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+        let found: std::collections::HashMap<ObjectId, u64> =
+            found.iter().filter_map(|doc| Some((doc.get_object_id("_id").ok()?, revision(doc)))).collect();
+        for write in part {
+            let current = found.get(&write.id).copied();
+            let expected = match write.expect {
+                Expect::Absent => None,
+                Expect::Revision(revision) => Some(revision),
+            };
+            if current != expected {
+                return Ok(Some(Committed::Conflict(write.id, current)));
+            }
+        }
+    }
+    Ok(None)
+}

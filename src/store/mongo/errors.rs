@@ -1,0 +1,103 @@
+//! What the driver reports, as what the caller should know: away, too slow, too large, taken, or broken.
+
+use std::time::Duration;
+
+use mongodb::error::{Error as Mongo, ErrorKind, WriteFailure};
+
+use crate::error::{Error, Kind, Result};
+
+/// The server's budget for one find or count (`maxTimeMS`).
+pub(crate) const QUERY_TIME: Duration = Duration::from_secs(15);
+/// The client's budget for one call: the driver itself waits for a silent server without end.
+pub(crate) const CALL_TIME: Duration = Duration::from_secs(25);
+
+const DUPLICATE_KEY: i32 = 11000;
+/// `MaxTimeMSExpired`.
+const OUT_OF_TIME: i32 = 50;
+/// `TransactionTooLargeForCache`: what one transaction changes must fit into about a fifth of mongod's cache. 20,000
+/// nodes of 1.4 kB with their indexes and events need about 1.5 GB of it; the default on an 8 GB machine is 3.5.
+const CACHE_TOO_SMALL: i32 = 388;
+/// `BSONObjectTooLarge`, and what older servers and updates say of a document above 16 MiB.
+const TOO_LARGE: [i32; 4] = [10334, 17419, 17420, 2];
+/// Not primary, shutting down, recovering, stepping down, host unreachable, network timeout, write concern timeout.
+const AWAY: [i32; 12] = [10107, 13435, 10058, 11600, 11602, 13436, 189, 91, 6, 7, 89, 64];
+
+/// Waits for a call of the driver, but not for ever, and says in our words how it failed.
+pub(crate) async fn call<T>(call: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T> {
+    raw(call).await.map_err(translate)
+}
+
+/// As [`call`], with the driver's own error for callers that look into it.
+pub(crate) async fn raw<T>(
+    call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+) -> mongodb::error::Result<T> {
+    match tokio::time::timeout(CALL_TIME, call.into_future()).await {
+        Ok(result) => result,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
+}
+
+/// The driver's error as ours.
+pub(crate) fn translate(error: Mongo) -> Error {
+    match error.kind.as_ref() {
+        ErrorKind::Io(_)
+        | ErrorKind::ServerSelection { .. }
+        | ErrorKind::ConnectionPoolCleared { .. }
+        | ErrorKind::DnsResolve { .. }
+        | ErrorKind::Shutdown => return Error::unavailable("store", error),
+        // The driver looks at the size of inserts itself.
+        ErrorKind::InvalidArgument { message, .. } if message.contains("must be within") => {
+            return too_large(error);
+        }
+        ErrorKind::Bson(_) => {
+            return Error::invalid(
+                "node",
+                "something in it cannot be stored (a NUL in a key, or nested too deeply)",
+            )
+            .because(error);
+        }
+        _ => {}
+    }
+    match code(&error) {
+        Some(OUT_OF_TIME) => Error::new(Kind::Timeout, "the query took too long").because(error),
+        Some(2) if !error.to_string().contains("too large") => Error::internal(error),
+        Some(code) if TOO_LARGE.contains(&code) => too_large(error),
+        Some(CACHE_TOO_SMALL) => {
+            Error::new(Kind::TooLarge, "the database cannot write so much in one transaction").because(error)
+        }
+        Some(code) if AWAY.contains(&code) => Error::unavailable("store", error),
+        _ => Error::internal(error),
+    }
+}
+
+fn too_large(error: Mongo) -> Error {
+    Error::new(Kind::TooLarge, "a stored document may have 16 MiB at most, its pending events included")
+        .because(error)
+}
+
+/// The server's code of the (first) failure.
+pub(crate) fn code(error: &Mongo) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(error) => Some(error.code),
+        ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
+        ErrorKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
+        ErrorKind::InsertMany(many) => match (&many.write_errors, &many.write_concern_error) {
+            (Some(errors), _) if !errors.is_empty() => errors.first().map(|error| error.code),
+            (_, Some(error)) => Some(error.code),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a unique index refused the write.
+pub(crate) fn is_duplicate(error: &Mongo) -> bool {
+    code(error) == Some(DUPLICATE_KEY)
+}
+
+/// The documents of an `insert_many` that were refused and why: (index, is a duplicate, message).
+pub(crate) fn refused(error: &Mongo) -> Vec<(usize, bool, String)> {
+    let ErrorKind::InsertMany(many) = error.kind.as_ref() else { return Vec::new() };
+    let errors = many.write_errors.iter().flatten();
+    errors.map(|error| (error.index, error.code == DUPLICATE_KEY, error.message.clone())).collect()
+}

@@ -1,0 +1,297 @@
+//! The store on MongoDB, in the layout of KernelCI's own database (contract 7.5).
+//!
+//! A write and its events are one fact: the events stand in the `outbox` of the very document that changes, until the
+//! relay has brought them into the log ([`crate::event_log::redis`]). One node is one conditional write; several are
+//! one transaction.
+//!
+//! On a standalone `mongod`, which has no transactions, a commit of several nodes is a sequence of such writes,
+//! children before their parents, and [`Facts::atomic_hierarchies`] says so: a crash in the middle leaves children
+//! without their parent's change, an idempotency key may answer [`Committed::Repeated`] for a commit that a
+//! crash cut short, and a conflict found late is undone as far as possible.
+
+pub(crate) mod bson_json;
+mod commit;
+pub(crate) mod document;
+pub(crate) mod errors;
+pub mod filter;
+mod indexes;
+mod single;
+pub(crate) mod stored;
+mod transaction;
+mod users;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Document, doc};
+use futures::TryStreamExt;
+use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
+use mongodb::{Client, Collection, Database};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::errors::{QUERY_TIME, call};
+use self::stored::Stored;
+use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store, UserKey, Wire};
+use crate::error::{Error, Result};
+use crate::event_log::redis::epoch::Channels;
+use crate::event_log::redis::history::History;
+use crate::event_log::redis::relay::{self, Outboxes, Relay};
+use crate::event_log::redis::stream::Redis;
+use crate::event_log::redis::{RedisLog, RelayMode};
+use crate::filter::Filter;
+use crate::model::{ObjectId, User, user::Group};
+
+/// How long the start waits for indexes; building goes on behind it.
+const INDEX_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the services are and what to call things in them.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `mongodb://…`.
+    pub mongo_url: String,
+    /// Name of the database.
+    pub database: String,
+    /// `redis://…`.
+    pub redis_url: String,
+    /// Number of the Redis database, if not the one in the URL.
+    pub redis_db: Option<i64>,
+    /// What all keys in Redis begin with.
+    pub key_prefix: String,
+    /// How long the history of events is kept.
+    pub event_retention_seconds: u64,
+    /// For tests of crashes.
+    #[doc(hidden)]
+    pub relay: RelayMode,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            mongo_url: "mongodb://127.0.0.1:27017".into(),
+            database: "kernelci".into(),
+            redis_url: "redis://127.0.0.1:6379".into(),
+            redis_db: None,
+            key_prefix: "kernelci-live:".into(),
+            event_retention_seconds: 604_800,
+            relay: RelayMode::Run,
+        }
+    }
+}
+
+/// The store of a production server.
+pub struct MongoStore {
+    client: Client,
+    db: Database,
+    nodes: Collection<Stored>,
+    users: Collection<Stored>,
+    groups: Collection<Stored>,
+    facts: Facts,
+    relay: Relay,
+    stop: CancellationToken,
+}
+
+/// Connects to MongoDB (503 if it is away), prepares the database, and starts the relay. Redis may be away.
+pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> {
+    let client = connect(&options.mongo_url).await?;
+    let db = client.database(&options.database);
+    let hello = call(db.run_command(doc! {"hello": 1})).await?;
+    let atomic = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+    if !atomic {
+        tracing::warn!(
+            "this mongod is standalone: hierarchies are not written atomically; use a replica set"
+        );
+    }
+
+    let (indexed, is_indexed) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let building = {
+        let (db, seconds) = (db.clone(), options.event_retention_seconds);
+        tokio::spawn(async move { indexes::ensure(&db, seconds, &indexed).await })
+    };
+    if tokio::time::timeout(INDEX_PATIENCE, building).await.is_err() {
+        tracing::info!("indexes are being built in the background; until then some queries are slow");
+    }
+
+    let outboxes =
+        Outboxes { nodes: db.collection("node"), events: db.collection("eventoutbox"), indexed: is_indexed };
+    let redis = Redis::new(&options.redis_url, options.redis_db, &options.key_prefix)?;
+    let channels = Arc::new(Channels::new(redis, History::new(&db), options.event_retention_seconds));
+    let relay = relay::start(channels.clone(), outboxes.clone(), options.relay);
+    single::forget_old_keys(db.collection("node"), stop.clone());
+
+    let store = MongoStore {
+        nodes: db.collection("node"),
+        users: db.collection("user"),
+        groups: db.collection("usergroup"),
+        facts: Facts { kind: "mongodb", atomic_hierarchies: atomic },
+        relay: relay.clone(),
+        client,
+        db,
+        stop,
+    };
+    Ok((Arc::new(store), Arc::new(RedisLog::new(channels, relay, outboxes.events))))
+}
+
+async fn connect(url: &str) -> Result<Client> {
+    let setting = |error| {
+        Error::invalid("mongo_url", "expected mongodb://host:port/").because(anyhow::Error::new(error))
+    };
+    let mut options = ClientOptions::parse(url).await.map_err(setting)?;
+    options.app_name.get_or_insert_with(|| "kernelci-live".into());
+    options.server_selection_timeout.get_or_insert(Duration::from_secs(3));
+    options.connect_timeout.get_or_insert(Duration::from_secs(3));
+    options.max_pool_size.get_or_insert(100);
+    // Whatever the URL says: acknowledged means on the disks of a majority.
+    options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+    Client::with_options(options).map_err(setting)
+}
+
+#[async_trait]
+impl Store for MongoStore {
+    fn facts(&self) -> Facts {
+        self.facts.clone()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let ping = tokio::time::timeout(Duration::from_secs(5), call(self.db.run_command(doc! {"ping": 1})));
+        match ping.await {
+            Ok(answer) => answer.map(drop),
+            Err(late) => Err(Error::unavailable("store", late)),
+        }
+    }
+
+    async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+        let find =
+            self.nodes.find(doc! {"_id": {"$in": ids}}).projection(no_bookkeeping()).max_time(QUERY_TIME);
+        let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        Ok(found.iter().map(|node| document::wire(node)).collect())
+    }
+
+    async fn find_nodes(&self, query: &Query) -> Result<Vec<Wire>> {
+        if query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let translated = filter::to_mongo(&query.filter);
+        let (limit, mut skip) = (query.limit, query.offset);
+        let mut find = self.nodes.find(translated.query).sort(sort(query)).projection(no_bookkeeping());
+        find = find.max_time(QUERY_TIME).allow_disk_use(true);
+        if translated.exact {
+            find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX)).skip(skip.min(i64::MAX as u64));
+        }
+        call(async {
+            let mut found = Vec::new();
+            let mut cursor = find.await?;
+            while let Some(document) = cursor.try_next().await? {
+                let node = serde_json::Value::Object(document::wire(&document));
+                if !translated.exact {
+                    if !query.filter.matches(&node) {
+                        continue;
+                    }
+                    if skip > 0 {
+                        skip -= 1;
+                        continue;
+                    }
+                }
+                if let serde_json::Value::Object(node) = node {
+                    found.push(node);
+                }
+                if found.len() as u64 >= limit {
+                    break;
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn count_nodes(&self, filter: &Filter) -> Result<u64> {
+        let translated = filter::to_mongo(filter);
+        if translated.exact && translated.query.is_empty() {
+            return call(self.nodes.estimated_document_count().max_time(QUERY_TIME)).await;
+        }
+        if translated.exact {
+            return call(self.nodes.count_documents(translated.query).max_time(QUERY_TIME)).await;
+        }
+        let find = self.nodes.find(translated.query).projection(no_bookkeeping()).max_time(QUERY_TIME);
+        call(async {
+            let mut count = 0;
+            let mut cursor = find.await?;
+            while let Some(document) = cursor.try_next().await? {
+                count += u64::from(filter.matches(&serde_json::Value::Object(document::wire(&document))));
+            }
+            Ok(count)
+        })
+        .await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed> {
+        commit::commit(self, commit).await
+    }
+
+    async fn repeated(&self, key: &IdempotencyKey) -> Result<Option<Vec<ObjectId>>> {
+        commit::repeated(self, key).await
+    }
+
+    async fn user(&self, key: UserKey<'_>) -> Result<Option<User>> {
+        users::user(self, key).await
+    }
+
+    async fn has_superuser(&self) -> Result<bool> {
+        let query = doc! {"is_superuser": true, "is_active": true};
+        Ok(call(self.users.find_one(query).max_time(QUERY_TIME)).await?.is_some())
+    }
+
+    async fn insert_user(&self, user: &User) -> Result<()> {
+        users::insert(self, user).await
+    }
+
+    async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()> {
+        let update = doc! {"$set": {"hashed_password": new}};
+        call(self.users.update_one(doc! {"_id": id, "hashed_password": old}, update)).await.map(drop)
+    }
+
+    async fn group(&self, name: &str) -> Result<Option<Group>> {
+        users::group(self, name).await
+    }
+
+    async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()> {
+        users::ensure_group(self, name, usernames).await
+    }
+
+    async fn indexes(&self) -> Result<Vec<IndexStatus>> {
+        indexes::status(&self.db).await
+    }
+
+    async fn close(&self) {
+        self.stop.cancel();
+        self.relay.close().await;
+    }
+}
+
+impl Drop for MongoStore {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Readers do not need the pending events.
+fn no_bookkeeping() -> Document {
+    doc! {"outbox": 0, "idempotency": 0}
+}
+
+/// The sort keys. `id` is the last one; if it is not asked for it goes the way of the first, so that an index can be
+/// read from either end.
+fn sort(query: &Query) -> Document {
+    let direction = |descending| if descending { -1 } else { 1 };
+    let mut keys = Document::new();
+    for key in query.sort.iter().take_while(|key| key.field != "id") {
+        if !keys.contains_key(key.field) {
+            keys.insert(key.field, direction(key.descending));
+        }
+    }
+    let id = query.sort.iter().find(|key| key.field == "id").or(query.sort.first());
+    keys.insert("_id", direction(id.is_some_and(|key| key.descending)));
+    keys
+}

@@ -1,0 +1,217 @@
+//! Commits of several nodes: one transaction, few round trips whatever the number of nodes.
+//!
+//! The server's limits: a transaction lives 60 s at most; since MongoDB 4.2 it may be larger than one 16 MiB entry of
+//! the replication log. 20,000 nodes or 32 MiB stay within both; what a transaction changes must also fit into
+//! mongod's cache (`errors.rs`), which counts on a server with little memory.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use mongodb::ClientSession;
+use mongodb::error::{Error as Mongo, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
+use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
+
+use super::MongoStore;
+use super::commit::{Prepared, conflict};
+use super::document::integer;
+use super::errors::{self, call, is_duplicate};
+use super::stored::Stored;
+use crate::error::{Error, Result};
+use crate::event_log::redis::pending::Pending;
+use crate::model::ObjectId;
+use crate::store::{Committed, Expect};
+
+/// How often a transaction is tried that ran into another one, or into a conflict that was gone when looked at.
+const TRIES: u32 = 12;
+/// The server ends a transaction after 60 s.
+const LIFE_TIME: Duration = Duration::from_secs(55);
+/// Statements and bytes of one `update` command; a command may have 16 MiB.
+const STATEMENTS: usize = 1000;
+const BYTES: usize = 12 * 1024 * 1024;
+
+/// How one try ended.
+enum Try {
+    Committed(HashMap<ObjectId, Vec<Pending>>),
+    /// A node is not as expected.
+    Conflict,
+    /// The idempotency key is taken.
+    Repeated,
+}
+
+/// All the writes, or none.
+pub(super) async fn write(store: &MongoStore, writes: &[Prepared], key: Option<String>) -> Result<Committed> {
+    let plan = Plan::new(writes, key)?;
+    let mut session = call(store.client.start_session()).await?;
+    let mut last = None;
+    for attempt in 0..TRIES {
+        match plan.run(store, &mut session).await {
+            Ok(Try::Committed(mut before)) => {
+                let jobs =
+                    writes.iter().flat_map(|write| write.jobs(before.remove(&write.id).unwrap_or_default()));
+                store.relay.submit(jobs.collect());
+                return Ok(Committed::Done);
+            }
+            Ok(Try::Repeated) => match &plan.key {
+                Some(key) => return recorded(store, key).await,
+                None => return Err(Error::internal(anyhow::anyhow!("a key that was not given is taken"))),
+            },
+            Ok(Try::Conflict) => {
+                if let Some(conflict) = conflict(store, writes).await? {
+                    return Ok(conflict);
+                }
+            }
+            Err(error) if error.contains_label(TRANSIENT_TRANSACTION_ERROR) => last = Some(error),
+            Err(error) => return Err(errors::translate(error)),
+        }
+        let pause = 1 << attempt.min(8);
+        tokio::time::sleep(Duration::from_millis(rand::random_range(pause..=2 * pause))).await;
+    }
+    match last {
+        Some(error) => Err(Error::unavailable("store", error)),
+        None => Err(Error::unavailable("store", anyhow::anyhow!("nodes of a hierarchy keep changing"))),
+    }
+}
+
+/// What a transaction sends, made once for all tries.
+struct Plan {
+    key: Option<String>,
+    record: Option<Stored>,
+    inserts: Vec<Stored>,
+    /// Nodes that are changed, not made.
+    changed: Vec<ObjectId>,
+    updates: Vec<(i64, RawArrayBuf)>,
+}
+
+impl Plan {
+    fn new(writes: &[Prepared], key: Option<String>) -> Result<Plan> {
+        let (new, old): (Vec<&Prepared>, Vec<&Prepared>) =
+            writes.iter().partition(|write| write.expect == Expect::Absent);
+        let mut updates: Vec<(i64, RawArrayBuf)> = Vec::new();
+        let mut bytes = 0;
+        for write in &old {
+            let statement = doc! {"q": write.query(), "u": write.update()};
+            let statement = RawDocumentBuf::try_from(&statement)
+                .map_err(|error| Error::invalid("node", "cannot be stored").because(error))?;
+            bytes += statement.as_bytes().len();
+            match updates.last_mut() {
+                Some((count, statements)) if *count < STATEMENTS as i64 && bytes < BYTES => {
+                    statements.push(statement);
+                    *count += 1;
+                }
+                _ => {
+                    bytes = statement.as_bytes().len();
+                    let mut statements = RawArrayBuf::new();
+                    statements.push(statement);
+                    updates.push((1, statements));
+                }
+            }
+        }
+        Ok(Plan {
+            record: key.as_ref().map(|key| Stored(record(key, writes))),
+            key,
+            inserts: new.iter().map(|write| Stored(write.insert())).collect(),
+            changed: old.iter().map(|write| write.id).collect(),
+            updates,
+        })
+    }
+
+    /// One try. (The time is limited here and not per call: inside generic helpers the compiler does not see that
+    /// the driver's borrowing actions are `Send`.)
+    async fn run(&self, store: &MongoStore, session: &mut ClientSession) -> Result<Try, Mongo> {
+        match tokio::time::timeout(LIFE_TIME, self.try_once(store, session)).await {
+            Ok(outcome) => outcome,
+            // Dropping the session aborts what it had begun.
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        }
+    }
+
+    async fn try_once(&self, store: &MongoStore, session: &mut ClientSession) -> Result<Try, Mongo> {
+        let majority = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+        let begin = session.start_transaction().read_concern(ReadConcern::snapshot()).write_concern(majority);
+        begin.max_commit_time(Duration::from_secs(20)).await?;
+        let outcome = self.statements(store, session).await;
+        if let Ok(Try::Committed(_)) = outcome {
+            let mut tries = 0;
+            // Repeating this is harmless: the server knows the transaction.
+            while let Err(error) = session.commit_transaction().await {
+                tries += 1;
+                if tries > 3 || !error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) {
+                    return Err(error);
+                }
+                tokio::time::sleep(Duration::from_millis(100 * tries)).await;
+            }
+        } else {
+            // If this fails the server ends it by itself.
+            drop(session.abort_transaction().await);
+        }
+        outcome
+    }
+
+    async fn statements(&self, store: &MongoStore, session: &mut ClientSession) -> Result<Try, Mongo> {
+        if let Some(record) = &self.record {
+            let records = store.db.collection::<Stored>("idempotency");
+            match records.insert_one(record).session(&mut *session).await {
+                Err(error) if is_duplicate(&error) => return Ok(Try::Repeated),
+                outcome => outcome.map(drop)?,
+            }
+        }
+        // Events that another instance left behind must stay ahead of ours. The snapshot guarantees that nothing is
+        // added or removed until the updates: that would be a write conflict.
+        let mut before = HashMap::new();
+        for ids in self.changed.chunks(5_000) {
+            let query = doc! {"_id": {"$in": ids}, "outbox.id": {"$exists": true}};
+            let find = store.nodes.find(query).projection(doc! {"outbox": 1});
+            let mut cursor = find.session(&mut *session).await?;
+            let mut nodes: Vec<Stored> = Vec::new();
+            while let Some(node) = cursor.next(&mut *session).await.transpose()? {
+                nodes.push(node);
+            }
+            for node in &nodes {
+                if let Ok(id) = node.get_object_id("_id") {
+                    before.insert(id, Pending::outbox(node));
+                }
+            }
+        }
+        if !self.inserts.is_empty() {
+            match store.nodes.insert_many(&self.inserts).session(&mut *session).await {
+                Err(error) if is_duplicate(&error) => return Ok(Try::Conflict),
+                outcome => outcome.map(drop)?,
+            }
+        }
+        for (count, statements) in &self.updates {
+            let command = rawdoc! {"update": "node", "updates": statements.clone(), "ordered": true};
+            let answer = store.db.run_raw_command(command).session(&mut *session).await?;
+            if let Some(error) = failed(&answer) {
+                return Err(error);
+            }
+            if answer.get("n").and_then(integer) != Some(*count) {
+                return Ok(Try::Conflict);
+            }
+        }
+        Ok(Try::Committed(before))
+    }
+}
+
+/// The error that a bulk `update` command carries in a successful answer.
+fn failed(answer: &Document) -> Option<Mongo> {
+    let error = answer.get_array("writeErrors").ok()?.first()?.as_document()?;
+    let text = error.get_str("errmsg").unwrap_or("an update failed").to_owned();
+    Some(Mongo::custom(text))
+}
+
+/// The idempotency record of a commit. It expires after a day (`indexes.rs`).
+pub(super) fn record(key: &str, writes: &[Prepared]) -> Document {
+    let nodes: Vec<ObjectId> = writes.iter().map(|write| write.id).collect();
+    doc! {"_id": key, "at": bson::DateTime::now(), "nodes": nodes}
+}
+
+/// The answer to a repeated commit.
+pub(super) async fn recorded(store: &MongoStore, key: &str) -> Result<Committed> {
+    let record = call(store.db.collection::<Stored>("idempotency").find_one(doc! {"_id": key})).await?;
+    let nodes = record.as_ref().and_then(|record| record.get_array("nodes").ok());
+    match nodes {
+        Some(nodes) => Ok(Committed::Repeated(nodes.iter().filter_map(|id| id.as_object_id()).collect())),
+        None => Err(Error::unavailable("store", anyhow::anyhow!("idempotency record {key} went away"))),
+    }
+}

@@ -1,0 +1,235 @@
+//! The embedded store: one SQLite file that holds the nodes, the users and the event log.
+//!
+//! * [`schema`]: the file, its tables and pragmas, and the lock that keeps a second process out.
+//! * [`writer`]: one thread owns the only write connection and commits in groups.
+//! * [`commit`], [`append`]: what is written inside such a transaction: nodes, and events at their places.
+//! * [`readers`]: pools of read connections with time limits.
+//! * [`channels`]: what is known of each channel without asking the file, and the wake-ups of its readers.
+//! * [`find`], [`filter`], [`indexes`], [`users`], [`retention`]: one subject each.
+//!
+//! The event log on the same file is [`crate::event_log::sqlite`].
+
+mod append;
+mod channels;
+mod commit;
+pub mod filter;
+mod find;
+mod indexes;
+mod readers;
+mod retention;
+mod schema;
+mod users;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store, UserKey, Wire};
+use crate::error::{Error, Kind, Result};
+use crate::event_log::sqlite::SqliteLog;
+use crate::filter::Filter;
+use crate::model::{ObjectId, Timestamp, User, user::Group};
+
+pub(crate) use append::{EventRow, SEQ_BITS};
+pub(crate) use channels::Channels;
+use readers::Readers;
+use writer::Writer;
+
+/// How the embedded store is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long events stay readable.
+    pub retention: Duration,
+    /// How often events that are older are looked for and removed.
+    pub prune_every: Duration,
+    /// How many searches run at once; each has its own connection and thread.
+    pub readers: usize,
+    /// The longest that one read may take, waiting included; then it ends with 504.
+    pub read_limit: Duration,
+    /// What an acknowledged write survives.
+    pub synchronous: Synchronous,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            retention: Duration::from_secs(7 * 24 * 3600),
+            prune_every: Duration::from_secs(60),
+            readers: 4,
+            read_limit: Duration::from_secs(15),
+            synchronous: Synchronous::Full,
+        }
+    }
+}
+
+/// When a commit reaches the disk.
+///
+/// Either way an acknowledged write survives the death of the process (`kill -9`), because it is in the kernel's
+/// page cache, and the file cannot be corrupted. The default is `Full`: acknowledged then means acknowledged, also
+/// when the power fails; and since a group of up to 64 writes shares one fsync, it costs little under load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronous {
+    /// At checkpoints only: the last commits may be lost when the machine loses power.
+    Normal,
+    /// Before the write is acknowledged.
+    Full,
+}
+
+/// Opens the data directory `dir`, which is made if it is missing: the store and the event log in one file.
+///
+/// Fails with a sentence for the operator if another process has the directory open, or a newer version wrote it.
+/// Must be called inside a tokio runtime.
+pub async fn open(dir: &Path, options: Options) -> Result<(Arc<SqliteStore>, Arc<SqliteLog>)> {
+    let dir = dir.to_owned();
+    let opened = tokio::task::spawn_blocking(move || Database::open(&dir, options)).await;
+    let db = Arc::new(opened.map_err(Error::internal)??);
+    retention::spawn(&db);
+    Ok((Arc::new(SqliteStore { db: db.clone() }), Arc::new(SqliteLog::new(db))))
+}
+
+/// What the store and the log share.
+pub(crate) struct Database {
+    /// Identifies the history of the event log in this file.
+    pub(crate) epoch: Arc<str>,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) writer: Writer,
+    /// For reads that take microseconds (by id, of the log): apart, so that no slow search delays an event.
+    pub(crate) quick: Readers,
+    /// For searches.
+    pub(crate) searches: Readers,
+    options: Options,
+}
+
+/// How many connections serve the reads that take microseconds.
+const QUICK_READERS: usize = 2;
+
+impl Database {
+    fn open(dir: &Path, options: Options) -> Result<Database> {
+        let lock = schema::lock(dir)?;
+        let path: PathBuf = dir.join(schema::FILE);
+        let (connection, epoch) = schema::open(&path, options.synchronous)?;
+        let channels = Arc::new(Channels::default());
+        let writer = Writer::start(connection, channels.clone(), lock)?;
+        Ok(Database {
+            epoch: epoch.into(),
+            channels,
+            writer,
+            quick: Readers::new(&path, QUICK_READERS, options.read_limit),
+            searches: Readers::new(&path, options.readers.max(1), options.read_limit),
+            options,
+        })
+    }
+}
+
+/// The store in a SQLite file. See the module's documentation.
+pub struct SqliteStore {
+    db: Arc<Database>,
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn facts(&self) -> Facts {
+        Facts { kind: "sqlite", atomic_hierarchies: true }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.db.writer.run(1, |_| Ok(())).await
+    }
+
+    async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+        let ids = ids.to_vec();
+        self.db.quick.run(move |connection| find::by_ids(connection, &ids)).await
+    }
+
+    async fn find_nodes(&self, query: &Query) -> Result<Vec<Wire>> {
+        let query = query.clone();
+        self.db.searches.run(move |connection| find::find(connection, &query)).await
+    }
+
+    async fn count_nodes(&self, filter: &Filter) -> Result<u64> {
+        let filter = filter.clone();
+        self.db.searches.run(move |connection| find::count(connection, &filter)).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed> {
+        if commit.writes.is_empty() && commit.idempotency.is_none() {
+            return Ok(Committed::Done);
+        }
+        let prepared = commit::prepare(commit).await?;
+        self.db.writer.run(prepared.rows(), move |batch| prepared.apply(batch)).await
+    }
+
+    async fn user(&self, key: UserKey<'_>) -> Result<Option<User>> {
+        let (by, value) = match key {
+            UserKey::Id(id) => (users::By::Id, id.to_hex()),
+            UserKey::Name(name) => (users::By::Name, name.to_owned()),
+        };
+        self.db.quick.run(move |connection| users::user(connection, by, &value)).await
+    }
+
+    async fn has_superuser(&self) -> Result<bool> {
+        self.db.quick.run(users::has_superuser).await
+    }
+
+    async fn insert_user(&self, user: &User) -> Result<()> {
+        let user = user.clone();
+        match self.db.writer.run(1, move |batch| users::insert(batch.connection, &user)).await? {
+            None => Ok(()),
+            Some(taken) => Err(Error::new(Kind::BadRequest, taken)),
+        }
+    }
+
+    async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()> {
+        let (id, old, new) = (id.to_hex(), old.to_owned(), new.to_owned());
+        let work =
+            move |batch: &mut append::Batch<'_>| users::replace_password(batch.connection, &id, &old, &new);
+        self.db.writer.run(1, work).await
+    }
+
+    async fn repeated(&self, key: &IdempotencyKey) -> Result<Option<Vec<ObjectId>>> {
+        let key = key.clone();
+        self.db.quick.run(move |connection| commit::remembered(connection, &key, Timestamp::now())).await
+    }
+
+    async fn group(&self, name: &str) -> Result<Option<Group>> {
+        let name = name.to_owned();
+        self.db.quick.run(move |connection| users::group(connection, &name)).await
+    }
+
+    async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()> {
+        let name = name.to_owned();
+        let usernames: Vec<String> = usernames.iter().map(|&user| user.to_owned()).collect();
+        let work =
+            move |batch: &mut append::Batch<'_>| users::ensure_group(batch.connection, &name, &usernames);
+        self.db.writer.run(1, work).await
+    }
+
+    async fn indexes(&self) -> Result<Vec<IndexStatus>> {
+        self.db.quick.run(indexes::status).await
+    }
+
+    /// Refuses new work, finishes what was accepted, and moves the write-ahead log into the file. The directory can
+    /// be opened again when this returns.
+    async fn close(&self) {
+        self.db.writer.close().await;
+        self.db.quick.close();
+        self.db.searches.close();
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    /// What the file system did to us is temporary (503), an interrupted query was too slow (504), the rest is a bug.
+    fn from(error: rusqlite::Error) -> Error {
+        use rusqlite::ErrorCode::*;
+        match error.sqlite_error_code() {
+            Some(OperationInterrupted) => readers::too_slow(),
+            Some(DatabaseBusy | DatabaseLocked | SystemIoFailure | DiskFull | CannotOpen | ReadOnly) => {
+                Error::unavailable("store", error)
+            }
+            _ => Error::internal(error),
+        }
+    }
+}

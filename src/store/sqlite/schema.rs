@@ -1,0 +1,133 @@
+//! The file: its lock, its tables, its version, and how connections to it are set up.
+
+use std::fs::{DirBuilder, File, TryLockError};
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+
+use super::{Synchronous, filter, indexes};
+use crate::error::{Error, Kind, Result};
+
+/// The database, in the data directory.
+pub(super) const FILE: &str = "kernelci.db";
+
+/// Kept in `user_version`. Raise it with every change of [`TABLES`], and migrate in [`open`].
+const VERSION: i64 = 1;
+
+/// Rows are keyed by small integers, because every index entry repeats the key. Nodes and events are JSONB, which
+/// filters read several times faster than text.
+///
+/// `event.n` is `channel.number << 40 | seq`: a channel's events lie together, in order, and need no second index.
+/// `event.clock` is the latest time up to there in the channel; it never decreases, so that places in time are found
+/// by bisection and what retention removes is always a prefix.
+/// The idempotency table is read by its key and pruned by rowid, which is the order in which it was written.
+const TABLES: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE node (n INTEGER PRIMARY KEY, revision INTEGER NOT NULL, doc BLOB NOT NULL);
+CREATE TABLE channel (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head INTEGER NOT NULL DEFAULT 0,
+    floor INTEGER NOT NULL DEFAULT 1, clock INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE event (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time INTEGER NOT NULL, clock INTEGER NOT NULL,
+    doc BLOB NOT NULL);
+CREATE TABLE idempotency (n INTEGER PRIMARY KEY, user TEXT NOT NULL, method TEXT NOT NULL, key TEXT NOT NULL,
+    at INTEGER NOT NULL, ids TEXT NOT NULL, UNIQUE (user, method, key));
+CREATE TABLE user (id TEXT PRIMARY KEY, username TEXT NOT NULL UNIQUE, email TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    hashed_password TEXT NOT NULL, is_active INTEGER NOT NULL, is_superuser INTEGER NOT NULL,
+    is_verified INTEGER NOT NULL, groups TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE usergroup (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) WITHOUT ROWID;
+";
+
+/// Makes the directory if needed and takes it for this process, as long as the returned file is open.
+///
+/// The lock is on a file of its own: SQLite's locks on the database vanish when any other handle on it is closed.
+pub(super) fn lock(dir: &Path) -> Result<File> {
+    let failed = |what: &str, error: std::io::Error| {
+        Error::new(Kind::Unavailable, format!("cannot {what} the data directory {}: {error}", dir.display()))
+    };
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    // Password hashes are in there.
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(dir).map_err(|error| failed("make", error))?;
+    let file = File::create(dir.join("kernelci.lock")).map_err(|error| failed("write to", error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            Kind::Unavailable,
+            format!("the data directory {} is in use by another kernelci-live process", dir.display()),
+        )),
+        Err(TryLockError::Error(error)) => Err(failed("lock", error)),
+    }
+}
+
+/// Opens the write connection, makes or checks tables and indexes, and reads the epoch.
+pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection, String)> {
+    let mut connection = Connection::open(path)?;
+    // Before anything else opens the file: switching to WAL needs it alone.
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(
+        None,
+        "synchronous",
+        match synchronous {
+            Synchronous::Normal => "normal",
+            Synchronous::Full => "full",
+        },
+    )?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    tune(&connection)?;
+    // The upper levels of all indexes, on which every write lands.
+    connection.pragma_update(None, "cache_size", -64 * 1024)?;
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    match transaction.pragma_query_value(None, "user_version", |row| row.get(0))? {
+        0 => {
+            transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        VERSION => {}
+        other => {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!(
+                    "{} has schema version {other}, this program knows {VERSION}: use a newer kernelci-live",
+                    path.display()
+                ),
+            ));
+        }
+    }
+    indexes::ensure(&transaction)?;
+    let epoch = epoch(&transaction)?;
+    transaction.commit()?;
+    Ok((connection, epoch))
+}
+
+/// Opens a read connection to a file that [`open`] has made.
+pub(super) fn open_reader(path: &Path) -> Result<Connection> {
+    // Not SQLITE_OPEN_READ_ONLY: a reader may have to make the shared-memory index of the write-ahead log.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    tune(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn tune(connection: &Connection) -> Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "cache_size", -16 * 1024)?;
+    connection.pragma_update(None, "mmap_size", 1_i64 << 30)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    filter::register(connection)?;
+    Ok(())
+}
+
+/// The name of this file's history; made with the file and never changed, since its events are never lost.
+fn epoch(connection: &Connection) -> Result<String> {
+    let stored = connection
+        .query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0))
+        .optional()?;
+    if let Some(epoch) = stored {
+        return Ok(epoch);
+    }
+    let epoch = uuid::Uuid::new_v4().simple().to_string();
+    connection.execute("INSERT INTO meta (key, value) VALUES ('epoch', ?)", params![epoch])?;
+    Ok(epoch)
+}

@@ -1,0 +1,231 @@
+//! Redis that forgets or is away. (The server is shared: a test removes its own keys only.)
+
+use std::time::{Duration, Instant};
+
+use kernelci_live::event_log::EventLog;
+use kernelci_live::event_log::redis::RelayMode;
+use kernelci_live::store::mongo::{Options, open};
+use kernelci_live::store::{Committed, Store};
+use serde_json::json;
+
+use crate::support::{Instance, Servers, commit, event, eventually, node, revisions};
+
+async fn publish(instance: &Instance, count: usize) {
+    for i in 0..count {
+        assert!(instance.log.publish(event("ch", json!(i))).await.unwrap().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_epoch_begins_above_everything_seen() {
+    let servers = Servers::new().await;
+    let (a, b) = (servers.open().await, servers.open().await);
+    publish(&a, 5).await;
+    let before = b.log.head("ch").await.unwrap();
+    assert_eq!(before.seq, 5);
+    let mut tail = a.log.tail("ch", 5).await.unwrap();
+    assert!(tail.next(10).await.unwrap().entries.is_empty());
+    servers.forget("*").await;
+
+    // Both notice at the same time and agree.
+    let (one, other) = tokio::join!(a.log.head("ch"), b.log.publish(event("ch", json!("after"))));
+    let (one, seq) = (one.unwrap(), other.unwrap().unwrap());
+    assert_ne!(one.epoch, before.epoch);
+    assert!(seq > 5);
+    let after = b.log.head("ch").await.unwrap();
+    assert_eq!(after, a.log.head("ch").await.unwrap());
+    assert_ne!(after.epoch, before.epoch);
+
+    let read = loop {
+        let read = tail.next(10).await.unwrap();
+        if !read.entries.is_empty() {
+            break read;
+        }
+    };
+    assert_eq!(*read.epoch, *after.epoch, "a reader is told");
+    assert_eq!(read.entries.last().unwrap().seq, seq);
+    // What stands in the history is not lost.
+    let c = servers.open().await;
+    assert_eq!(c.log.head("ch").await.unwrap(), after, "known after a restart, too");
+    servers.clean().await;
+}
+
+#[tokio::test]
+async fn a_quiet_tail_notices_loss() {
+    let servers = Servers::new().await;
+    let a = servers.open().await;
+    publish(&a, 2).await;
+    let mut tail = a.log.tail("ch", 2).await.unwrap();
+    let epoch = tail.next(10).await.unwrap().epoch;
+    servers.forget("*").await;
+    let begun = Instant::now();
+    while tail.next(10).await.unwrap().epoch == epoch {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+    servers.clean().await;
+}
+
+#[tokio::test]
+async fn a_lost_stream_or_an_old_snapshot_is_loss() {
+    let servers = Servers::new().await;
+    let a = servers.open().await;
+    publish(&a, 5).await;
+    let first = a.log.head("ch").await.unwrap();
+    servers.forget("{ch}:stream").await;
+    assert_eq!(a.log.publish(event("ch", json!(1))).await.unwrap(), Some(6));
+    let second = a.log.head("ch").await.unwrap();
+    assert_ne!(second.epoch, first.epoch);
+
+    // Redis comes back with a state of three events ago, and an instance that knows nothing starts.
+    let key = format!("{}{{ch}}:", servers.options.key_prefix);
+    let mut redis = servers.redis.clone();
+    publish(&a, 3).await;
+    let set = ["HSET", &format!("{key}state"), "head", "6"];
+    redis::cmd(set[0]).arg(&set[1..]).query_async::<()>(&mut redis).await.unwrap();
+    for seq in 7..=9 {
+        let mut xdel = redis::cmd("XDEL");
+        xdel.arg(format!("{key}stream")).arg(format!("{seq}-0"));
+        xdel.query_async::<()>(&mut redis).await.unwrap();
+    }
+    let mut xsetid = redis::cmd("XSETID");
+    xsetid.arg(format!("{key}stream")).arg("6-0").query_async::<()>(&mut redis).await.unwrap();
+    let b = servers.open().await;
+    assert_eq!(b.log.publish(event("ch", json!(2))).await.unwrap(), Some(10), "never a number twice");
+    assert_ne!(b.log.head("ch").await.unwrap().epoch, second.epoch);
+    assert_eq!(a.log.head("ch").await.unwrap(), b.log.head("ch").await.unwrap());
+    servers.clean().await;
+}
+
+#[tokio::test]
+async fn what_the_stream_lost_before_the_history_had_it_follows_in_the_new_epoch() {
+    let servers = Servers::new().await;
+    let dead = servers.open_with(RelayMode::AppendOnly).await;
+    let left = node("left");
+    dead.store.commit(commit([&left])).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    dead.store.close().await;
+    servers.forget("*").await;
+    let b = servers.open().await;
+    servers.settled().await;
+    let base = b.log.floor("node").await.unwrap() - 1;
+    assert_eq!(revisions(&b.events_after("node", base).await, left.id), [1]);
+    servers.clean().await;
+}
+
+#[tokio::test]
+async fn old_positions_are_read_from_the_history() {
+    let servers = Servers::new().await;
+    let a = servers.open().await;
+    publish(&a, 30).await;
+    let mut redis = servers.redis.clone();
+    let stream = format!("{}{{ch}}:stream", servers.options.key_prefix);
+    let trim = ["XTRIM", &stream, "MINID", "21-0"];
+    redis::cmd(trim[0]).arg(&trim[1..]).query_async::<()>(&mut redis).await.unwrap();
+    assert_eq!(a.events_after("ch", 0).await.len(), 30);
+    let read = a.log.read_after("ch", 15, 8).await.unwrap();
+    assert_eq!(read.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), (16..=23).collect::<Vec<_>>());
+    let in_history = a.log.read_after("ch", 3, 1).await.unwrap().entries.pop().unwrap();
+    assert_eq!(in_history.value()["data"], 3);
+    let missing = bson::doc! {"sequence_id": {"$in": [4, 5, 6]}};
+    servers.collection("eventhistory").delete_many(missing).await.unwrap();
+    let read = a.log.read_after("ch", 2, 100).await.unwrap();
+    assert_eq!((read.gap, read.entries.len()), (None, 1), "up to the hole");
+    let read = a.log.read_after("ch", 3, 100).await.unwrap();
+    assert_eq!((read.gap, read.entries.len()), (Some((4, 6)), 24));
+    servers.clean().await;
+}
+
+#[tokio::test]
+async fn writes_are_accepted_while_redis_is_away() {
+    let servers = Servers::new().await;
+    // Nobody listens there: the listener is closed at the end of the statement.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let away = Options { redis_url: format!("redis://127.0.0.1:{port}"), ..servers.options.clone() };
+    let (store, log) = open(away).await.unwrap();
+    let written = node("n");
+    let begun = Instant::now();
+    assert_eq!(store.commit(commit([&written])).await.unwrap(), Committed::Done);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    let error = log.head("node").await.unwrap_err();
+    assert_eq!((error.status(), error.detail().to_string().contains("log")), (503, true));
+    assert_eq!(log.ping().await.unwrap_err().status(), 503);
+    assert_eq!(log.publish(event("ch", json!(1))).await.unwrap(), None);
+    let mut tail = log.tail("node", 0).await.unwrap();
+    assert_eq!(tail.next(1).await.err().map(|error| error.status()), Some(503));
+    store.close().await;
+
+    let b = servers.open().await;
+    servers.settled().await;
+    assert_eq!(revisions(&b.events_after("node", 0).await, written.id), [1]);
+    assert_eq!(b.log.head("ch").await.unwrap().seq, 1);
+    servers.clean().await;
+}
+
+/// A Redis of this test's own, which writes down everything.
+struct Redis {
+    process: std::process::Child,
+    port: u16,
+}
+
+impl Redis {
+    fn start(port: u16, files: &std::path::Path) -> Redis {
+        let mut command = std::process::Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--appendonly", "yes"]);
+        command.args(["--appendfsync", "always", "--save", ""]).arg("--dir").arg(files);
+        let process = command.stdout(std::process::Stdio::null()).spawn().expect("redis-server starts");
+        Redis { process, port }
+    }
+    async fn answers(&self) {
+        let up = async || tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok();
+        eventually("redis-server", up).await;
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_of_redis_that_lost_nothing_is_only_a_delay() {
+    let servers = Servers::new().await;
+    let files = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let redis = Redis::start(port, files.path());
+    redis.answers().await;
+    let own = Options { redis_url: format!("redis://127.0.0.1:{port}"), ..servers.options.clone() };
+    let (store, log) = open(own).await.unwrap();
+    let mut written = node("n");
+    store.commit(commit([&written])).await.unwrap();
+    servers.settled().await;
+    let before = log.head("node").await.unwrap();
+    let mut tail = log.tail("node", 0).await.unwrap();
+    assert_eq!(tail.next(10).await.unwrap().entries.len(), 1);
+
+    drop(redis);
+    for revision in 2..=20 {
+        written.revision = revision;
+        assert_eq!(store.commit(commit([&written])).await.unwrap(), Committed::Done);
+    }
+    assert_eq!(tail.next(10).await.err().map(|error| error.status()), Some(503));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let redis = Redis::start(port, files.path());
+    redis.answers().await;
+    let begun = Instant::now();
+    let mut seen = Vec::new();
+    while seen.len() < 19 {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        if let Ok(read) = tail.next(100).await {
+            assert_eq!((&*read.epoch, read.gap), (before.epoch.as_str(), None));
+            seen.extend(read.entries);
+        }
+    }
+    println!("caught up {:?} after the restart", begun.elapsed());
+    assert_eq!(revisions(&seen, written.id), (2..=20).collect::<Vec<_>>());
+    servers.settled().await;
+    assert_eq!(log.head("node").await.unwrap().seq, 20);
+    store.close().await;
+    servers.clean().await;
+}

@@ -1,0 +1,55 @@
+//! A `mongod` without a replica set.
+
+use std::process::{Child, Command, Stdio};
+
+use kernelci_live::model::Node;
+use kernelci_live::store::{Committed, Store};
+
+use crate::support::{Servers, commit, eventually, node, revisions, variable};
+
+/// Ends the process with the test.
+struct Mongod(Child);
+
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[tokio::test]
+async fn a_standalone_server_works_and_says_what_is_weaker() {
+    let files = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = Command::new(variable("MONGOD_BIN"));
+    command.args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--wiredTigerCacheSizeGB", "0.25"]);
+    command.arg("--dbpath").arg(files.path()).stdout(Stdio::null());
+    let _mongod = Mongod(command.spawn().expect("MONGOD_BIN starts"));
+    eventually("mongod", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
+
+    let servers = Servers::on(format!("mongodb://127.0.0.1:{port}")).await;
+    let a = servers.open().await;
+    assert!(!a.store.facts().atomic_hierarchies);
+    let mut root = node("root");
+    assert_eq!(a.store.commit(commit([&root])).await.unwrap(), Committed::Done);
+    root.revision = 2;
+    let child = Node { parent: Some(root.id), ..node("child") };
+    let grandchild = Node { parent: Some(child.id), ..node("grandchild") };
+    assert_eq!(a.store.commit(commit([&root, &child, &grandchild])).await.unwrap(), Committed::Done);
+    servers.settled().await;
+    let events = a.events_after("node", 0).await;
+    let order: Vec<_> = events.iter().filter_map(|event| event.subject()).collect();
+    assert_eq!(order, [root.id, grandchild.id, child.id, root.id], "children before their parents");
+
+    // A stale root: nothing of the new children stays.
+    let orphan = Node { parent: Some(root.id), ..node("orphan") };
+    let stale = Node { revision: 9, ..root.clone() };
+    let outcome = a.store.commit(commit([&stale, &orphan])).await.unwrap();
+    assert_eq!(outcome, Committed::Conflict(root.id, Some(2)));
+    assert!(a.store.nodes(&[orphan.id]).await.unwrap().is_empty());
+    root.revision = 3;
+    assert_eq!(a.store.commit(commit([&root])).await.unwrap(), Committed::Done);
+    servers.settled().await;
+    assert_eq!(revisions(&a.events_after("node", 0).await, root.id), [1, 2, 3]);
+    servers.clean().await;
+}

@@ -1,0 +1,180 @@
+//! A database and a key prefix for one test, and any number of instances on them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bson::{Document, doc};
+use kernelci_live::event_log::redis::{RedisLog, RelayMode};
+use kernelci_live::event_log::{EventLog, Read};
+use kernelci_live::model::event::{Entry, NODE_CHANNEL};
+use kernelci_live::model::node::State;
+use kernelci_live::model::{Event, Node, ObjectId, Timestamp};
+use kernelci_live::store::mongo::{self, MongoStore, Options};
+use kernelci_live::store::{Commit, Expect, Write};
+use serde_json::{Map, Value, json};
+
+/// The servers as one test sees them.
+pub struct Servers {
+    pub options: Options,
+    pub db: mongodb::Database,
+    pub redis: redis::aio::MultiplexedConnection,
+}
+
+/// One server instance.
+pub struct Instance {
+    pub store: Arc<MongoStore>,
+    pub log: Arc<RedisLog>,
+}
+
+pub fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("the environment variable {name} is missing"))
+}
+
+impl Servers {
+    pub async fn new() -> Servers {
+        Servers::on(variable("MONGO_URL")).await
+    }
+    /// On this MongoDB server.
+    pub async fn on(mongo_url: String) -> Servers {
+        let name = format!("test_{}", ObjectId::new());
+        let redis_url = variable("REDIS_URL");
+        let client = mongodb::Client::with_uri_str(&mongo_url).await.unwrap();
+        let redis = redis::Client::open(redis_url.as_str()).unwrap();
+        let redis = redis.get_multiplexed_async_connection().await.unwrap();
+        let key_prefix = format!("{name}:");
+        let options =
+            Options { mongo_url, redis_url, key_prefix, database: name.clone(), ..Options::default() };
+        Servers { options, db: client.database(&name), redis }
+    }
+    pub async fn open(&self) -> Instance {
+        self.open_with(RelayMode::Run).await
+    }
+    pub async fn open_with(&self, relay: RelayMode) -> Instance {
+        let (store, log) = mongo::open(Options { relay, ..self.options.clone() }).await.unwrap();
+        Instance { store, log }
+    }
+    pub fn collection(&self, name: &str) -> mongodb::Collection<Document> {
+        self.db.collection(name)
+    }
+    /// The node's document.
+    pub async fn document(&self, id: ObjectId) -> Document {
+        self.collection("node").find_one(doc! {"_id": id}).await.unwrap().unwrap()
+    }
+    /// Makes Redis forget everything of this test, or only what matches.
+    pub async fn forget(&self, what: &str) {
+        let mut redis = self.redis.clone();
+        let pattern = format!("{}{what}", self.options.key_prefix);
+        let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap();
+        if !keys.is_empty() {
+            redis::cmd("DEL").arg(keys).query_async::<()>(&mut redis).await.unwrap();
+        }
+    }
+    /// Removes what the test has left behind.
+    pub async fn clean(self) {
+        self.forget("*").await;
+        self.db.drop().await.unwrap();
+    }
+    /// Waits until no event is pending.
+    pub async fn settled(&self) {
+        eventually("empty outboxes", async || {
+            let count = async |name, query| self.collection(name).count_documents(query).await.unwrap();
+            let nodes = count("node", doc! {"outbox": {"$exists": true}}).await;
+            nodes + count("eventoutbox", doc! {}).await == 0
+        })
+        .await;
+    }
+}
+
+impl Instance {
+    /// All events of a channel that are there, which must be consecutive.
+    pub async fn events_after(&self, channel: &str, mut seq: u64) -> Vec<Arc<Entry>> {
+        let mut all = Vec::new();
+        loop {
+            let Read { gap, entries, .. } = self.log.read_after(channel, seq, 500).await.unwrap();
+            assert_eq!(gap, None);
+            match entries.last() {
+                Some(last) => seq = last.seq,
+                None => return all,
+            }
+            all.extend(entries);
+        }
+    }
+}
+
+/// Waits for something that happens soon; fails after a while.
+pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !condition().await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "no {what} after 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A new node.
+pub fn node(name: &str) -> Node {
+    let now = Timestamp::now();
+    Node {
+        id: ObjectId::new(),
+        kind: "kbuild".into(),
+        name: name.into(),
+        path: vec!["checkout".into(), name.into()],
+        group: None,
+        parent: None,
+        state: State::Running,
+        result: None,
+        artifacts: Some(Map::new()),
+        data: Some(Map::from_iter([("arch".to_owned(), json!("arm64"))])),
+        debug: Some(Map::new()),
+        jobfilter: None,
+        platform_filter: Some(Vec::new()),
+        created: now,
+        updated: now,
+        timeout: now.plus_seconds(6 * 3600),
+        holdoff: None,
+        owner: Some("tester".into()),
+        submitter: None,
+        treeid: Some("tree".into()),
+        user_groups: Vec::new(),
+        processed_by_kcidb_bridge: false,
+        retry_counter: 0,
+        revision: 1,
+    }
+}
+
+/// A write with one event that tells the revision.
+pub fn write(node: &Node) -> Write {
+    let expect = match node.revision {
+        1 => Expect::Absent,
+        revision => Expect::Revision(revision - 1),
+    };
+    let data = json!({"id": node.id.to_hex(), "revision": node.revision, "data": node.data});
+    let event = Event { subject: Some(node.id.to_hex()), ..event(NODE_CHANNEL, data) };
+    Write { node: node.clone(), expect, events: vec![event] }
+}
+
+/// A commit of these nodes, each with an event.
+pub fn commit<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Commit {
+    Commit { writes: nodes.into_iter().map(write).collect(), idempotency: None }
+}
+
+/// An event that happens now.
+pub fn event(channel: &str, data: Value) -> Event {
+    Event {
+        id: ObjectId::new(),
+        channel: channel.into(),
+        source: "https://example.org/".into(),
+        kind: "api.kernelci.org".into(),
+        subject: None,
+        time: Timestamp::now(),
+        owner: Some("tester".into()),
+        partitionkey: None,
+        extensions: Map::new(),
+        data,
+    }
+}
+
+/// The revisions that these events tell of, of one node.
+pub fn revisions(events: &[Arc<Entry>], id: ObjectId) -> Vec<u64> {
+    let of_node = events.iter().filter(|event| event.subject() == Some(id));
+    of_node.map(|event| event.value()["data"]["revision"].as_u64().unwrap()).collect()
+}

@@ -1,0 +1,183 @@
+//! What only the embedded back end promises: a directory that is its own, and survives.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kernelci_live::error::{Kind, Result};
+use kernelci_live::event_log::EventLog;
+use kernelci_live::event_log::sqlite::SqliteLog;
+use kernelci_live::model::ObjectId;
+use kernelci_live::model::event::NODE_CHANNEL;
+use kernelci_live::store::sqlite::{self, SqliteStore};
+use kernelci_live::store::{Commit, Committed, Expect, IdempotencyKey, IndexState, Store};
+use serde_json::json;
+
+use crate::support::{commit, event, ids, next, node, options, write};
+
+async fn open(dir: &Path) -> Result<(Arc<SqliteStore>, Arc<SqliteLog>)> {
+    sqlite::open(dir, options()).await
+}
+
+/// Opens a directory whose last user is just letting it go.
+async fn reopen(dir: &Path) -> (Arc<SqliteStore>, Arc<SqliteLog>) {
+    let begun = Instant::now();
+    loop {
+        match open(dir).await {
+            Ok(opened) => return opened,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_without_a_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log) = open(dir.path()).await.unwrap();
+    let key = IdempotencyKey { user: ObjectId::new(), method: "node.create", key: "k".to_owned() };
+    let first = node("first");
+    let keyed = Commit { writes: vec![write(&first, Expect::Absent)], idempotency: Some(key) };
+    store.commit(keyed.clone()).await.unwrap();
+    let published = event("ch", json!("x"));
+    log.publish(published.clone()).await.unwrap();
+    let head = log.head(NODE_CHANNEL).await.unwrap();
+    drop((store, log));
+
+    let (store, log) = reopen(dir.path()).await;
+    assert_eq!(log.head(NODE_CHANNEL).await.unwrap(), head, "the same epoch too");
+    assert_eq!(store.nodes(&[first.id]).await.unwrap(), [first.to_wire()]);
+    assert_eq!(store.commit(keyed).await.unwrap(), Committed::Repeated(vec![first.id]));
+    assert_eq!(log.publish(published).await.unwrap(), Some(1));
+    let (second, expect) = next(&first);
+    store.commit(commit(vec![write(&second, expect)])).await.unwrap();
+    assert_eq!(log.head(NODE_CHANNEL).await.unwrap().seq, 2, "numbers go on");
+}
+
+/// A copy of the files while they are open is what a killed process leaves.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_leaves_is_complete() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (store, _log) = open(dir.path()).await.unwrap();
+    let nodes: Vec<_> = (0..100).map(|i| node(&format!("n{i}"))).collect();
+    for node in &nodes {
+        store.commit(commit(vec![write(node, Expect::Absent)])).await.unwrap();
+    }
+    for file in ["kernelci.db", "kernelci.db-wal"] {
+        std::fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
+    }
+    let (store, log) = open(copy.path()).await.unwrap();
+    let all: Vec<ObjectId> = nodes.iter().map(|node| node.id).collect();
+    assert_eq!(ids(&store.nodes(&all).await.unwrap()), all);
+    assert_eq!(log.read_after(NODE_CHANNEL, 0, 200).await.unwrap().entries.len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn close_finishes_what_was_accepted_and_frees_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log) = open(dir.path()).await.unwrap();
+    let nodes: Vec<_> = (0..200).map(|i| node(&format!("n{i}"))).collect();
+    let writers: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            let (store, commit) = (store.clone(), commit(vec![write(node, Expect::Absent)]));
+            tokio::spawn(async move { store.commit(commit).await.is_ok() })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    log.close().await;
+    store.close().await;
+    let mut acknowledged = Vec::new();
+    for (writer, node) in writers.into_iter().zip(&nodes) {
+        if writer.await.unwrap() {
+            acknowledged.push(node.id);
+        }
+    }
+    let error = store.nodes(&acknowledged).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert_eq!(log.publish(event("ch", json!(1))).await.unwrap_err().kind(), Kind::Unavailable);
+    store.close().await;
+
+    let (store, log) = open(dir.path()).await.unwrap();
+    assert_eq!(ids(&store.nodes(&acknowledged).await.unwrap()), acknowledged);
+    assert_eq!(log.head(NODE_CHANNEL).await.unwrap().seq, acknowledged.len() as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_opener_is_refused_with_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _log) = open(dir.path()).await.unwrap();
+    let error = open(dir.path()).await.err().unwrap();
+    assert!(error.detail().as_str().unwrap().contains("in use by another"), "{error}");
+    store.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).await.unwrap().0.close().await;
+    let file = rusqlite::Connection::open(dir.path().join("kernelci.db")).unwrap();
+    file.pragma_update(None, "user_version", 1_000).unwrap();
+    let error = open(dir.path()).await.err().unwrap();
+    assert!(error.detail().as_str().unwrap().contains("version 1000"), "{error}");
+    let version: i64 = file.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_are_repaired_and_strangers_are_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).await.unwrap().0.close().await;
+    let file = rusqlite::Connection::open(dir.path().join("kernelci.db")).unwrap();
+    file.execute_batch("DROP INDEX node_by_parent; DROP INDEX node_by_treeid;").unwrap();
+    file.execute_batch(
+        "CREATE INDEX node_by_treeid ON node (revision); CREATE INDEX mine ON node (revision)",
+    )
+    .unwrap();
+    drop(file);
+    let (store, _log) = open(dir.path()).await.unwrap();
+    let all = store.indexes().await.unwrap();
+    let state = |name: &str| all.iter().find(|index| index.name == name).map(|index| index.state);
+    assert_eq!(state("node_by_parent"), Some(IndexState::Present));
+    assert_eq!(state("mine"), Some(IndexState::LeftOver));
+    let file = rusqlite::Connection::open(dir.path().join("kernelci.db")).unwrap();
+    let sql = "SELECT sql FROM sqlite_schema WHERE name = 'node_by_treeid'";
+    let definition: String = file.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert!(definition.contains("treeid\""), "made anew: {definition}");
+    file.execute_batch("DROP INDEX node_by_parent").unwrap();
+    let all = store.indexes().await.unwrap();
+    let missing = all.iter().find(|index| index.state == IndexState::Missing).unwrap();
+    assert_eq!((missing.on.as_str(), missing.keys.as_str()), ("node", "parent"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idempotency_keys_are_forgotten_after_a_day() {
+    let dir = tempfile::tempdir().unwrap();
+    // Too seldom to prune here: an old key does not count even while it is there.
+    let seldom = sqlite::Options { prune_every: Duration::from_secs(3600), ..options() };
+    let (store, _log) = sqlite::open(dir.path(), seldom).await.unwrap();
+    let file = rusqlite::Connection::open(dir.path().join("kernelci.db")).unwrap();
+    let age = |hours: i64| {
+        file.execute("UPDATE idempotency SET at = at - ?", [hours * 3_600_000]).unwrap();
+    };
+    let user = ObjectId::new();
+    let create = |key: &str| {
+        let key = IdempotencyKey { user, method: "node.create", key: key.to_owned() };
+        store.commit(Commit { writes: vec![write(&node("n"), Expect::Absent)], idempotency: Some(key) })
+    };
+    assert_eq!(create("k").await.unwrap(), Committed::Done);
+    age(23);
+    assert!(matches!(create("k").await.unwrap(), Committed::Repeated(_)));
+    age(2);
+    assert_eq!(create("k").await.unwrap(), Committed::Done);
+    age(25);
+    store.close().await;
+    let (store, _log) = open(dir.path()).await.unwrap();
+    let begun = Instant::now();
+    let left = || file.query_row("SELECT count(*) FROM idempotency", [], |row| row.get::<_, i64>(0)).unwrap();
+    while left() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never pruned");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    store.ping().await.unwrap();
+}

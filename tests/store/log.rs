@@ -1,0 +1,256 @@
+//! The log: dense, ordered, exactly once, and no silent hole.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kernelci_live::model::event::{Entry, NODE_CHANNEL};
+use kernelci_live::model::{Event, ObjectId, Timestamp};
+use kernelci_live::store::{Committed, Expect};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::support::{Fixture, RETENTION, event, eventually, follow, next, node};
+
+pub async fn an_unknown_channel_is_empty(f: Fixture) {
+    let head = f.log.head("nobody").await.unwrap();
+    assert_eq!(head.seq, 0);
+    assert!(!head.epoch.is_empty());
+    assert_eq!(f.log.floor("nobody").await.unwrap(), 1);
+    assert_eq!(f.log.seq_before("nobody", Timestamp::now()).await.unwrap(), 0);
+    let read = f.log.read_after("nobody", 0, 10).await.unwrap();
+    assert!(read.entries.is_empty() && read.gap.is_none());
+    assert_eq!(*read.epoch, head.epoch);
+}
+
+const WRITERS: usize = 16;
+const UPDATES: usize = 10;
+/// Each writer creates a node and updates it.
+const EVENTS: usize = WRITERS * (UPDATES + 1);
+
+fn writers(f: &Arc<Fixture>) -> Vec<JoinHandle<()>> {
+    let writer = |f: Arc<Fixture>| async move {
+        let mut node = node("busy");
+        f.write(&node, Expect::Absent).await;
+        for _ in 0..UPDATES {
+            let (updated, expect) = next(&node);
+            assert_eq!(f.try_write(&updated, expect).await, Committed::Done);
+            node = updated;
+        }
+    };
+    (0..WRITERS).map(|_| tokio::spawn(writer(f.clone()))).collect()
+}
+
+/// Every event once, those of one node in the order of its revisions.
+fn complete(events: &[Arc<Entry>]) {
+    assert_eq!(events.len(), EVENTS);
+    let ids: HashSet<&str> = events.iter().map(|entry| entry.value()["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), EVENTS, "every event once");
+    let mut revisions: HashMap<ObjectId, u64> = HashMap::new();
+    for entry in events {
+        let revision = revisions.entry(entry.subject().unwrap()).or_default();
+        *revision += 1;
+        assert_eq!(entry.value()["data"]["revision"], *revision, "in the order of revisions");
+        assert_eq!(entry.value()["sequence"], format!("{:020}", entry.seq));
+    }
+    assert_eq!(revisions.len(), WRITERS);
+}
+
+pub async fn sequences_are_dense_under_concurrent_writers(f: Fixture) {
+    let f = Arc::new(f);
+    for writer in writers(&f) {
+        writer.await.unwrap();
+    }
+    f.settled(NODE_CHANNEL, EVENTS as u64).await;
+    complete(&f.events_from(NODE_CHANNEL, 1).await);
+    assert_eq!(f.log.head(NODE_CHANNEL).await.unwrap().seq, EVENTS as u64);
+    assert_eq!(f.log.floor(NODE_CHANNEL).await.unwrap(), 1);
+}
+
+pub async fn events_of_a_node_stand_in_the_order_of_its_revisions(f: Fixture) {
+    let mut seen = node("n");
+    f.write(&seen, Expect::Absent).await;
+    for _ in 0..50 {
+        let (updated, expect) = next(&seen);
+        f.write(&updated, expect).await;
+        seen = updated;
+    }
+    f.settled(NODE_CHANNEL, 51).await;
+    let events = f.events_from(NODE_CHANNEL, 1).await;
+    let revisions: Vec<u64> =
+        events.iter().map(|entry| entry.value()["data"]["revision"].as_u64().unwrap()).collect();
+    assert_eq!(revisions, (1..=51).collect::<Vec<_>>());
+}
+
+pub async fn a_tail_sees_everything_exactly_once(f: Fixture) {
+    let f = Arc::new(f);
+    // Before the channel exists.
+    let mut tail = f.log.tail(NODE_CHANNEL, 0).await.unwrap();
+    let writers = writers(&f);
+    complete(&follow(&mut *tail, 0, EVENTS).await);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert!(tail.next(10).await.unwrap().entries.is_empty(), "nothing twice");
+}
+
+pub async fn a_tail_that_is_dropped_while_waiting_loses_nothing(f: Fixture) {
+    let f = Arc::new(f);
+    let mut tail = f.log.tail(NODE_CHANNEL, 0).await.unwrap();
+    let writers = writers(&f);
+    let (begun, mut events, mut wait) = (Instant::now(), Vec::new(), 0);
+    while events.len() < EVENTS {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} of {EVENTS} events after 60 s", events.len());
+        wait = (wait + 1) % 50;
+        let next = tokio::time::timeout(Duration::from_micros(wait * 100), tail.next(5));
+        if let Ok(read) = next.await {
+            events.extend(read.unwrap().entries);
+        }
+    }
+    complete(&events);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
+pub async fn a_tail_waits_and_is_woken(f: Fixture) {
+    f.log.publish(event("ch", json!(1))).await.unwrap();
+    f.settled("ch", 1).await;
+    let mut tail = f.log.tail("ch", 1).await.unwrap();
+    let begun = Instant::now();
+    assert!(tail.next(10).await.unwrap().entries.is_empty());
+    assert!(begun.elapsed() > Duration::from_millis(300), "it waits");
+    assert!(begun.elapsed() < Duration::from_secs(5), "not for ever");
+    // The best of several, since the machine may be busy with something else.
+    let mut best = Duration::MAX;
+    for seq in 1..=5 {
+        let log = f.log.clone();
+        let publisher = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let begun = Instant::now();
+            log.publish(event("ch", json!(seq))).await.unwrap();
+            begun
+        });
+        let entries = follow(&mut *tail, seq, 1).await;
+        assert_eq!(entries[0].value()["data"], seq);
+        best = best.min(publisher.await.unwrap().elapsed());
+    }
+    assert!(best < Duration::from_millis(300), "woken, not polled: {best:?}");
+}
+
+pub async fn many_tails_follow_one_channel(f: Fixture) {
+    let tails = (0..20).map(|_| {
+        let log = f.log.clone();
+        tokio::spawn(async move {
+            let mut tail = log.tail("ch", 0).await.unwrap();
+            follow(&mut *tail, 0, 30).await.len()
+        })
+    });
+    let tails: Vec<_> = tails.collect();
+    for i in 0..30 {
+        f.log.publish(event("ch", json!(i))).await.unwrap();
+    }
+    for tail in tails {
+        assert_eq!(tail.await.unwrap(), 30);
+    }
+}
+
+pub async fn a_repeated_event_keeps_its_place(f: Fixture) {
+    let (first, second) = (event("ch", json!(1)), event("ch", json!(2)));
+    let place = f.log.publish(first.clone()).await.unwrap();
+    let other = f.log.publish(second).await.unwrap();
+    assert_eq!(f.log.publish(first.clone()).await.unwrap(), place);
+    let again = (0..8).map(|_| {
+        let (log, event) = (f.log.clone(), first.clone());
+        tokio::spawn(async move { log.publish(event).await.unwrap() })
+    });
+    for again in again.collect::<Vec<_>>() {
+        assert_eq!(again.await.unwrap(), place);
+    }
+    assert_eq!((place, other), (Some(1), Some(2)));
+    assert_eq!(f.events_from("ch", 1).await.len(), 2);
+}
+
+pub async fn channels_count_apart(f: Fixture) {
+    for i in 1..=3 {
+        assert_eq!(f.log.publish(event("a", json!(i))).await.unwrap(), Some(i));
+        assert_eq!(f.log.publish(event("b", json!(i))).await.unwrap(), Some(i));
+    }
+    let events = f.events_from("b", 1).await;
+    assert_eq!(events.len(), 3);
+    let (a, b) = (f.log.head("a").await.unwrap(), f.log.head("b").await.unwrap());
+    assert_eq!((a.seq, b.seq), (3, 3));
+    assert!(!a.epoch.is_empty() && !b.epoch.is_empty());
+}
+
+pub async fn reads_are_limited_and_consecutive(f: Fixture) {
+    for i in 1..=10 {
+        f.log.publish(event("ch", json!(i))).await.unwrap();
+    }
+    f.settled("ch", 10).await;
+    let seqs = async |seq, limit| {
+        let read = f.log.read_after("ch", seq, limit).await.unwrap();
+        assert_eq!(read.gap, None);
+        read.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(0, 3).await, [1, 2, 3]);
+    assert_eq!(seqs(7, 100).await, [8, 9, 10]);
+    assert!(seqs(10, 3).await.is_empty());
+    assert!(seqs(0, 0).await.is_empty());
+}
+
+fn at(time: Timestamp, channel: &str) -> Event {
+    Event { time, ..event(channel, json!(time.to_wire())) }
+}
+
+pub async fn a_time_is_a_place(f: Fixture) {
+    let begun = Timestamp::now().plus_seconds(-100);
+    for second in [0, 10, 10, 20, 40] {
+        f.log.publish(at(begun.plus_seconds(second), "ch")).await.unwrap();
+    }
+    f.settled("ch", 5).await;
+    for (second, before) in [(-5, 0), (0, 0), (1, 1), (10, 1), (11, 3), (20, 3), (39, 4), (40, 4), (41, 5)] {
+        let found = f.log.seq_before("ch", begun.plus_seconds(second)).await.unwrap();
+        assert_eq!(found, before, "{second} s");
+    }
+}
+
+fn long_ago() -> Timestamp {
+    Timestamp::now().plus_seconds(-2 * RETENTION.as_secs() as i64)
+}
+
+pub async fn what_retention_took_is_reported(f: Fixture) {
+    for _ in 0..20 {
+        f.log.publish(at(long_ago(), "ch")).await.unwrap();
+    }
+    for i in 0..5 {
+        f.log.publish(event("ch", json!(i))).await.unwrap();
+    }
+    eventually("retention", async || f.log.floor("ch").await.unwrap() == 21).await;
+    assert_eq!(f.log.head("ch").await.unwrap().seq, 25);
+    let read = f.log.read_after("ch", 0, 100).await.unwrap();
+    assert_eq!(read.gap, Some((1, 20)));
+    assert_eq!(read.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [21, 22, 23, 24, 25]);
+    let read = f.log.read_after("ch", 20, 2).await.unwrap();
+    assert_eq!((read.gap, read.entries.len()), (None, 2));
+    let mut tail = f.log.tail("ch", 3).await.unwrap();
+    let read = tail.next(2).await.unwrap();
+    assert_eq!((read.gap, read.entries.len()), (Some((4, 20)), 2), "with the limit");
+    let read = tail.next(100).await.unwrap();
+    assert_eq!((read.gap, read.entries.len()), (None, 3), "told once");
+}
+
+pub async fn a_channel_that_retention_emptied_goes_on(f: Fixture) {
+    for _ in 0..3 {
+        f.log.publish(at(long_ago(), "ch")).await.unwrap();
+    }
+    eventually("retention", async || f.log.floor("ch").await.unwrap() == 4).await;
+    assert_eq!(f.log.head("ch").await.unwrap().seq, 3);
+    let read = f.log.read_after("ch", 0, 10).await.unwrap();
+    assert_eq!(read.gap, Some((1, 3)));
+    assert!(read.entries.is_empty());
+    let mut tail = f.log.tail("ch", 0).await.unwrap();
+    assert_eq!(tail.next(10).await.unwrap().gap, Some((1, 3)));
+    assert_eq!(f.log.publish(event("ch", json!(4))).await.unwrap(), Some(4));
+    assert_eq!(follow(&mut *tail, 3, 1).await.len(), 1);
+}
