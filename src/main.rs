@@ -1,3 +1,25 @@
 //! Parses the command line and runs it.
 
-fn main() {}
+use std::process::ExitCode;
+
+use kernelci_live::cli::Cli;
+
+fn main() -> ExitCode {
+    // redis asks for rustls without choosing who does its mathematics.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::from_command_line();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(cli.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

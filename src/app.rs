@@ -1,0 +1,150 @@
+//! What the server's parts share, how it is built, and in which order it shuts down.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::bootstrap::{self, FirstAdmin};
+use crate::auth::{Caller, passwords::Passwords, tokens::Tokens};
+use crate::config::{Backend, Config, Synchronous};
+use crate::error::Error;
+use crate::event_log::EventLog;
+use crate::hub::{Hub, lock};
+use crate::model::{ObjectId, User};
+use crate::ops::{self, Table};
+use crate::store::{Store, UserKey, mongo, sqlite};
+
+/// How long a user is believed to be as the store said: the longest that a deactivated user's sessions keep rights.
+const USER_MEMORY: Duration = Duration::from_secs(1);
+const MOST_REMEMBERED: usize = 10_000;
+
+/// Everything that sessions and requests share.
+pub struct App {
+    /// The settings.
+    pub config: Config,
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The order of events.
+    pub log: Arc<dyn EventLog>,
+    /// From the log to the sessions.
+    pub hub: Arc<Hub>,
+    /// Signs and verifies tokens.
+    pub tokens: Tokens,
+    /// Hashes and verifies passwords.
+    pub passwords: Passwords,
+    /// The operations.
+    pub table: Table,
+    /// Sessions and feeds that live on after their request.
+    pub sessions: TaskTracker,
+    /// Cancelled when the server begins to shut down: sessions say goodbye, nothing new is accepted.
+    pub draining: CancellationToken,
+    users: Mutex<HashMap<ObjectId, Remembered>>,
+}
+
+/// A user as the store knew them; `None`: nobody who may act.
+struct Remembered {
+    at: Instant,
+    user: Option<Arc<User>>,
+}
+
+impl App {
+    /// Opens the store and the log, makes the first admin if there is none.
+    pub async fn build(config: Config) -> Result<(Arc<App>, Option<FirstAdmin>)> {
+        config.check()?;
+        let secret = bootstrap::secret(&config)?;
+        let (store, log) = open(&config).await?;
+        let passwords = Passwords::new()?;
+        let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
+        let tokens =
+            Tokens::new(&secret, config.unified_secret.as_deref(), config.access_token_expire_seconds);
+        let app = App {
+            hub: Arc::new(Hub::new(log.clone())),
+            table: ops::table(),
+            sessions: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            users: Mutex::default(),
+            config,
+            store,
+            log,
+            tokens,
+            passwords,
+        };
+        Ok((Arc::new(app), first_admin))
+    }
+
+    /// Who this token speaks for: 401 unless it is good and its user is active.
+    pub async fn caller(&self, token: &str) -> Result<Caller, Error> {
+        let verified = self.tokens.verify(token).ok_or_else(Error::unauthorized)?;
+        let user = self.user(verified.user).await?.ok_or_else(Error::unauthorized)?;
+        Ok(Caller { user: Some(user), expires: verified.expires })
+    }
+
+    /// An active user, as the store knew them at most a second ago.
+    pub async fn user(&self, id: ObjectId) -> Result<Option<Arc<User>>, Error> {
+        if let Some(known) = lock(&self.users).get(&id)
+            && known.at.elapsed() < USER_MEMORY
+        {
+            return Ok(known.user.clone());
+        }
+        let user = self.store.user(UserKey::Id(id)).await?.filter(|user| user.is_active).map(Arc::new);
+        let mut users = lock(&self.users);
+        if users.len() >= MOST_REMEMBERED {
+            users.retain(|_, known| known.at.elapsed() < USER_MEMORY);
+        }
+        users.insert(id, Remembered { at: Instant::now(), user: user.clone() });
+        Ok(user)
+    }
+
+    /// Ends everything in the order in which nothing is lost: sessions say goodbye, they and the `requests` in flight
+    /// finish, the hub stops following, the log passes on what was acknowledged, the store closes.
+    pub async fn shut_down(&self, requests: impl Future<Output = ()>) {
+        self.draining.cancel();
+        self.sessions.close();
+        let patience = Duration::from_millis(self.config.drain_ms) + Duration::from_secs(10);
+        let finished = async { tokio::join!(self.sessions.wait(), requests) };
+        if tokio::time::timeout(patience, finished).await.is_err() {
+            tracing::warn!(sessions = self.sessions.len(), "some sessions or requests did not end in time");
+        }
+        self.hub.close();
+        self.log.close().await;
+        self.store.close().await;
+    }
+}
+
+/// The store and the log that the settings ask for.
+pub async fn open(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn EventLog>)> {
+    let retention = Duration::from_secs(config.event_history_ttl_seconds);
+    match config.backend()? {
+        Backend::Embedded => {
+            let options = sqlite::Options {
+                retention,
+                prune_every: (retention / 20).clamp(Duration::from_secs(1), Duration::from_secs(60)),
+                synchronous: match config.sqlite_synchronous {
+                    Synchronous::Full => sqlite::Synchronous::Full,
+                    Synchronous::Normal => sqlite::Synchronous::Normal,
+                },
+                ..sqlite::Options::default()
+            };
+            let (store, log) = sqlite::open(&config.data, options).await.with_context(|| {
+                format!("the embedded store in {} cannot be opened", config.data.display())
+            })?;
+            Ok((store, log))
+        }
+        Backend::Production { mongo_url, redis_url } => {
+            let options = mongo::Options {
+                mongo_url,
+                database: config.mongo_db.clone(),
+                redis_url,
+                key_prefix: config.redis_prefix.clone(),
+                event_retention_seconds: config.event_history_ttl_seconds,
+                ..mongo::Options::default()
+            };
+            let (store, log) = mongo::open(options).await.context("MongoDB (MONGO_URL) cannot be opened")?;
+            Ok((store, log))
+        }
+    }
+}

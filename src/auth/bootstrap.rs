@@ -1,0 +1,90 @@
+//! The first start: the first admin, the signing secret, the group that KernelCI's own daemons are in.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rand::RngExt;
+
+use super::passwords::Passwords;
+use crate::config::Config;
+use crate::model::{ObjectId, User};
+use crate::store::Store;
+
+/// Members may edit every node (contract 3.4).
+pub const EDIT_ANY: &str = "node:edit:any";
+
+/// The first admin, just made.
+#[derive(Debug)]
+pub struct FirstAdmin {
+    /// Username.
+    pub username: String,
+    /// The password if it was generated; the only time that anybody sees it.
+    pub generated_password: Option<String>,
+}
+
+/// Makes the first admin if there is no active superuser (contract 6.9), and the group of the daemons.
+pub async fn users(store: &dyn Store, passwords: &Passwords, config: &Config) -> Result<Option<FirstAdmin>> {
+    store.ensure_group(EDIT_ANY, &["staging.kernelci.org", "production"]).await?;
+    if store.has_superuser().await? {
+        return Ok(None);
+    }
+    let username = config.initial_admin_username.clone();
+    let generated_password = config.initial_password.is_none().then(|| random_text(20));
+    let password = config.initial_password.clone().or_else(|| generated_password.clone()).unwrap_or_default();
+    let email = config.initial_admin_email.clone().unwrap_or_else(|| format!("{username}@kernelci.org"));
+    let admin = User {
+        id: ObjectId::new(),
+        username: username.clone(),
+        email,
+        hashed_password: passwords.hash(&password).await?,
+        is_active: true,
+        is_superuser: true,
+        is_verified: true,
+        groups: Vec::new(),
+    };
+    if let Err(error) = store.insert_user(&admin).await {
+        // Another instance that starts at the same moment may have been first.
+        if store.has_superuser().await? {
+            return Ok(None);
+        }
+        return Err(error).context("the first admin cannot be made");
+    }
+    Ok(Some(FirstAdmin { username, generated_password }))
+}
+
+/// The signing secret: the setting, or the one kept in the data folder, made at the first start.
+pub fn secret(config: &Config) -> Result<String> {
+    if let Some(secret) = &config.secret_key {
+        return Ok(secret.clone());
+    }
+    let path = config.data.join("secret_key");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+    let secret = random_text(48);
+    write_private(&path, &secret).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(secret)
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    if let Some(folder) = path.parent() {
+        // Password hashes will be in there, too.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Letters and digits that cannot be mistaken for one another.
+fn random_text(length: usize) -> String {
+    const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+    let mut random = rand::rng();
+    (0..length).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()
+}

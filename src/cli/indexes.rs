@@ -1,0 +1,28 @@
+//! `kernelci-live indexes`: which indexes the database has, lacks, and has without need.
+
+use std::io::Write;
+
+use anyhow::Result;
+
+use crate::app;
+use crate::config::Config;
+use crate::store::IndexState;
+
+/// Opens the store, which makes what is missing, and lists.
+pub(super) async fn run(config: Config) -> Result<()> {
+    config.check()?;
+    let (store, log) = app::open(&config).await?;
+    let indexes = store.indexes().await;
+    log.close().await;
+    store.close().await;
+    let mut out = std::io::stdout().lock();
+    for index in indexes? {
+        let state = match index.state {
+            IndexState::Present => "present",
+            IndexState::Missing => "missing",
+            IndexState::LeftOver => "left over",
+        };
+        writeln!(out, "{state:<10} {:<14} {:<32} {}", index.on, index.name, index.keys)?;
+    }
+    Ok(())
+}

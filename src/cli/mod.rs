@@ -1,0 +1,51 @@
+//! The command line.
+
+mod indexes;
+mod serve;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// A WebSocket-first realtime server for kernel CI.
+#[derive(Parser, Debug)]
+#[command(name = "kernelci-live", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: crate::config::Config,
+}
+
+#[derive(Subcommand, Debug)]
+#[allow(clippy::large_enum_variant)]
+enum Command {
+    /// Runs the server (the default).
+    Serve(crate::config::Config),
+    /// Shows which indexes the database has, lacks, and has without need.
+    Indexes(crate::config::Config),
+}
+
+impl Cli {
+    /// Reads the command line and the environment; ends the process with a sentence if something is wrong in them.
+    pub fn from_command_line() -> Cli {
+        let matches = without_empty_settings(Cli::command()).get_matches();
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// Does what the command line says.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            None => serve::run(self.serve).await,
+            Some(Command::Serve(config)) => serve::run(config).await,
+            Some(Command::Indexes(config)) => indexes::run(config).await,
+        }
+    }
+}
+
+/// `MONGO_URL=` in a container's environment means that it is not set.
+fn without_empty_settings(command: clap::Command) -> clap::Command {
+    let is_empty =
+        |arg: &clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if is_empty(&arg) { arg.env(None::<&str>) } else { arg })
+        .mut_subcommands(without_empty_settings)
+}

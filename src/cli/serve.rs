@@ -1,0 +1,78 @@
+//! `kernelci-live serve`: starts the server, tells where it is, and ends it well.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::auth::bootstrap::FirstAdmin;
+use crate::config::{Config, LogFormat};
+use crate::http;
+
+/// Runs until Ctrl-C or SIGTERM.
+pub(super) async fn run(config: Config) -> Result<()> {
+    start_log(&config)?;
+    config.check()?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (LISTEN)", config.listen))?;
+    let (app, first_admin) = App::build(config).await?;
+    greet(&app, &listener, first_admin.as_ref())?;
+
+    let server = tokio::spawn(http::serve(listener, app.clone()));
+    tokio::select! {
+        _ = interrupt.recv() => tracing::info!("interrupted: draining sessions"),
+        _ = terminate.recv() => tracing::info!("terminated: draining sessions"),
+    }
+    let abort = server.abort_handle();
+    let requests = async { drop(server.await) };
+    tokio::select! {
+        () = app.shut_down(requests) => {}
+        _ = interrupt.recv() => tracing::warn!("interrupted again: not waiting for sessions"),
+    }
+    abort.abort();
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn start_log(config: &Config) -> Result<()> {
+    let filter = EnvFilter::try_new(&config.log)
+        .with_context(|| format!("LOG is {:?}, expected e.g. info", config.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}
+
+/// Tells on standard output where everything is; the first admin's generated password is told here and nowhere else.
+fn greet(app: &App, listener: &TcpListener, first_admin: Option<&FirstAdmin>) -> Result<()> {
+    let address = listener.local_addr()?;
+    let facts = app.store.facts();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "kernelci-live {} on {}", env!("CARGO_PKG_VERSION"), facts.kind)?;
+    writeln!(out, "  dashboard  http://{address}/")?;
+    writeln!(out, "  docs       http://{address}/latest/docs")?;
+    writeln!(out, "  websocket  ws://{address}/latest/ws")?;
+    if !facts.atomic_hierarchies {
+        writeln!(out, "  note       MongoDB is a standalone server: writes of several nodes are not atomic")?;
+    }
+    if let Some(admin) = first_admin {
+        match &admin.generated_password {
+            Some(password) => {
+                writeln!(out, "  admin      {} with password {password} (shown only now)", admin.username)?;
+            }
+            None => {
+                writeln!(out, "  admin      {} with the password of KCI_INITIAL_PASSWORD", admin.username)?
+            }
+        }
+    }
+    out.flush()?;
+    Ok(())
+}

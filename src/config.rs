@@ -1,0 +1,222 @@
+//! Every setting of the server: its flag, its environment variable, its default, and what a wrong value is told.
+//!
+//! Names that a KernelCI site already has in its environment are honoured as they are: `SECRET_KEY`,
+//! `UNIFIED_SECRET`, `ALGORITHM`, `ACCESS_TOKEN_EXPIRE_SECONDS`, `MONGO_SERVICE`, `REDIS_HOST`, `REDIS_DB_NUMBER`,
+//! `CLOUD_EVENTS_SOURCE`, `EVENT_HISTORY_TTL_SECONDS`, `KCI_INITIAL_*`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+
+/// The options of `kernelci-live serve`.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8001")]
+    pub listen: SocketAddr,
+    /// Folder of the embedded database and of the generated signing secret.
+    #[arg(long = "data", env = "DATA_DIR", default_value = "./data")]
+    pub data: PathBuf,
+
+    /// MongoDB for production, e.g. `mongodb://db:27017` (also read from `MONGO_SERVICE`); needs a Redis as well.
+    #[arg(long, env = "MONGO_URL", hide_env_values = true)]
+    pub mongo_url: Option<String>,
+    /// KernelCI's name for `MONGO_URL`, which wins over it.
+    #[arg(long, env = "MONGO_SERVICE", hide = true, hide_env_values = true)]
+    pub mongo_service: Option<String>,
+    /// Name of the MongoDB database.
+    #[arg(long, env = "MONGO_DB", default_value = "kernelci")]
+    pub mongo_db: String,
+    /// Redis for production, e.g. `redis://redis:6379/1` (also made from `REDIS_HOST` and `REDIS_DB_NUMBER`).
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+    /// KernelCI's host name of Redis; `REDIS_URL` wins over it.
+    #[arg(long, env = "REDIS_HOST")]
+    pub redis_host: Option<String>,
+    /// KernelCI's database number in Redis, with `REDIS_HOST`.
+    #[arg(long, env = "REDIS_DB_NUMBER", default_value_t = 1)]
+    pub redis_db_number: u32,
+    /// What all keys in Redis begin with.
+    #[arg(long, env = "REDIS_PREFIX", default_value = "kernelci-live:")]
+    pub redis_prefix: String,
+
+    /// Key that tokens are signed with; without it one is generated and kept in the data folder.
+    #[arg(long, env = "SECRET_KEY", hide_env_values = true)]
+    pub secret_key: Option<String>,
+    /// Second key that tokens may be signed with (tokens of other KernelCI services).
+    #[arg(long, env = "UNIFIED_SECRET", hide_env_values = true)]
+    pub unified_secret: Option<String>,
+    /// Signature of tokens.
+    #[arg(long, env = "ALGORITHM", value_enum, default_value_t = Algorithm::Hs256)]
+    pub algorithm: Algorithm,
+    /// How long a token from `user.login` is good, in seconds (default: 30 days).
+    #[arg(long, env = "ACCESS_TOKEN_EXPIRE_SECONDS", default_value_t = 2_592_000,
+          value_parser = clap::value_parser!(u64).range(1..=3_155_760_000))]
+    pub access_token_expire_seconds: u64,
+    /// Password of the first admin; without it one is generated and printed once.
+    #[arg(long, env = "KCI_INITIAL_PASSWORD", hide_env_values = true)]
+    pub initial_password: Option<String>,
+    /// Name of the first admin.
+    #[arg(long, env = "KCI_INITIAL_ADMIN_USERNAME", default_value = "admin")]
+    pub initial_admin_username: String,
+    /// E-mail address of the first admin (default: `<name>@kernelci.org`).
+    #[arg(long, env = "KCI_INITIAL_ADMIN_EMAIL")]
+    pub initial_admin_email: Option<String>,
+    /// Whether sessions and requests without a token may read nodes and events.
+    #[arg(long, env = "ANONYMOUS_READ", default_value_t = true, action = clap::ArgAction::Set)]
+    pub anonymous_read: bool,
+    /// Web origins besides our own that may send credentials, e.g. `https://dashboard.example.org`; comma-separated.
+    #[arg(long, env = "ALLOWED_ORIGINS", value_delimiter = ',')]
+    pub allowed_origins: Vec<String>,
+
+    /// The `source` attribute of our CloudEvents.
+    #[arg(long, env = "CLOUD_EVENTS_SOURCE", default_value = "https://api.kernelci.org/")]
+    pub cloud_events_source: String,
+    /// How long events are kept, in seconds (default: 7 days).
+    #[arg(long, env = "EVENT_HISTORY_TTL_SECONDS", default_value_t = 604_800,
+          value_parser = clap::value_parser!(u64).range(1..=2_147_483_647))]
+    pub event_history_ttl_seconds: u64,
+
+    /// Milliseconds between pings on a session; two unanswered ones end it.
+    #[arg(long, env = "PING_INTERVAL_MS", default_value_t = 25_000,
+          value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub ping_interval_ms: u64,
+    /// Milliseconds within which a session must say hello.
+    #[arg(long, env = "HELLO_TIMEOUT_MS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    pub hello_timeout_ms: u64,
+    /// Milliseconds over which sessions are told to leave at shutdown.
+    #[arg(long, env = "DRAIN_MS", default_value_t = 2_000,
+          value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    pub drain_ms: u64,
+    /// Most sessions at a time.
+    #[arg(long, env = "MAX_SESSIONS", default_value_t = 50_000,
+          value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub max_sessions: u64,
+
+    /// What a power failure may cost on the embedded store: nothing (`full`), or the last moments (`normal`).
+    #[arg(long, env = "SQLITE_SYNCHRONOUS", value_enum, default_value_t = Synchronous::Full)]
+    pub sqlite_synchronous: Synchronous,
+
+    /// What to log, e.g. `info` or `kernelci_live=debug`.
+    #[arg(long, env = "LOG", default_value = "info")]
+    pub log: String,
+    /// How to log.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Signature algorithms: the one that all KernelCI services share.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    #[value(name = "HS256", alias = "hs256")]
+    Hs256,
+}
+
+/// How carefully the embedded store syncs to the disk.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronous {
+    /// Every commit survives a power failure.
+    Full,
+    /// Every commit survives the end of the process; a power failure may cost the last ones.
+    Normal,
+}
+
+/// Form of the log lines.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which store and log the settings ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// SQLite in the data folder.
+    Embedded,
+    /// MongoDB and Redis.
+    Production {
+        /// `mongodb://…`
+        mongo_url: String,
+        /// `redis://…/db`
+        redis_url: String,
+    },
+}
+
+impl Config {
+    /// Which store and log to use; a sentence if the settings contradict each other.
+    pub fn backend(&self) -> Result<Backend> {
+        let mongo = self.mongo_url.clone().or_else(|| self.mongo_service.clone());
+        let redis = self.redis_url.clone().or_else(|| {
+            let host = self.redis_host.as_deref()?;
+            let port = if host.contains(':') { "" } else { ":6379" };
+            Some(format!("redis://{host}{port}/{}", self.redis_db_number))
+        });
+        match (mongo, redis) {
+            (None, None) => Ok(Backend::Embedded),
+            (Some(mongo_url), Some(redis_url)) => {
+                check_scheme("MONGO_URL", &mongo_url, &["mongodb://", "mongodb+srv://"])?;
+                check_scheme("REDIS_URL", &redis_url, &["redis://", "rediss://", "redis+unix://"])?;
+                Ok(Backend::Production { mongo_url, redis_url })
+            }
+            (Some(_), None) => {
+                bail!(
+                    "MONGO_URL is set and REDIS_URL is not: production needs both, the embedded default neither"
+                )
+            }
+            (None, Some(_)) => {
+                bail!(
+                    "REDIS_URL is set and MONGO_URL is not: production needs both, the embedded default neither"
+                )
+            }
+        }
+    }
+
+    /// Checks what the types of the settings cannot, so that a wrong value ends the start with a sentence.
+    pub fn check(&self) -> Result<()> {
+        self.backend()?;
+        if self.secret_key.as_deref().is_some_and(|key| key.trim().is_empty()) {
+            bail!("SECRET_KEY is blank: leave it out to have one generated, or give it a long random value");
+        }
+        if self.mongo_db.is_empty() || self.mongo_db.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
+            bail!("MONGO_DB is {:?}: a database name has no spaces and none of / \\ . \" $", self.mongo_db);
+        }
+        if self.initial_password.as_deref().is_some_and(str::is_empty) {
+            bail!("KCI_INITIAL_PASSWORD is empty: leave it out to have a password generated");
+        }
+        if self.initial_admin_username.trim().is_empty() {
+            bail!("KCI_INITIAL_ADMIN_USERNAME is blank");
+        }
+        url::Url::parse(&self.cloud_events_source)
+            .with_context(|| format!("CLOUD_EVENTS_SOURCE is {:?}, not a URL", self.cloud_events_source))?;
+        for origin in &self.allowed_origins {
+            let url = url::Url::parse(origin).with_context(|| {
+                format!("ALLOWED_ORIGINS has {origin:?}, not an origin like https://host")
+            })?;
+            if url.origin().ascii_serialization() != *origin {
+                bail!(
+                    "ALLOWED_ORIGINS has {origin:?}: an origin is scheme://host[:port] and nothing behind it"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The interval between pings.
+    pub fn ping_interval(&self) -> Duration {
+        Duration::from_millis(self.ping_interval_ms)
+    }
+}
+
+fn check_scheme(name: &str, url: &str, schemes: &[&str]) -> Result<()> {
+    if schemes.iter().any(|scheme| url.starts_with(scheme)) {
+        return Ok(());
+    }
+    bail!("{name} must begin with {}", schemes.join(" or "))
+}

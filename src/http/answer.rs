@@ -1,0 +1,23 @@
+//! HTTP answers: JSON bodies and errors.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::error::Error;
+
+/// A JSON body (KernelCI sends no charset).
+pub(super) fn json(status: StatusCode, body: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response()
+}
+
+/// The answer to a request that failed; logs what is our fault.
+pub(super) fn failed(operation: &str, error: &Error) -> Response {
+    error.log(operation);
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(status, error.to_rest().to_string());
+    if let Some(ms) = error.retry_after_ms() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000)));
+    }
+    response
+}

@@ -1,0 +1,154 @@
+//! One-way feeds of bare CloudEvents at `/events/feed`: the WebSocket subprotocol `cloudevents.json` (the CloudEvents
+//! WebSockets binding: one event a message) and, for everything else, server-sent events.
+//!
+//! Query: `channel` (default `node`), `from` (`now`, `earliest`, `<epoch>:<seq>` or an ISO 8601 time), and conditions
+//! on the CloudEvent as `field__op=value`. SSE ids are `<epoch>:<seq>`, so `Last-Event-ID` resumes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt};
+
+use super::answer::failed;
+use crate::app::App;
+use crate::auth::Access;
+use crate::error::{Error, Result};
+use crate::filter::{EVENT, Filter};
+use crate::hub::{self, Item};
+use crate::model::{NODE_CHANNEL, Position};
+use crate::ops::subscriptions::{From, Start, may_follow, start};
+use crate::session::{close, configure, credentials};
+
+/// The subprotocol of the CloudEvents WebSockets binding.
+const PROTOCOL: &str = "cloudevents.json";
+/// How long a peer may take none of our bytes before it is given up; it resumes from its position.
+const STUCK: Duration = Duration::from_secs(60);
+
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    let answer = match upgrade {
+        Ok(upgrade) => websocket(app, query, headers, upgrade).await,
+        Err(_) => sse(app, query, headers).await,
+    };
+    answer.unwrap_or_else(|error| failed("feed", &error))
+}
+
+/// The events that the query asks for.
+async fn open(
+    app: &Arc<App>,
+    query: Vec<(String, String)>,
+    headers: &HeaderMap,
+) -> Result<(Start, impl Stream<Item = Result<Item>> + Send + use<>)> {
+    let caller = credentials(app, headers).await?.caller.unwrap_or_default();
+    caller.check(Access::Read, app.config.anonymous_read)?;
+    let mut channel = NODE_CHANNEL.to_owned();
+    let mut from = From::Now;
+    let mut conditions = Vec::new();
+    for (name, value) in query {
+        match &*name {
+            "channel" => channel = value,
+            "from" => from = read_from(&value)?,
+            _ => conditions.push((name, value)),
+        }
+    }
+    if let Some(last) = headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
+        from = read_from(last)?;
+    }
+    may_follow(&*app.log, &caller, &channel).await?;
+    let pairs = conditions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let filter = Filter::from_query(pairs, &EVENT)?;
+    let start = start(&*app.log, &channel, &from).await?;
+    let events = hub::follow(&app.hub, &channel, start.position.seq, filter).await?;
+    Ok((start, events))
+}
+
+fn read_from(text: &str) -> Result<From> {
+    if let Some((epoch, seq)) = text.rsplit_once(':')
+        && epoch.len() >= 16
+        && !epoch.contains([':', 'T', ' '])
+        && let Ok(seq) = seq.parse()
+    {
+        return Ok(From::Position(Position { epoch: epoch.to_owned(), seq }));
+    }
+    From::parse(text)
+}
+
+async fn sse(app: Arc<App>, query: Vec<(String, String)>, headers: HeaderMap) -> Result<Response> {
+    let (start, events) = open(&app, query, &headers).await?;
+    let missed = start.missed.as_ref().map(|missed| Ok(Item::Gap(missed.from, missed.to)));
+    let draining = app.draining.clone();
+    let events = futures::stream::iter(missed)
+        .chain(events)
+        .map(|item| match item {
+            Ok(Item::Event(epoch, entry)) => {
+                Ok(SseEvent::default().id(format!("{epoch}:{}", entry.seq)).data(&entry.json))
+            }
+            Ok(Item::Gap(from, to)) => {
+                Ok(SseEvent::default().event("gap").data(format!("{{\"from\":{from},\"to\":{to}}}")))
+            }
+            Err(error) => Err(error),
+        })
+        .take_until(async move { draining.cancelled().await });
+    // The first bytes tell the reader at once that it is connected, and where it stands.
+    let Position { epoch, seq } = start.position;
+    let hello =
+        futures::stream::iter([Ok(SseEvent::default().id(format!("{epoch}:{seq}")).comment("following"))]);
+    let keep_alive = KeepAlive::new().interval(app.config.ping_interval());
+    let mut response = Sse::new(hello.chain(events)).keep_alive(keep_alive).into_response();
+    response.headers_mut().insert("x-accel-buffering", header::HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+async fn websocket(
+    app: Arc<App>,
+    query: Vec<(String, String)>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response> {
+    let upgrade = configure(upgrade).max_message_size(4096).protocols([PROTOCOL]);
+    if upgrade.selected_protocol().is_none() {
+        return Err(Error::bad_request(format!("Sec-WebSocket-Protocol: expected {PROTOCOL}")));
+    }
+    let (_, events) = open(&app, query, &headers).await?;
+    Ok(upgrade.on_upgrade(async move |socket| {
+        let sessions = app.sessions.clone();
+        sessions.track_future(Box::pin(feed(app, socket, Box::pin(events)))).await;
+    }))
+}
+
+async fn feed(app: Arc<App>, mut socket: WebSocket, mut events: impl Stream<Item = Result<Item>> + Unpin) {
+    let mut ping = tokio::time::interval(app.config.ping_interval());
+    let code = loop {
+        let message = tokio::select! {
+            item = events.next() => match item {
+                Some(Ok(Item::Event(_, entry))) => Message::Text(entry.json.clone().into()),
+                // The binding knows events only; a reader sees the hole in `sequence`.
+                Some(Ok(Item::Gap(..))) => continue,
+                Some(Err(_)) | None => break close::INTERNAL,
+            },
+            inbound = socket.recv() => match inbound {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                Some(Ok(Message::Text(_) | Message::Binary(_))) => break close::PROTOCOL,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+            },
+            _ = ping.tick() => Message::Ping(Default::default()),
+            () = app.draining.cancelled() => break close::DRAINING,
+        };
+        match tokio::time::timeout(STUCK, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    };
+    let bye = CloseFrame { code: code.code, reason: code.name.into() };
+    let _ = tokio::time::timeout(Duration::from_secs(1), socket.send(Message::Close(Some(bye)))).await;
+}

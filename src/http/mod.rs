@@ -1,0 +1,121 @@
+//! HTTP: the routes of the operations, JSON-RPC over POST, the WebSocket's door, feeds, pages, health.
+
+mod answer;
+mod feed;
+mod health;
+mod pages;
+mod prefix;
+mod rest;
+mod rpc;
+mod validation;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::{any, get, post};
+use tower::Layer;
+
+use crate::app::App;
+use crate::error::{Error, Kind};
+use crate::session;
+use answer::failed;
+
+/// Bytes of one request body: large hierarchies come over REST.
+const BODY: usize = 32 << 20;
+
+/// The service that answers every request. All routes exist under `/latest`; [`prefix`] maps the other ways to
+/// write a path onto it.
+pub fn service(app: Arc<App>) -> prefix::Versioned<Router> {
+    let mut routes = Router::new()
+        .route("/ws", any(websocket))
+        .route("/rpc", post(rpc::post))
+        .route("/events/feed", get(feed::get))
+        .route("/health", get(health::live))
+        .route("/ready", get(health::ready))
+        .route("/", get(pages::index))
+        .route("/dashboard", get(pages::dashboard))
+        .route("/docs", get(pages::docs))
+        .route("/methods.json", get(pages::methods))
+        .route("/static/{*path}", get(pages::file));
+    for operation in app.table.iter() {
+        for route in &operation.routes {
+            routes = routes.route(route.path, rest::handler(operation.name, route.clone()));
+        }
+    }
+    let router = Router::new()
+        .nest("/latest", routes.method_not_allowed_fallback(not_allowed))
+        // `nest` leaves the folder itself to us.
+        .route("/latest/", get(pages::index))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(app);
+    prefix::VersionLayer.layer(router)
+}
+
+async fn websocket(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    match upgrade {
+        Ok(upgrade) => {
+            session::upgrade(app, headers, upgrade).await.unwrap_or_else(|error| failed("ws", &error))
+        }
+        Err(rejection) => failed("ws", &Error::bad_request(format!("this is a WebSocket: {rejection}"))),
+    }
+}
+
+async fn not_found() -> Response {
+    failed("http", &Error::not_found("Not Found"))
+}
+
+async fn not_allowed() -> Response {
+    failed("http", &Error::new(Kind::NotAllowed, "Method Not Allowed"))
+}
+
+/// Answers connections until the server drains, then lets those in flight finish. Headers have to arrive within ten
+/// seconds, so that half-open connections cost little.
+pub async fn serve(listener: tokio::net::TcpListener, app: Arc<App>) {
+    use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+    use hyper_util::server::conn::auto::Builder;
+    use hyper_util::server::graceful::GracefulShutdown;
+
+    let service = service(app.clone());
+    let graceful = GracefulShutdown::new();
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_headers(64);
+    let builder = Arc::new(builder);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = app.draining.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: those that end make room.
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Events are small and must not wait for more.
+        let _ = stream.set_nodelay(true);
+        let service = hyper_util::service::TowerToHyperService::new(service.clone());
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::trace!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(Duration::from_secs(10), graceful.shutdown()).await;
+}

@@ -1,0 +1,55 @@
+//! `POST /rpc`: the bodies of the WebSocket for curl. Answers 200 with the JSON-RPC answer; 204 to a notification.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::answer::{failed, json};
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::ops::Context;
+use crate::rpc;
+use crate::session::credentials;
+
+pub(super) async fn post(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Response {
+    let Ok(body) = body else {
+        return failed(
+            "rpc",
+            &Error::new(Kind::TooLarge, format!("a request body has at most {} bytes", super::BODY)),
+        );
+    };
+    let request = match std::str::from_utf8(&body) {
+        Ok(text) => rpc::read(text),
+        Err(_) => Err(rpc::Unreadable {
+            id: "null".into(),
+            error: Error::new(Kind::Parse, "the body is not UTF-8"),
+        }),
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(unreadable) => {
+            return json(StatusCode::OK, rpc::answer(&unreadable.id, Err(&unreadable.error)));
+        }
+    };
+    let result = call(&app, &headers, &request).await;
+    if let Err(error) = &result {
+        error.log(&request.method);
+    }
+    match &request.id {
+        Some(id) => json(StatusCode::OK, rpc::answer(id, result.as_ref().map(String::clone))),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+async fn call(app: &Arc<App>, headers: &HeaderMap, request: &rpc::Request) -> Result<String> {
+    let caller = credentials(app, headers).await?.caller.unwrap_or_default();
+    let context = Context::new(app.clone(), caller, None);
+    app.table.get(&request.method)?.call(context, &request.params).await?.rpc()
+}

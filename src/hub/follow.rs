@@ -1,0 +1,65 @@
+//! One filtered reader as a stream, for the feeds (CloudEvents over WebSocket, SSE).
+
+use std::sync::Arc;
+
+use futures::Stream;
+use tokio::sync::Notify;
+
+use super::Hub;
+use crate::error::Result;
+use crate::filter::Filter;
+use crate::model::event::Entry;
+
+const BATCH: usize = 256;
+
+/// What a reader gets.
+#[derive(Debug)]
+pub enum Item {
+    /// An event that matches, and the epoch that it counts in.
+    Event(Arc<str>, Arc<Entry>),
+    /// These sequence numbers are no longer retained.
+    Gap(u64, u64),
+}
+
+/// The events of a channel after `seq` that match, then the new ones as they come. Ends with the first error.
+pub async fn follow(
+    hub: &Arc<Hub>,
+    channel: &str,
+    seq: u64,
+    filter: Filter,
+) -> Result<impl Stream<Item = Result<Item>> + Send + use<>> {
+    let wake = Arc::new(Notify::new());
+    let follower = hub.follow(channel, wake.clone()).await?;
+    struct State {
+        follower: super::Follower,
+        wake: Arc<Notify>,
+        filter: Filter,
+        seq: u64,
+        ready: std::vec::IntoIter<Item>,
+    }
+    let state = State { follower, wake, filter, seq, ready: Vec::new().into_iter() };
+    Ok(futures::stream::try_unfold(state, |mut state| async move {
+        loop {
+            if let Some(item) = state.ready.next() {
+                return Ok(Some((item, state)));
+            }
+            let read = state.follower.channel.read(state.seq, BATCH).await?;
+            if read.gap.is_none() && read.entries.is_empty() {
+                state.wake.notified().await;
+                continue;
+            }
+            let mut items = Vec::new();
+            if let Some((from, to)) = read.gap {
+                items.push(Item::Gap(from, to));
+                state.seq = state.seq.max(to);
+            }
+            for entry in read.entries {
+                state.seq = entry.seq;
+                if state.filter.matches(entry.value()) {
+                    items.push(Item::Event(read.epoch.clone(), entry));
+                }
+            }
+            state.ready = items.into_iter();
+        }
+    }))
+}

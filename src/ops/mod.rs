@@ -1,0 +1,65 @@
+//! The operations: everything that can be asked of the server, defined once for both transports.
+//!
+//! [`table`] is the whole API on one screen. An operation is a typed parameter struct, a typed reply, an access rule
+//! and an async function; the WebSocket dispatches it by name, REST maps a method and a path onto it
+//! ([`Route`]). Validation, access and documentation hang on the operation, never on a transport.
+
+mod context;
+pub mod events;
+pub mod nodes;
+mod operation;
+mod paging;
+pub mod schema;
+pub mod session;
+pub mod subscriptions;
+pub mod users;
+
+pub use context::Context;
+pub use operation::{Body, Object, Operation, Reply, RestReply, Route, Table};
+
+use crate::auth::Access::{Active, Open, Read, Verified};
+use axum::http::Method;
+
+/// Every operation: name, access, what it does, its function, and the REST routes that map onto it.
+///
+/// | method | route |
+/// |---|---|
+/// | parameters of the path and the query go into the parameter of the same name | `{id}` |
+/// | the body is the parameters, or one of them, or a form | [`Body`] |
+pub fn table() -> Table {
+    Table::new()
+        .op(
+            "session.hello",
+            Open,
+            "Says who is speaking, and learns the session's facts and limits.",
+            session::hello,
+        )
+        .op("session.refresh", Open, "Renews the token of the session in place.", session::refresh)
+        .op("user.login", Open, "A token for a name and a password.", users::login)
+        .route(Method::POST, "/user/login", Body::Form)
+        .op("user.whoami", Verified, "The user whose token this is.", users::whoami)
+        .route(Method::GET, "/whoami", Body::None)
+        .op("node.get", Read, "One node.", nodes::get)
+        .route_or_null(Method::GET, "/node/{id}", Body::None)
+        .op("node.find", Read, "Nodes that match a filter, sorted, a page at a time.", nodes::find)
+        .op("node.count", Read, "How many nodes match a filter.", nodes::count)
+        .op("node.create", Active, "Adds a node.", nodes::create)
+        .op("node.replace", Active, "Replaces a node; what is left out takes its default.", nodes::replace)
+        .op("node.update", Active, "Sets some fields of a node.", nodes::update)
+        .op(
+            "node.submit",
+            Active,
+            "Writes a node and a tree of nodes below it, all or nothing.",
+            nodes::submit,
+        )
+        .op(
+            "node.mark",
+            Active,
+            "Sets one flag of many nodes; nodes that the user may not edit are skipped.",
+            nodes::mark,
+        )
+        .op("event.subscribe", Read, "Follows a channel from a position.", subscriptions::subscribe)
+        .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)
+        .op("event.publish", Active, "Puts an event of one's own on a channel.", events::publish)
+        .op("event.find", Read, "The history of a channel, or of all.", events::find)
+}

@@ -1,0 +1,207 @@
+//! Nodes: reading them. Writing is in [`write`].
+
+mod write;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+pub use write::{Events, create, mark, replace, submit, update};
+
+use super::{Context, Object, paging};
+use crate::error::{Error, Result};
+use crate::filter::{Filter, NODE};
+use crate::model::ObjectId;
+use crate::store::{Query, Wire};
+
+const MOST_FOUND: u64 = 1000;
+const MOST_FIELDS: usize = 64;
+/// A page ends when it has this many bytes, so that an answer stays bounded whatever nodes hold.
+const PAGE_BYTES: usize = 8 << 20;
+
+/// One node.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Get {
+    /// 24 hex digits.
+    id: String,
+    /// Only these fields; dotted paths reach into objects.
+    #[serde(default)]
+    fields: Option<Vec<String>>,
+}
+
+/// Which nodes.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Find {
+    /// `{"kind":"kbuild","result__in":["fail"],"data.arch":"arm64"}`; default: all.
+    #[serde(default)]
+    filter: Option<Value>,
+    /// Fields, with `-` before for descending, e.g. `["-created"]`; default: oldest first.
+    #[serde(default)]
+    sort: Vec<String>,
+    /// 1 to 1,000; default 50.
+    #[serde(default)]
+    limit: Option<u64>,
+    /// `next` of the page before.
+    #[serde(default)]
+    after: Option<String>,
+    /// Only these fields; dotted paths reach into objects.
+    #[serde(default)]
+    fields: Option<Vec<String>>,
+}
+
+/// A page of nodes.
+#[derive(Serialize, JsonSchema)]
+pub struct Found {
+    /// Nodes.
+    #[schemars(with = "Vec<Object>")]
+    items: Vec<Box<RawValue>>,
+    /// Pass as `after` for what follows; null on the last page.
+    next: Option<String>,
+}
+
+/// Which nodes to count.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CountWhat {
+    /// As in `node.find`.
+    #[serde(default)]
+    filter: Option<Value>,
+}
+
+/// How many.
+#[derive(Serialize, JsonSchema)]
+pub struct Counted {
+    /// Nodes that match.
+    count: u64,
+}
+
+/// One node; 404 if there is none.
+pub async fn get(context: Context, params: Get) -> Result<Object> {
+    let id = node_id(&params.id)?;
+    let fields = check_fields(params.fields)?;
+    let node = context.app.store.nodes(&[id]).await?.pop().ok_or_else(|| missing(id))?;
+    Ok(project(node, fields.as_deref()))
+}
+
+/// A page of nodes.
+pub async fn find(context: Context, params: Find) -> Result<Found> {
+    let limit = paging::limit(params.limit, MOST_FOUND)?;
+    let sort = paging::sort_keys(&params.sort)?;
+    let fields = check_fields(params.fields)?;
+    let mut filter = read_filter(params.filter.as_ref())?;
+    if let Some(cursor) = &params.after {
+        filter = Filter::And(vec![filter, paging::behind(&sort, cursor)?]);
+    }
+    // One more than asked for tells whether there is a next page.
+    let query = Query { filter, sort, limit: limit + 1, offset: 0 };
+    let nodes = context.app.store.find_nodes(&query).await?;
+    let found = nodes.len() as u64;
+    let (mut items, mut next, mut bytes) = (Vec::with_capacity(nodes.len()), None, 0);
+    for (count, node) in (1..).zip(nodes) {
+        let cursor = (count == limit && found > limit).then(|| paging::cursor(&query.sort, &node));
+        let last_key = (bytes > PAGE_BYTES / 2).then(|| paging::cursor(&query.sort, &node));
+        let text = serde_json::to_string(&project(node, fields.as_deref())).map_err(Error::internal)?;
+        bytes += text.len();
+        items.push(RawValue::from_string(text).map_err(Error::internal)?);
+        next = cursor;
+        if next.is_some() || count == limit {
+            break;
+        }
+        if bytes > PAGE_BYTES && count < found {
+            next = last_key;
+            break;
+        }
+    }
+    Ok(Found { items, next })
+}
+
+/// How many nodes match.
+pub async fn count(context: Context, params: CountWhat) -> Result<Counted> {
+    let filter = read_filter(params.filter.as_ref())?;
+    Ok(Counted { count: context.app.store.count_nodes(&filter).await? })
+}
+
+/// Reads an id; the sentence of contract 1.5 if it is none.
+pub fn node_id(text: &str) -> Result<ObjectId> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(64).collect();
+        Error::bad_request(format!(
+            "'{shown}' is not a valid ObjectId, it must be a 12-byte input or a 24-character hex string"
+        ))
+    })
+}
+
+/// Checks an idempotency key.
+pub fn idempotency_key(key: Option<&str>) -> Result<Option<&str>> {
+    match key {
+        Some(key) if key.is_empty() || key.chars().count() > 128 || key.contains('\0') => {
+            Err(Error::invalid("idempotency_key", "expected 1 to 128 characters"))
+        }
+        other => Ok(other),
+    }
+}
+
+fn missing(id: ObjectId) -> Error {
+    Error::not_found(format!("Node not found with id: {id}"))
+}
+
+fn read_filter(filter: Option<&Value>) -> Result<Filter> {
+    filter.map_or_else(|| Ok(Filter::all()), |filter| Filter::from_json(filter, &NODE))
+}
+
+fn check_fields(fields: Option<Vec<String>>) -> Result<Option<Vec<String>>> {
+    match fields {
+        Some(fields)
+            if fields.len() > MOST_FIELDS
+                || fields.iter().any(|path| path.is_empty() || path.len() > 256) =>
+        {
+            Err(Error::invalid("fields", format!("expected at most {MOST_FIELDS} paths of 1 to 256 bytes")))
+        }
+        other => Ok(other),
+    }
+}
+
+/// Only the chosen fields; `{"data.arch"}` gives `{"data":{"arch":…}}`. What is not there is left out.
+fn project(node: Wire, fields: Option<&[String]>) -> Wire {
+    let Some(fields) = fields else { return node };
+    let mut chosen = Wire::new();
+    for path in fields {
+        copy(&node, &mut chosen, path);
+    }
+    chosen
+}
+
+fn copy(from: &Wire, to: &mut Wire, path: &str) {
+    let (key, rest) = path.split_once('.').map_or((path, None), |(key, rest)| (key, Some(rest)));
+    let (mut from, mut to, mut key, mut rest) = (from, to, key, rest);
+    while let Some(inner) = rest {
+        let Some(Value::Object(below)) = from.get(key) else { return };
+        let slot = to.entry(key).or_insert_with(|| Value::Object(Wire::new()));
+        let Value::Object(slot) = slot else { return };
+        (from, to) = (below, slot);
+        (key, rest) = inner.split_once('.').map_or((inner, None), |(key, rest)| (key, Some(rest)));
+    }
+    if let Some(value) = from.get(key) {
+        to.insert(key.to_owned(), value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn projection_keeps_the_shape() {
+        let node = json!({"id": "1", "data": {"arch": "arm", "x": {"y": 1}, "z": 2}, "path": ["a"]});
+        let fields = ["id", "data.arch", "data.x.y", "data.none", "path.0.q", "path"].map(str::to_owned);
+        let got = project(node.as_object().cloned().unwrap(), Some(&fields));
+        assert_eq!(
+            Value::Object(got),
+            json!({"id": "1", "data": {"arch": "arm", "x": {"y": 1}}, "path": ["a"]})
+        );
+    }
+}

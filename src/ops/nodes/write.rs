@@ -1,0 +1,386 @@
+//! Nodes: writing them. Every write reads the node, applies the rules of the model, and commits on the condition
+//! that the node still is what was read; if it is not, all of it is done again.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{idempotency_key, missing, node_id};
+use crate::auth::rights::may_edit;
+use crate::error::{Error, Kind, Result};
+use crate::model::node::hierarchy::Tree;
+use crate::model::node::{self, event_data};
+use crate::model::{Event, NODE_CHANNEL, Node, ObjectId, Timestamp, User};
+use crate::ops::events::EVENT_TYPE;
+use crate::ops::{Context, Object};
+use crate::store::{Commit, Committed, Expect, IdempotencyKey, Wire, Write};
+
+/// How often a write is done again because others were faster.
+const MOST_TRIES: u32 = 50;
+const MOST_MARKED: usize = 1000;
+
+/// A new node.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// The node, without `id`; `kind`, `name` and `path` are required.
+    node: Value,
+    /// Repeated with the same key (1 to 128 characters) within a day, the node of the first time is answered.
+    #[serde(default)]
+    idempotency_key: Option<String>,
+}
+
+/// A node's new content.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Replace {
+    /// 24 hex digits.
+    id: String,
+    /// The whole node.
+    node: Value,
+    /// 409 unless the node is at this revision.
+    #[serde(default)]
+    if_revision: Option<u64>,
+    /// Write without an event.
+    #[serde(default)]
+    noevent: bool,
+}
+
+/// Some fields of a node.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Update {
+    /// 24 hex digits.
+    id: String,
+    /// New values out of `state, result, artifacts, data, debug, jobfilter, platform_filter, timeout, holdoff,
+    /// processed_by_kcidb_bridge`; each replaces the old value whole.
+    set: Object,
+    /// 409 unless the node is at this revision.
+    #[serde(default)]
+    if_revision: Option<u64>,
+    /// Write without an event.
+    #[serde(default)]
+    noevent: bool,
+}
+
+/// A hierarchy: a node with what is below it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    /// The node that becomes the root; it exists.
+    id: String,
+    /// `{"node": {…}, "child_nodes": [the same shape, …]}`, up to 20,000 nodes.
+    tree: Value,
+    /// Repeated with the same key within a day, the nodes of the first time are answered.
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    /// 409 unless the root is at this revision.
+    #[serde(default)]
+    if_revision: Option<u64>,
+    /// One event for the root, or one for each node.
+    #[serde(default)]
+    events: Events,
+}
+
+/// Which events a hierarchy makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Events {
+    /// One, for the root.
+    #[default]
+    Root,
+    /// One for each node.
+    Each,
+}
+
+/// The nodes of a hierarchy, depth first.
+#[derive(Serialize, JsonSchema)]
+pub struct Submitted {
+    nodes: Vec<Object>,
+}
+
+/// One flag for many nodes.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// At most 1,000 ids.
+    ids: Vec<String>,
+    /// `processed_by_kcidb_bridge`.
+    field: String,
+    /// true or false.
+    value: Value,
+}
+
+/// How many were written.
+#[derive(Serialize, JsonSchema)]
+pub struct Marked {
+    /// Nodes that were updated.
+    updated: u64,
+}
+
+/// Contract 3.2.
+pub async fn create(context: Context, params: Create) -> Result<Object> {
+    let user = context.caller.user()?.clone();
+    let idempotency = key(&user, "node.create", params.idempotency_key.as_deref())?;
+    let mut node = Node::create(&params.node, Timestamp::now())?;
+    node.owner = Some(user.username.clone());
+    let store = &context.app.store;
+    if let Err(error) = references_exist(&context, &node).await {
+        // What the node refers to may have gone since the first time. (The commit itself finds the key otherwise.)
+        return match repeated(&context, idempotency.as_ref()).await? {
+            Some(ids) => Ok(again(&context, &ids).await?.swap_remove(0)),
+            None => Err(error),
+        };
+    }
+    let event = event(&context, &node, "created", None, false);
+    let write = Write { node: node.clone(), expect: Expect::Absent, events: vec![event] };
+    match store.commit(Commit { writes: vec![write], idempotency }).await? {
+        Committed::Done => Ok(node.to_wire()),
+        Committed::Repeated(ids) => Ok(again(&context, &ids).await?.swap_remove(0)),
+        Committed::Conflict(id, _) => Err(Error::internal(anyhow::anyhow!("the new id {id} is taken"))),
+    }
+}
+
+/// Contract 3.3.
+pub async fn replace(context: Context, params: Replace) -> Result<Object> {
+    let options = Options { if_revision: params.if_revision, noevent: params.noevent };
+    change(&context, &params.id, options, |stored, now| stored.replace(&params.node, now)).await
+}
+
+/// Contract 3.5.
+pub async fn update(context: Context, params: Update) -> Result<Object> {
+    let options = Options { if_revision: params.if_revision, noevent: params.noevent };
+    change(&context, &params.id, options, |stored, now| stored.patch(&params.set, now, true)).await
+}
+
+struct Options {
+    if_revision: Option<u64>,
+    noevent: bool,
+}
+
+/// Reads, checks and writes one node until nobody was faster.
+async fn change(
+    context: &Context,
+    id: &str,
+    options: Options,
+    edit: impl Fn(&Node, Timestamp) -> Result<Node>,
+) -> Result<Object> {
+    let id = node_id(id)?;
+    let user = context.caller.user()?;
+    for tries in 0..MOST_TRIES {
+        let stored = editable(context, user, id).await?;
+        expect(&stored, options.if_revision)?;
+        let node = edit(&stored, Timestamp::now())?;
+        if node.parent != stored.parent {
+            parent_exists(context, &node).await?;
+        }
+        let previous = Some((stored.state, stored.result));
+        let events = match options.noevent {
+            true => Vec::new(),
+            false => vec![event(context, &node, "updated", previous, false)],
+        };
+        let write = Write { node: node.clone(), expect: Expect::Revision(stored.revision), events };
+        match context.app.store.commit(Commit { writes: vec![write], idempotency: None }).await? {
+            Committed::Done => return Ok(node.to_wire()),
+            Committed::Conflict(_, None) => return Err(missing(id)),
+            _ => pause(tries).await,
+        }
+    }
+    Err(too_busy())
+}
+
+/// Contract 3.6, all or nothing.
+pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
+    let user = context.caller.user()?.clone();
+    let id = node_id(&params.id)?;
+    let idempotency = key(&user, "node.submit", params.idempotency_key.as_deref())?;
+    if let Some(ids) = repeated(&context, idempotency.as_ref()).await? {
+        return Ok(Submitted { nodes: again(&context, &ids).await? });
+    }
+    let tree = Tree::parse(&params.tree)?;
+    for tries in 0..MOST_TRIES {
+        let root = editable(&context, &user, id).await?;
+        expect(&root, params.if_revision)?;
+        let stored = stored(&context, &tree.existing_ids().collect::<Vec<_>>()).await?;
+        if stored.values().any(|node| !may_edit(&user, node)) {
+            return Err(not_permitted());
+        }
+        let built = tree.build(&root, &stored, &user.username, Timestamp::now())?;
+        groups_exist(&context, built.iter().filter(|(_, revision)| revision.is_none()).map(|(node, _)| node))
+            .await?;
+        let writes: Vec<Write> = built
+            .into_iter()
+            .map(|(node, revision)| {
+                let before = if node.id == root.id { Some(&root) } else { stored.get(&node.id) };
+                let wanted = node.id == root.id || params.events == Events::Each;
+                let op = if before.is_some() { "updated" } else { "created" };
+                let previous = before.map(|before| (before.state, before.result));
+                let events = wanted.then(|| event(&context, &node, op, previous, true));
+                let expect = revision.map_or(Expect::Absent, Expect::Revision);
+                Write { node, expect, events: events.into_iter().collect() }
+            })
+            .collect();
+        let nodes: Vec<Object> = writes.iter().map(|write| write.node.to_wire()).collect();
+        let commit = Commit { writes, idempotency: idempotency.clone() };
+        match context.app.store.commit(commit).await? {
+            Committed::Done => return Ok(Submitted { nodes }),
+            Committed::Repeated(ids) => return Ok(Submitted { nodes: again(&context, &ids).await? }),
+            Committed::Conflict(..) => pause(tries).await,
+        }
+    }
+    Err(too_busy())
+}
+
+/// Contract 3.7: nodes that the user may not edit are skipped; a missing one is 404 and nothing is written.
+pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
+    let user = context.caller.user()?.clone();
+    if params.ids.len() > MOST_MARKED {
+        return Err(Error::invalid("ids", format!("expected at most {MOST_MARKED}")));
+    }
+    let mut ids = params.ids.iter().map(|id| node_id(id)).collect::<Result<Vec<_>>>()?;
+    ids.sort_unstable();
+    ids.dedup();
+    if ids.is_empty() {
+        return Ok(Marked { updated: 0 });
+    }
+    let value = node::mark(&params.field, &params.value)?;
+    for tries in 0..MOST_TRIES {
+        let mut stored = stored(&context, &ids).await?;
+        if let Some(gone) = ids.iter().find(|id| !stored.contains_key(id)) {
+            return Err(missing(*gone));
+        }
+        stored.retain(|_, node| may_edit(&user, node));
+        let now = Timestamp::now();
+        let writes: Vec<Write> = stored
+            .values()
+            .map(|before| {
+                let mut node = before.clone();
+                node.processed_by_kcidb_bridge = value;
+                node.updated = now;
+                node.revision += 1;
+                let event = event(&context, &node, "updated", Some((before.state, before.result)), false);
+                Write { node, expect: Expect::Revision(before.revision), events: vec![event] }
+            })
+            .collect();
+        let updated = writes.len() as u64;
+        if updated == 0 {
+            return Ok(Marked { updated });
+        }
+        match context.app.store.commit(Commit { writes, idempotency: None }).await? {
+            Committed::Conflict(..) => pause(tries).await,
+            _ => return Ok(Marked { updated }),
+        }
+    }
+    Err(too_busy())
+}
+
+/// The node, if the user may edit it (contract 3.4).
+async fn editable(context: &Context, user: &User, id: ObjectId) -> Result<Node> {
+    let wire = context.app.store.nodes(&[id]).await?.pop().ok_or_else(|| missing(id))?;
+    let node = Node::from_wire(&wire)?;
+    if !may_edit(user, &node) {
+        return Err(not_permitted());
+    }
+    Ok(node)
+}
+
+async fn stored(context: &Context, ids: &[ObjectId]) -> Result<HashMap<ObjectId, Node>> {
+    let nodes = context.app.store.nodes(ids).await?;
+    nodes.iter().map(|wire| Node::from_wire(wire).map(|node| (node.id, node))).collect()
+}
+
+async fn references_exist(context: &Context, node: &Node) -> Result<()> {
+    parent_exists(context, node).await?;
+    groups_exist(context, std::iter::once(node)).await
+}
+
+async fn parent_exists(context: &Context, node: &Node) -> Result<()> {
+    match node.parent {
+        Some(parent) if context.app.store.nodes(&[parent]).await?.is_empty() => {
+            Err(Error::not_found(format!("Parent not found with id: {parent}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn groups_exist(context: &Context, nodes: impl Iterator<Item = &Node>) -> Result<()> {
+    let names: BTreeSet<&str> = nodes.flat_map(|node| &node.user_groups).map(String::as_str).collect();
+    for name in names {
+        if context.app.store.group(name).await?.is_none() {
+            return Err(Error::bad_request(format!("User group does not exist with name: {name}")));
+        }
+    }
+    Ok(())
+}
+
+/// What a request of the same key wrote: before the rules are applied again to what it has changed.
+async fn repeated(context: &Context, key: Option<&IdempotencyKey>) -> Result<Option<Vec<ObjectId>>> {
+    match key {
+        Some(key) => context.app.store.repeated(key).await,
+        None => Ok(None),
+    }
+}
+
+/// The nodes of a request that was done before, in the order of its answer.
+async fn again(context: &Context, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+    let nodes = context.app.store.nodes(ids).await?;
+    let place: HashMap<String, usize> = ids.iter().enumerate().map(|(at, id)| (id.to_hex(), at)).collect();
+    let at = |node: &Wire| node.get("id").and_then(Value::as_str).and_then(|id| place.get(id).copied());
+    let mut nodes: Vec<Wire> = nodes.into_iter().filter(|node| at(node).is_some()).collect();
+    nodes.sort_by_key(at);
+    if nodes.is_empty() {
+        return Err(Error::not_found("the node that this idempotency key made is gone"));
+    }
+    Ok(nodes)
+}
+
+fn expect(stored: &Node, if_revision: Option<u64>) -> Result<()> {
+    match if_revision {
+        Some(wanted) if wanted != stored.revision => Err(Error::revision_conflict(stored.revision)),
+        _ => Ok(()),
+    }
+}
+
+fn event(
+    context: &Context,
+    node: &Node,
+    op: &'static str,
+    previous: Option<(node::State, Option<node::Outcome>)>,
+    is_hierarchy: bool,
+) -> Event {
+    Event {
+        id: ObjectId::new(),
+        channel: NODE_CHANNEL.to_owned(),
+        source: context.app.config.cloud_events_source.clone(),
+        kind: EVENT_TYPE.to_owned(),
+        subject: Some(node.id.to_hex()),
+        time: node.updated.max(Timestamp::now()),
+        owner: node.owner.clone(),
+        partitionkey: node.treeid.clone(),
+        extensions: Object::new(),
+        data: Value::Object(event_data(node, op, previous, is_hierarchy)),
+    }
+}
+
+fn key(user: &User, method: &'static str, key: Option<&str>) -> Result<Option<IdempotencyKey>> {
+    let key = idempotency_key(key)?;
+    Ok(key.map(|key| IdempotencyKey { user: user.id, method, key: key.to_owned() }))
+}
+
+fn not_permitted() -> Error {
+    Error::new(Kind::Unauthorized, "Unauthorized to complete the operation")
+}
+
+fn too_busy() -> Error {
+    Error::new(Kind::Conflict, "the node is written by too many at once, try again").retry_after(500)
+}
+
+/// Lets the others finish, a little longer each time and never all together.
+async fn pause(tries: u32) {
+    if tries > 0 {
+        tokio::time::sleep(Duration::from_micros(rand::random_range(0..500 * u64::from(tries)))).await;
+    }
+}

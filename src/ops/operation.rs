@@ -1,0 +1,232 @@
+//! What an operation is, and the table that holds them.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::http::Method;
+use futures::future::BoxFuture;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Context;
+use crate::auth::Access;
+use crate::error::{Error, Kind, Result};
+
+/// What an operation answers, before a transport has put it into its form.
+pub trait Reply: Send {
+    /// The `result` of a JSON-RPC answer, as JSON text.
+    fn rpc(&self) -> Result<String>;
+    /// The body of a REST answer. `with_revision`: the caller wants `revision` in the body.
+    fn rest(&self, _with_revision: bool) -> Result<RestReply> {
+        Ok(RestReply { body: self.rpc()?, revision: None })
+    }
+}
+
+/// A REST answer.
+#[derive(Debug)]
+pub struct RestReply {
+    /// JSON text.
+    pub body: String,
+    /// Becomes the `ETag`.
+    pub revision: Option<u64>,
+}
+
+impl<T: Serialize + Send> Reply for T {
+    fn rpc(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(Error::internal)
+    }
+    fn rest(&self, with_revision: bool) -> Result<RestReply> {
+        let body = serde_json::to_value(self).map_err(Error::internal)?;
+        let (body, revision) = strip_revision(body, with_revision);
+        Ok(RestReply { body: body.to_string(), revision })
+    }
+}
+
+/// REST leaves the revision of nodes out of the body and carries it as `ETag`.
+fn strip_revision(mut body: Value, keep: bool) -> (Value, Option<u64>) {
+    let revision = body.get("revision").and_then(Value::as_u64);
+    let strip = |item: &mut Value| {
+        if let Some(node) = item.as_object_mut().filter(|_| !keep) {
+            node.shift_remove("revision");
+        }
+    };
+    strip(&mut body);
+    if let Some(items) = body.get_mut("items").and_then(Value::as_array_mut) {
+        items.iter_mut().for_each(strip);
+    }
+    if let Some(items) = body.as_array_mut() {
+        items.iter_mut().for_each(strip);
+    }
+    (body, revision)
+}
+
+/// How a REST request's body becomes parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// The JSON object is the parameters.
+    Params,
+    /// The JSON value is the parameter of this name.
+    Under(&'static str),
+    /// A form (`application/x-www-form-urlencoded`); its fields are the parameters.
+    Form,
+}
+
+/// A REST method and path that an operation is reached by. `{name}` in the path and `name=` in the query become
+/// the parameters of that name, read as what the operation's schema says they are.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// GET, POST, …
+    pub method: Method,
+    /// Without the version prefix, e.g. `/node/{id}`.
+    pub path: &'static str,
+    /// See [`Body`].
+    pub body: Body,
+    /// KernelCI answers 200 `null` where there is no such node (contract 4.6).
+    pub missing_is_null: bool,
+}
+
+type Run = Arc<dyn Fn(Context, &str) -> BoxFuture<'static, Result<Box<dyn Reply>>> + Send + Sync>;
+
+/// One operation.
+pub struct Operation {
+    /// As WebSocket clients call it, e.g. `node.get`.
+    pub name: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// One sentence for the documentation.
+    pub summary: &'static str,
+    /// REST routes that map onto it.
+    pub routes: Vec<Route>,
+    /// Schema of the parameters.
+    pub params: Schema,
+    /// Schema of the result.
+    pub result: Schema,
+    run: Run,
+}
+
+impl Operation {
+    /// Checks access, reads the parameters from JSON text (an object) and runs the operation.
+    pub async fn call(&self, context: Context, params: &str) -> Result<Box<dyn Reply>> {
+        context.caller.check(self.access, context.app.config.anonymous_read)?;
+        (self.run)(context, params).await
+    }
+
+    /// The JSON type of a top-level parameter (`integer`, `boolean`, …), for reading it from a query string.
+    pub fn param_type(&self, name: &str) -> Option<&str> {
+        let kind = self.params.as_value().get("properties")?.get(name)?.get("type")?;
+        match kind {
+            Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
+            other => other.as_str(),
+        }
+    }
+}
+
+/// All operations, by name.
+pub struct Table {
+    operations: Vec<Operation>,
+    by_name: HashMap<&'static str, usize>,
+}
+
+impl Table {
+    pub(super) fn new() -> Table {
+        Table { operations: Vec::new(), by_name: HashMap::new() }
+    }
+
+    /// Adds an operation. `P` refuses unknown parameters by name (`#[serde(deny_unknown_fields)]`).
+    pub(super) fn op<P, R, F, Fut>(
+        mut self,
+        name: &'static str,
+        access: Access,
+        summary: &'static str,
+        function: F,
+    ) -> Table
+    where
+        P: DeserializeOwned + JsonSchema + Send + 'static,
+        R: Reply + JsonSchema + 'static,
+        F: Fn(Context, P) -> Fut + Copy + Send + Sync + 'static,
+        Fut: Future<Output = Result<R>> + Send + 'static,
+    {
+        let run: Run = Arc::new(move |context, params| match read_params::<P>(params) {
+            Ok(params) => Box::pin(async move {
+                let reply = function(context, params).await?;
+                Ok(Box::new(reply) as Box<dyn Reply>)
+            }),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        });
+        let schema = |make: fn(SchemaGenerator) -> Schema| make(SchemaGenerator::default());
+        let operation = Operation {
+            name,
+            access,
+            summary,
+            routes: Vec::new(),
+            params: schema(|generator| generator.into_root_schema_for::<P>()),
+            result: schema(|generator| generator.into_root_schema_for::<R>()),
+            run,
+        };
+        self.by_name.insert(name, self.operations.len());
+        self.operations.push(operation);
+        self
+    }
+
+    /// Maps a REST method and path onto the operation added last.
+    pub(super) fn route(self, method: Method, path: &'static str, body: Body) -> Table {
+        self.add_route(Route { method, path, body, missing_is_null: false })
+    }
+
+    /// As [`Table::route`], answering 200 `null` instead of 404.
+    pub(super) fn route_or_null(self, method: Method, path: &'static str, body: Body) -> Table {
+        self.add_route(Route { method, path, body, missing_is_null: true })
+    }
+
+    fn add_route(mut self, route: Route) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.routes.push(route);
+        }
+        self
+    }
+
+    /// The operation of this name.
+    pub fn get(&self, name: &str) -> Result<&Operation> {
+        match self.by_name.get(name) {
+            Some(&index) => Ok(&self.operations[index]),
+            None => {
+                let shown: String = name.chars().take(64).collect();
+                Err(Error::new(Kind::UnknownMethod, format!("there is no method {shown:?}")))
+            }
+        }
+    }
+
+    /// All operations in the order of the table.
+    pub fn iter(&self) -> impl Iterator<Item = &Operation> {
+        self.operations.iter()
+    }
+}
+
+fn read_params<P: DeserializeOwned>(params: &str) -> Result<P> {
+    if !params.trim_start().starts_with('{') {
+        return Err(Error::new(Kind::InvalidParams, "params: expected an object of named parameters"));
+    }
+    let mut reader = serde_json::Deserializer::from_str(params);
+    let params = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        let text = error.inner().to_string();
+        // The position counts in our rendering of the parameters, which the caller never saw.
+        let text = text.split(" at line ").next().unwrap_or(&text);
+        Error::invalid(if path == "." { "params" } else { &path }, text)
+    })?;
+    reader.end().map_err(|error| Error::invalid("params", error))?;
+    Ok(params)
+}
+
+/// Parameters of an operation that has none.
+#[derive(serde::Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+/// A JSON object of any content.
+pub type Object = Map<String, Value>;

@@ -1,0 +1,97 @@
+//! The session's credentials: hello and refresh.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Context;
+use crate::error::Result;
+use crate::model::{NODE_CHANNEL, Timestamp};
+
+/// Who is speaking.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// A token of `user.login`; without it the session reads anonymously.
+    #[serde(default)]
+    token: Option<String>,
+    /// Name and version of the program, for the log, e.g. `scheduler/1.4`.
+    #[serde(default)]
+    client: Option<String>,
+}
+
+/// A new token for the session.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Refresh {
+    /// A token of `user.login`.
+    token: String,
+}
+
+/// The facts of a session.
+#[derive(Serialize, JsonSchema)]
+pub struct Facts {
+    /// Identifies the session in the server's log.
+    session: String,
+    /// The username, or null when anonymous.
+    user: Option<String>,
+    /// Seconds until the token ends, or null.
+    expires_in: Option<i64>,
+    /// The epoch of the channel `node`, or null while the log cannot be reached.
+    epoch: Option<String>,
+    /// Milliseconds between the server's pings.
+    ping_ms: u64,
+    /// What the session may ask for.
+    limits: Limits,
+}
+
+/// Limits of a session.
+#[derive(Serialize, JsonSchema)]
+pub struct Limits {
+    /// Bytes of one message.
+    message: usize,
+    /// Subscriptions at a time.
+    subscriptions: usize,
+    /// Requests at a time.
+    inflight: usize,
+}
+
+/// Authenticates the session if a token is given; a wrong one is an error and ends the session (4401).
+pub async fn hello(context: Context, params: Hello) -> Result<Facts> {
+    let session = context.session()?;
+    if let Some(client) = &params.client {
+        session.set_client(client);
+    }
+    if let Some(token) = &params.token {
+        session.check_origin()?;
+        session.set_caller(context.app.caller(token).await?);
+    }
+    session.said_hello();
+    facts(&context).await
+}
+
+/// Replaces the credentials of the session; a wrong token changes nothing.
+pub async fn refresh(context: Context, params: Refresh) -> Result<Facts> {
+    let session = context.session()?;
+    session.check_origin()?;
+    session.set_caller(context.app.caller(&params.token).await?);
+    facts(&context).await
+}
+
+async fn facts(context: &Context) -> Result<Facts> {
+    use crate::session::limits;
+    let session = context.session()?;
+    let caller = session.caller();
+    let left = |end: Timestamp| (end.millis() - Timestamp::now().millis()) / 1000;
+    Ok(Facts {
+        session: session.id().to_owned(),
+        user: caller.user.as_ref().map(|user| user.username.clone()),
+        expires_in: caller.expires.map(left),
+        epoch: context.app.log.head(NODE_CHANNEL).await.ok().map(|head| head.epoch),
+        ping_ms: context.app.config.ping_interval_ms,
+        limits: Limits {
+            message: limits::MESSAGE,
+            subscriptions: limits::SUBSCRIPTIONS,
+            inflight: limits::INFLIGHT,
+        },
+    })
+}

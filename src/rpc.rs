@@ -1,0 +1,177 @@
+//! JSON-RPC 2.0 framing, shared by the WebSocket and `POST /rpc`: what a request is, what answers look like.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::error::{Error, Kind, Result};
+
+/// Deepest nesting of a message.
+pub const MOST_DEPTH: usize = 64;
+const LONGEST_ID: usize = 128;
+
+/// One request. Without `id` it is a notification, which gets no answer.
+#[derive(Debug)]
+pub struct Request {
+    /// JSON text of the id: a number, a string of at most 128 bytes, or null.
+    pub id: Option<String>,
+    /// Name of the operation.
+    pub method: String,
+    /// JSON text of the parameters; `{}` if there were none.
+    pub params: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Frame<'a> {
+    #[serde(borrow)]
+    jsonrpc: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    method: Cow<'a, str>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+}
+
+/// `null` is an id, too: only a missing one makes a notification.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A request that could not be read: the error, and the id to answer with as far as it could be seen.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// JSON text of the id, `null` if unknown.
+    pub id: String,
+    /// What is wrong.
+    pub error: Error,
+}
+
+/// Reads one request.
+pub fn read(text: &str) -> Result<Request, Unreadable> {
+    let refuse = |id: Option<&RawValue>, kind, detail: String| {
+        let id = id.filter(|id| is_id(id));
+        Unreadable { id: id.map_or("null", RawValue::get).to_owned(), error: Error::new(kind, detail) }
+    };
+    if depth_exceeds(text, MOST_DEPTH) {
+        let detail = format!("the message is nested deeper than {MOST_DEPTH} levels");
+        return Err(refuse(None, Kind::InvalidRequest, detail));
+    }
+    if text.trim_start().starts_with('[') {
+        return Err(refuse(
+            None,
+            Kind::InvalidRequest,
+            "batches are not supported: one request a message".into(),
+        ));
+    }
+    let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| {
+        #[derive(Deserialize)]
+        struct OnlyId<'a> {
+            #[serde(borrow, default)]
+            id: Option<&'a RawValue>,
+        }
+        let kind = if error.is_data() { Kind::InvalidRequest } else { Kind::Parse };
+        let id = serde_json::from_str::<OnlyId<'_>>(text).ok().and_then(|only| only.id);
+        refuse(id, kind, error.to_string())
+    })?;
+    if frame.jsonrpc != "2.0" {
+        return Err(refuse(frame.id, Kind::InvalidRequest, "jsonrpc: expected \"2.0\"".into()));
+    }
+    if frame.id.is_some_and(|id| !is_id(id)) {
+        let expected = format!("id: expected a number, null or a string of at most {LONGEST_ID} bytes");
+        return Err(refuse(None, Kind::InvalidRequest, expected));
+    }
+    Ok(Request {
+        id: frame.id.map(|id| id.get().to_owned()),
+        method: frame.method.into_owned(),
+        params: frame.params.map_or("{}", RawValue::get).to_owned(),
+    })
+}
+
+/// Whether an id can be repeated in an answer. It is parsed, because a raw value may still be what no parser reads
+/// (`1e999`, a lone surrogate).
+fn is_id(id: &RawValue) -> bool {
+    let text = id.get();
+    let simple = text.len() <= LONGEST_ID && !text.starts_with(['{', '[', 't', 'f']);
+    simple && serde_json::from_str::<serde_json::Value>(text).is_ok()
+}
+
+/// The text of an answer.
+pub fn answer(id: &str, result: Result<String, &Error>) -> String {
+    match result {
+        Ok(result) => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}"),
+        Err(error) => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{}}}", error.to_rpc()),
+    }
+}
+
+/// The text of a notification; `params` is JSON text.
+pub fn notification(method: &str, params: &str) -> String {
+    format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params}}}")
+}
+
+/// Whether JSON text nests deeper than `most`, found without recursion and without parsing.
+pub fn depth_exceeds(text: &str, most: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    for byte in text.bytes() {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > most {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_and_faults_are_named() {
+        let ok = read(r#"{"jsonrpc":"2.0","id":7,"method":"node.get","params":{"id":"x"}}"#).unwrap();
+        assert_eq!((ok.id.as_deref(), &*ok.method, &*ok.params), (Some("7"), "node.get", r#"{"id":"x"}"#));
+        let ok = read(r#"{"jsonrpc":"2.0","method":"a"}"#).unwrap();
+        assert_eq!((ok.id, &*ok.params), (None, "{}"));
+        assert_eq!(read(r#"{"jsonrpc":"2.0","id":null,"method":"a"}"#).unwrap().id.as_deref(), Some("null"));
+
+        for (text, kind, id) in [
+            ("", Kind::Parse, "null"),
+            (r#"{"jsonrpc":"2.0","id":1,"method":"a""#, Kind::Parse, "null"),
+            ("[]", Kind::InvalidRequest, "null"),
+            ("3", Kind::InvalidRequest, "null"),
+            (r#"{"jsonrpc":"1.0","id":1,"method":"a"}"#, Kind::InvalidRequest, "1"),
+            (r#"{"jsonrpc":"2.0","id":{},"method":"a"}"#, Kind::InvalidRequest, "null"),
+            (r#"{"jsonrpc":"2.0","id":"q","methods":"a"}"#, Kind::InvalidRequest, "\"q\""),
+            (r#"{"jsonrpc":"2.0","id":4,"method":5}"#, Kind::InvalidRequest, "4"),
+        ] {
+            let refused = read(text).unwrap_err();
+            assert_eq!((refused.error.kind(), &*refused.id), (kind, id), "{text}");
+        }
+    }
+
+    #[test]
+    fn depth_is_counted_outside_strings() {
+        assert!(!depth_exceeds(r#"{"a":"[[[[[\"[[["}"#, 1));
+        assert!(depth_exceeds("[[]]", 1));
+        assert!(!depth_exceeds("[][][]", 1));
+        let deep = "[".repeat(100_000);
+        assert_eq!(read(&deep).unwrap_err().error.kind(), Kind::InvalidRequest);
+    }
+}

@@ -1,0 +1,24 @@
+//! The limits of a session. `session.hello` tells those that a client can run into.
+
+use std::time::Duration;
+
+/// Bytes of one message.
+pub const MESSAGE: usize = 1 << 20;
+/// Bytes of one message before hello.
+pub const MESSAGE_BEFORE_HELLO: usize = 8 << 10;
+/// Subscriptions at a time.
+pub const SUBSCRIPTIONS: usize = 128;
+/// Requests at a time.
+pub const INFLIGHT: usize = 32;
+/// Bytes of answers that wait for a slow socket before no further request is finished.
+pub const ANSWERS: usize = 4 << 20;
+/// Bytes of events that are put to the socket at once.
+pub const BATCH: usize = 64 << 10;
+/// Events that are looked at before others get their turn.
+pub const SCAN: usize = 256;
+/// A reader with `"on_slow":"latest"` that is further behind skips to now.
+pub const LATEST_LAG: u64 = 1024;
+/// How long the peer may take to answer our close.
+pub const CLOSE: Duration = Duration::from_secs(1);
+/// How long before a token's end its session is told.
+pub const EXPIRY_NOTICE: Duration = Duration::from_secs(60);

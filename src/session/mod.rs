@@ -1,0 +1,22 @@
+//! One WebSocket session: one task that owns the socket, its subscriptions and its requests in flight.
+//!
+//! ```text
+//! frame in → rpc::read → operation (own task, bounded) → answer ─┐
+//! hub wakes → position → ring or log → filter → event frame ─────┴→ outbox (bounded) → frame out
+//! ```
+//!
+//! Event frames are made only while the outbox is empty and the socket takes them: a reader that does not read
+//! simply stays where it is in the log.
+
+pub mod close;
+mod handle;
+pub mod limits;
+mod outbox;
+pub mod subscription;
+mod task;
+mod timers;
+mod upgrade;
+
+pub use handle::{Handle, Reserved, Slot};
+pub(crate) use upgrade::configure;
+pub use upgrade::{Credentials, credentials, upgrade};

@@ -1,0 +1,235 @@
+//! A subscription: a position in a channel, a filter, and how to show what matches.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::ws::Utf8Bytes;
+
+use super::handle::Reserved;
+use super::limits;
+use crate::error::Result;
+use crate::event_log::Read;
+use crate::filter::Filter;
+use crate::hub::{Channel, Follower};
+use crate::model::ObjectId;
+use crate::model::event::Entry;
+use crate::rpc;
+use crate::store::{Store, Wire};
+
+/// Nodes above a node that `include:["ancestors"]` shows at most.
+const MOST_ANCESTORS: usize = 16;
+
+/// One subscription of one session.
+pub struct Subscription {
+    /// Holds the number that the client chose.
+    pub reserved: Reserved,
+    /// The channel.
+    pub follower: Follower,
+    /// Which events; `None`: all.
+    pub filter: Option<Arc<Filter>>,
+    /// What to add to an event.
+    pub include: Include,
+    /// Skip to now instead of catching up when far behind.
+    pub latest: bool,
+    /// Everything up to this sequence number has been looked at.
+    pub seq: u64,
+    /// The last sequence number that the client knows of.
+    pub told: u64,
+    /// What `seq` counts in.
+    pub epoch: Arc<str>,
+    /// A read is under way.
+    pub busy: bool,
+}
+
+/// What is added to an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Include {
+    /// The node as it stands at delivery.
+    pub node: bool,
+    /// Its parents, too, from the root down.
+    pub ancestors: bool,
+}
+
+/// What came of looking at some events: frames for the client, and where the subscription stands after them.
+#[derive(Debug)]
+pub struct Batch {
+    /// Frames with the sequence number that the client knows of after each.
+    pub frames: Vec<(Utf8Bytes, u64)>,
+    /// The new position.
+    pub seq: u64,
+    /// The epoch that it counts in.
+    pub epoch: Arc<str>,
+}
+
+impl Subscription {
+    /// The number that the client chose.
+    pub fn sub(&self) -> u32 {
+        self.reserved.sub
+    }
+
+    /// Whether there is anything behind the position.
+    pub fn is_behind(&self) -> bool {
+        self.follower.channel.head() > self.seq || *self.follower.channel.epoch() != *self.epoch
+    }
+
+    /// What the client is told when history was lost, or when it wants to skip: continue from the head.
+    pub fn skip_to_head(&mut self) -> Utf8Bytes {
+        let channel = &self.follower.channel;
+        let (epoch, head) = (channel.epoch(), channel.head());
+        let (sub, from) = (self.sub(), self.seq.saturating_add(1));
+        let lost = if epoch == self.epoch { String::new() } else { format!(",\"epoch\":\"{epoch}\"") };
+        (self.epoch, self.seq, self.told) = (epoch, head, head);
+        gap_frame(sub, from, head, &lost)
+    }
+
+    /// Whether it is so far behind that it wants to skip.
+    pub fn wants_to_skip(&self) -> bool {
+        self.latest && self.follower.channel.head().saturating_sub(self.seq) > limits::LATEST_LAG
+    }
+
+    /// Looks at what was read, without anything that takes time. Only where nothing is to be included.
+    pub fn look(&self, read: &Read) -> Batch {
+        let mut frames = gap_frames(self.sub(), read);
+        let mut seq = read.gap.map_or(self.seq, |(_, to)| to.max(self.seq));
+        let mut bytes = 0;
+        for entry in &read.entries {
+            seq = entry.seq;
+            if self.filter.as_ref().is_none_or(|filter| filter.matches(entry.value())) {
+                let frame = event_frame(self.sub(), entry);
+                bytes += frame.len();
+                frames.push((frame, seq));
+            }
+            if bytes > limits::BATCH {
+                break;
+            }
+        }
+        Batch { frames, seq, epoch: read.epoch.clone() }
+    }
+
+    /// Reads on from here, in a future of its own.
+    pub fn reader(&self) -> Reader {
+        Reader {
+            sub: self.sub(),
+            channel: self.follower.channel.clone(),
+            seq: self.seq,
+            filter: self.filter.clone(),
+            include: self.include,
+        }
+    }
+}
+
+/// Reads what follows a subscription's position where that takes time: the log, included nodes.
+pub struct Reader {
+    /// The number of the subscription.
+    pub sub: u32,
+    channel: Arc<Channel>,
+    seq: u64,
+    filter: Option<Arc<Filter>>,
+    include: Include,
+}
+
+impl Reader {
+    /// Reads what comes next, from the log if need be, with everything that is to be included.
+    pub async fn read(&self, store: &dyn Store) -> Result<Batch> {
+        let read = self.channel.read(self.seq, limits::SCAN).await?;
+        let mut frames = gap_frames(self.sub, &read);
+        let mut seq = read.gap.map_or(self.seq, |(_, to)| to.max(self.seq));
+        let (mut matching, mut bytes) = (Vec::new(), 0);
+        for entry in &read.entries {
+            seq = entry.seq;
+            if self.filter.as_ref().is_none_or(|filter| filter.matches(entry.value())) {
+                bytes += entry.json.len();
+                matching.push(entry);
+            }
+            if bytes > limits::BATCH {
+                break;
+            }
+        }
+        if !self.include.node {
+            frames.extend(matching.iter().map(|entry| (event_frame(self.sub, entry), entry.seq)));
+        } else if !matching.is_empty() {
+            let nodes = nodes_of(store, &matching, self.include).await?;
+            for entry in matching {
+                frames.push((included_frame(self.sub, entry, self.include, &nodes), entry.seq));
+            }
+        }
+        Ok(Batch { frames, seq, epoch: read.epoch })
+    }
+}
+
+/// The nodes that these events are about and, if wanted, all above them; one query a level.
+async fn nodes_of(
+    store: &dyn Store,
+    entries: &[&Arc<Entry>],
+    include: Include,
+) -> Result<HashMap<ObjectId, Wire>> {
+    let mut nodes: HashMap<ObjectId, Wire> = HashMap::new();
+    let mut wanted: Vec<ObjectId> = entries.iter().filter_map(|entry| entry.subject()).collect();
+    let levels = if include.ancestors { MOST_ANCESTORS } else { 1 };
+    for _ in 0..levels {
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.retain(|id| !nodes.contains_key(id));
+        if wanted.is_empty() {
+            break;
+        }
+        let found = store.nodes(&wanted).await?;
+        wanted = found.iter().filter_map(|node| id_at(node, "parent")).collect();
+        nodes.extend(found.into_iter().filter_map(|node| Some((id_at(&node, "id")?, node))));
+    }
+    Ok(nodes)
+}
+
+fn id_at(node: &Wire, key: &str) -> Option<ObjectId> {
+    node.get(key)?.as_str()?.parse().ok()
+}
+
+fn included_frame(sub: u32, entry: &Entry, include: Include, nodes: &HashMap<ObjectId, Wire>) -> Utf8Bytes {
+    let node = entry.subject().and_then(|id| nodes.get(&id));
+    let mut more = format!(",\"node\":{}", node.map_or("null".into(), text));
+    if include.ancestors {
+        let mut above = Vec::new();
+        let mut next = node.and_then(|node| id_at(node, "parent"));
+        while let Some(parent) = next.and_then(|id| nodes.get(&id))
+            && above.len() < MOST_ANCESTORS
+        {
+            above.push(text(parent));
+            next = id_at(parent, "parent");
+        }
+        above.reverse();
+        more += &format!(",\"ancestors\":[{}]", above.join(","));
+    }
+    frame(sub, entry, &more)
+}
+
+fn text(node: &Wire) -> String {
+    serde_json::to_string(node).unwrap_or_else(|_| "null".into())
+}
+
+fn event_frame(sub: u32, entry: &Entry) -> Utf8Bytes {
+    let bytes = entry.frame(sub, || frame(sub, entry, "").into());
+    Utf8Bytes::try_from(bytes).unwrap_or_default()
+}
+
+fn frame(sub: u32, entry: &Entry, more: &str) -> Utf8Bytes {
+    let (seq, json) = (entry.seq, &entry.json);
+    rpc::notification("event", &format!("{{\"sub\":{sub},\"seq\":{seq},\"event\":{json}{more}}}")).into()
+}
+
+fn gap_frames(sub: u32, read: &Read) -> Vec<(Utf8Bytes, u64)> {
+    read.gap.map(|(from, to)| (gap_frame(sub, from, to, ""), to)).into_iter().collect()
+}
+
+fn gap_frame(sub: u32, from: u64, to: u64, more: &str) -> Utf8Bytes {
+    rpc::notification("gap", &format!("{{\"sub\":{sub},\"from\":{from},\"to\":{to}{more}}}")).into()
+}
+
+/// Tells the client how far a subscription has come without anything to show.
+pub fn progress_frame(sub: u32, seq: u64) -> Utf8Bytes {
+    rpc::notification("progress", &format!("{{\"sub\":{sub},\"seq\":{seq}}}")).into()
+}
+
+/// Tells the client that a subscription has ended.
+pub fn unsubscribed_frame(sub: u32, reason: &str) -> Utf8Bytes {
+    rpc::notification("unsubscribed", &format!("{{\"sub\":{sub},\"reason\":\"{reason}\"}}")).into()
+}

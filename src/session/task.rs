@@ -1,0 +1,399 @@
+//! The task that runs one session.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use futures::future::BoxFuture;
+use serde_json::json;
+use tokio::task::{JoinError, JoinSet};
+use tokio_tungstenite::tungstenite;
+
+use super::close::{self, CloseCode};
+use super::handle::{Handle, Slot};
+use super::limits;
+use super::outbox::{Io, Outbox};
+use super::subscription::{self, Batch, Reader, Subscription};
+use super::timers::{Due, Timers};
+use crate::app::App;
+use crate::error::{Error, Kind, Result};
+use crate::hub::lock;
+use crate::model::ObjectId;
+use crate::ops::Context;
+use crate::rpc;
+
+/// Ends a socket that did not become a session.
+pub(super) async fn refuse(socket: WebSocket, code: CloseCode) {
+    say_goodbye(Outbox::new(socket), Some(code)).await;
+}
+
+/// Runs a session to its end.
+pub(super) async fn run(app: Arc<App>, handle: Arc<Handle>, socket: WebSocket) {
+    let timers = Timers::new(Duration::from_millis(app.config.hello_timeout_ms), app.config.ping_interval());
+    let mut session = Session {
+        out: Outbox::new(socket),
+        requests: JoinSet::new(),
+        subs: Vec::new(),
+        next_sub: 0,
+        reading: None,
+        timers,
+        leaving: None,
+        app,
+        handle,
+    };
+    tracing::debug!(session = session.handle.id(), "opened");
+    let code = session.serve().await;
+    let client = session.handle.client();
+    tracing::debug!(session = session.handle.id(), client, code = code.map(|code| code.name), "closed");
+    // A request that has begun is finished, whether its answer still finds a reader or not.
+    session.requests.detach_all();
+    say_goodbye(session.out, code).await;
+}
+
+async fn say_goodbye(mut out: Outbox, code: Option<CloseCode>) {
+    let Some(code) = code else { return };
+    out.close(code);
+    let answered = async { while !matches!(out.io().await, Io::Gone | Io::Broken(_)) {} };
+    let _ = tokio::time::timeout(limits::CLOSE, answered).await;
+}
+
+struct Session {
+    app: Arc<App>,
+    handle: Arc<Handle>,
+    out: Outbox,
+    requests: JoinSet<Answered>,
+    subs: Vec<Subscription>,
+    /// Whose turn it is, so that one busy subscription does not starve the others.
+    next_sub: usize,
+    /// A read that takes time (the log, included nodes), for one subscription at a time.
+    reading: Option<(u32, BoxFuture<'static, Batch>)>,
+    timers: Timers,
+    /// When to go, once the server is shutting down.
+    leaving: Option<tokio::time::Instant>,
+}
+
+/// A finished request.
+struct Answered {
+    /// `None` for a notification.
+    text: Option<String>,
+    /// Begins now that its answer goes out.
+    opened: Option<Subscription>,
+    close: Option<CloseCode>,
+}
+
+enum Wake {
+    Io(Io),
+    Answered(Result<Answered, JoinError>),
+    Read((u32, Batch)),
+    Log,
+    Timer,
+    Drain,
+    More,
+}
+
+impl Session {
+    /// Until the session ends; `None` if the peer is gone.
+    async fn serve(&mut self) -> Option<CloseCode> {
+        let app = self.app.clone();
+        let handle = self.handle.clone();
+        let mut timer = Box::pin(tokio::time::sleep_until(self.timers.next(&handle)));
+        loop {
+            self.drop_unsubscribed();
+            self.drop_forbidden();
+            let more = self.out.is_drained() && self.pump();
+            let next = self.timers.next(&handle).min(self.leaving.unwrap_or_else(far_away));
+            if timer.deadline() != next {
+                timer.as_mut().reset(next);
+            }
+            let room = self.out.bytes() < limits::ANSWERS;
+            let wake = tokio::select! {
+                io = self.out.io() => Wake::Io(io),
+                Some(answered) = self.requests.join_next(), if room => Wake::Answered(answered),
+                read = finished(&mut self.reading), if self.reading.is_some() => Wake::Read(read),
+                () = handle.wake.notified() => Wake::Log,
+                () = timer.as_mut() => Wake::Timer,
+                () = app.draining.cancelled(), if self.leaving.is_none() => Wake::Drain,
+                () = tokio::task::yield_now(), if more => Wake::More,
+            };
+            let end = match wake {
+                Wake::Io(Io::Message(message)) => {
+                    self.timers.heard();
+                    self.message(message).await
+                }
+                Wake::Io(Io::Broken(error)) => Some(broken(&error)),
+                Wake::Io(Io::Gone) => return None,
+                Wake::Answered(answered) => self.answered(answered),
+                Wake::Read((sub, batch)) => {
+                    self.deliver(sub, batch);
+                    None
+                }
+                Wake::Timer => self.timer(),
+                Wake::Drain => {
+                    self.begin_to_leave();
+                    None
+                }
+                Wake::Io(Io::Drained) | Wake::Log | Wake::More => None,
+            };
+            if end.is_some() {
+                return end;
+            }
+            if self.leaving.is_some_and(|at| at <= tokio::time::Instant::now()) && self.requests.is_empty() {
+                return Some(close::DRAINING);
+            }
+        }
+    }
+
+    /// A message came in. Some: it ends the session.
+    async fn message(&mut self, message: Message) -> Option<CloseCode> {
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return None,
+            Message::Binary(_) => return Some(close::PROTOCOL),
+        };
+        if !self.handle.has_said_hello() && text.len() > limits::MESSAGE_BEFORE_HELLO {
+            return Some(close::TOO_LARGE);
+        }
+        let request = match rpc::read(&text) {
+            Ok(request) => request,
+            Err(unreadable) => {
+                self.out.push(rpc::answer(&unreadable.id, Err(&unreadable.error)));
+                return None;
+            }
+        };
+        // Credentials first: requests that were sent right behind them count on them.
+        if matches!(&*request.method, "session.hello" | "session.refresh") {
+            let answered = perform(self.app.clone(), self.handle.clone(), request).await;
+            return self.answered(Ok(answered));
+        }
+        // Whoever has no token yet gets it here, to say hello with: anonymous sessions may be turned off.
+        let may_speak = self.handle.has_said_hello() || request.method == "user.login";
+        let refusal = if !may_speak {
+            Some(Error::new(Kind::Unauthorized, "session.hello has to come first"))
+        } else if self.leaving.is_some() {
+            let detail = "this instance is shutting down: reconnect and try again";
+            Some(Error::new(Kind::Unavailable, detail).retry_after(0))
+        } else if self.requests.len() >= limits::INFLIGHT {
+            let detail = format!("a session has at most {} requests in flight", limits::INFLIGHT);
+            Some(Error::new(Kind::TooMany, detail).retry_after(10))
+        } else {
+            None
+        };
+        match (refusal, &request.id) {
+            (Some(error), Some(id)) => self.out.push(rpc::answer(id, Err(&error))),
+            (Some(_), None) => {}
+            (None, _) => {
+                self.requests.spawn(perform(self.app.clone(), self.handle.clone(), request));
+            }
+        }
+        if self.out.bytes() > 2 * limits::ANSWERS {
+            // It goes on asking and does not read what it is answered.
+            return Some(close::TOO_MANY);
+        }
+        None
+    }
+
+    fn answered(&mut self, answered: Result<Answered, JoinError>) -> Option<CloseCode> {
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err(error) => {
+                tracing::error!(session = self.handle.id(), %error, "a request ended in a panic");
+                return Some(close::INTERNAL);
+            }
+        };
+        if let Some(text) = answered.text {
+            self.out.push(text);
+        }
+        self.subs.extend(answered.opened);
+        answered.close
+    }
+
+    /// Puts events to the empty outbox. True if there is more to look at right away.
+    fn pump(&mut self) -> bool {
+        let count = self.subs.len();
+        let mut more = false;
+        for turn in 0..count {
+            let index = (self.next_sub + turn) % count;
+            let sub = &mut self.subs[index];
+            if sub.busy || !sub.is_behind() {
+                continue;
+            }
+            if *sub.follower.channel.epoch() != *sub.epoch || sub.wants_to_skip() {
+                let frame = sub.skip_to_head();
+                self.out.push(frame);
+                continue;
+            }
+            let live = match sub.include.node {
+                true => None,
+                false => sub.follower.channel.read_live(sub.seq, limits::SCAN),
+            };
+            match live {
+                Some(read) => {
+                    let batch = sub.look(&read);
+                    let number = sub.sub();
+                    self.deliver(number, batch);
+                }
+                None if self.reading.is_none() => {
+                    sub.busy = true;
+                    self.reading =
+                        Some((sub.sub(), Box::pin(read_patiently(self.app.clone(), sub.reader()))));
+                }
+                None => continue,
+            }
+            more |= self.subs[index].is_behind() && !self.subs[index].busy;
+            if self.out.bytes() > limits::BATCH {
+                self.next_sub = (index + 1) % count;
+                return true;
+            }
+        }
+        self.next_sub = if count == 0 { 0 } else { (self.next_sub + 1) % count };
+        more
+    }
+
+    fn deliver(&mut self, sub: u32, batch: Batch) {
+        let Some(sub) = self.subs.iter_mut().find(|candidate| candidate.sub() == sub) else { return };
+        sub.busy = false;
+        if batch.epoch != sub.epoch {
+            // The next pump sees it and tells the client.
+            return;
+        }
+        sub.seq = sub.seq.max(batch.seq);
+        for (frame, seq) in batch.frames {
+            sub.told = seq;
+            self.out.push(frame);
+        }
+    }
+
+    fn drop_unsubscribed(&mut self) {
+        let gone = self.handle.unsubscribed();
+        if gone.is_empty() {
+            return;
+        }
+        if self.reading.as_ref().is_some_and(|(sub, _)| gone.contains(sub)) {
+            self.reading = None;
+        }
+        self.subs.retain(|sub| !gone.contains(&sub.sub()));
+    }
+
+    /// Subscriptions that need a user end when the token has ended or the user may no longer act.
+    fn drop_forbidden(&mut self) {
+        if self.app.config.anonymous_read || self.subs.is_empty() || self.handle.caller().user.is_some() {
+            return;
+        }
+        self.reading = None;
+        for sub in self.subs.drain(..) {
+            self.out.push(subscription::unsubscribed_frame(sub.sub(), "the session has no user any more"));
+        }
+    }
+
+    fn timer(&mut self) -> Option<CloseCode> {
+        while let Some(due) = self.timers.due(&self.handle) {
+            match due {
+                Due::NoHello | Due::NoPong => return Some(close::TIMEOUT),
+                Due::Ping => {
+                    self.out.ping();
+                    self.tell_progress();
+                    if let Some(user) = self.handle.caller().user {
+                        self.requests.spawn(recheck(self.app.clone(), self.handle.clone(), user.id));
+                    }
+                }
+                Due::Expiring(in_ms) => {
+                    self.out
+                        .push(rpc::notification("session.expiring", &json!({"in_ms": in_ms}).to_string()));
+                }
+                Due::Expired => self.handle.downgrade(),
+            }
+        }
+        None
+    }
+
+    /// A filtered subscription's position must not go stale while nothing matches.
+    fn tell_progress(&mut self) {
+        for sub in &mut self.subs {
+            if sub.seq > sub.told {
+                sub.told = sub.seq;
+                self.out.push(subscription::progress_frame(sub.reserved.sub, sub.seq));
+            }
+        }
+    }
+
+    fn begin_to_leave(&mut self) {
+        let spread = self.app.config.drain_ms;
+        let after_ms = rand::random_range(0..=spread);
+        let params =
+            json!({"code": close::DRAINING.code, "after_ms": after_ms, "jitter_ms": spread, "resume": true});
+        self.out.push(rpc::notification("session.closing", &params.to_string()));
+        self.tell_progress();
+        self.leaving = Some(tokio::time::Instant::now() + Duration::from_millis(after_ms));
+    }
+}
+
+/// Looks whether the session's user may still act; takes the session's rights away if not.
+async fn recheck(app: Arc<App>, handle: Arc<Handle>, user: ObjectId) -> Answered {
+    if matches!(app.user(user).await, Ok(None)) {
+        handle.dismiss(user);
+    }
+    Answered { text: None, opened: None, close: None }
+}
+
+/// Runs one request and puts its answer into words.
+async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> Answered {
+    let slot: Slot = Arc::new(Mutex::new(None));
+    let result = async {
+        let caller = handle.fresh_caller(&app).await?;
+        let context = Context::new(app.clone(), caller, Some((handle.clone(), slot.clone())));
+        app.table.get(&request.method)?.call(context, &request.params).await?.rpc()
+    }
+    .await;
+    let close = match (&*request.method, &result) {
+        ("session.hello", Err(error)) if error.kind() == Kind::Unauthorized => Some(close::CREDENTIALS),
+        ("session.hello", Err(error)) if error.kind() == Kind::Forbidden => Some(close::FORBIDDEN),
+        _ => None,
+    };
+    if let Err(error) = &result {
+        error.log(&request.method);
+    }
+    let text = request.id.map(|id| rpc::answer(&id, result.as_ref().map(String::clone)));
+    let opened = lock(&slot).take();
+    Answered { text, opened, close }
+}
+
+/// Reads for a subscription, again and again while the store or the log is away.
+async fn read_patiently(app: Arc<App>, reader: Reader) -> Batch {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match reader.read(&*app.store).await {
+            Ok(batch) => return batch,
+            Err(error) => {
+                tracing::debug!(%error, sub = reader.sub, "a subscription cannot be read; trying again")
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// The finished read, which is taken out of its place.
+async fn finished(reading: &mut Option<(u32, BoxFuture<'static, Batch>)>) -> (u32, Batch) {
+    let result = match reading {
+        Some((sub, read)) => (*sub, read.await),
+        None => std::future::pending().await,
+    };
+    *reading = None;
+    result
+}
+
+fn broken(error: &axum::Error) -> CloseCode {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = source {
+        match cause.downcast_ref::<tungstenite::Error>() {
+            Some(tungstenite::Error::Capacity(_)) => return close::TOO_LARGE,
+            Some(tungstenite::Error::Utf8(_)) => return close::BAD_TEXT,
+            _ => source = cause.source(),
+        }
+    }
+    close::PROTOCOL
+}
+
+fn far_away() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(3600)
+}

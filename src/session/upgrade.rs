@@ -1,0 +1,89 @@
+//! From an HTTP request to a session: origin, credentials, subprotocol, the socket's settings.
+
+use std::sync::Arc;
+
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+
+use super::handle::Handle;
+use super::{close, limits, task};
+use crate::app::App;
+use crate::auth::Caller;
+use crate::error::{Error, Kind, Result};
+
+/// The subprotocol of sessions.
+const PROTOCOL: &str = "kernelci.v1.json";
+
+/// Who a request comes from, and whether the web page behind it may send credentials.
+#[derive(Debug)]
+pub struct Credentials {
+    /// `None` when no bearer token came.
+    pub caller: Option<Caller>,
+    /// False for pages of foreign origins.
+    pub origin_allowed: bool,
+}
+
+/// Reads `Authorization` and `Origin`: 401 for a bad token, 403 for a good one from a foreign web page.
+pub async fn credentials(app: &App, headers: &HeaderMap) -> Result<Credentials> {
+    let origin_allowed = origin_allowed(app, headers);
+    let Some(token) = bearer(headers) else {
+        return Ok(Credentials { caller: None, origin_allowed });
+    };
+    if !origin_allowed {
+        return Err(Error::new(Kind::Forbidden, "credentials are not accepted from this web origin"));
+    }
+    Ok(Credentials { caller: Some(app.caller(token).await?), origin_allowed })
+}
+
+/// The token of `Authorization: Bearer …`; anything else counts as absent (contract 1.3).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Programs send no `Origin`; pages of our own host and of listed origins may send credentials.
+fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    if app.config.allowed_origins.iter().any(|allowed| allowed == origin) {
+        return true;
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    host.is_some() && authority == host
+}
+
+/// Answers the upgrade and runs the session.
+pub async fn upgrade(app: Arc<App>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Result<Response> {
+    if app.draining.is_cancelled() {
+        return Err(Error::new(Kind::Unavailable, "this instance is shutting down").retry_after(1000));
+    }
+    let credentials = credentials(&app, &headers).await?;
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().any(|value| !value.is_empty());
+    let upgrade = configure(upgrade).protocols([PROTOCOL]);
+    if offered && upgrade.selected_protocol().is_none() {
+        return Err(Error::bad_request(format!("Sec-WebSocket-Protocol: expected {PROTOCOL}")));
+    }
+    let full = app.sessions.len() as u64 >= app.config.max_sessions;
+    Ok(upgrade.on_upgrade(async move |socket: WebSocket| {
+        if full {
+            return task::refuse(socket, close::OVERLOADED).await;
+        }
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let handle = Handle::new(id, credentials.origin_allowed, credentials.caller);
+        let sessions = app.sessions.clone();
+        // Tracked, so that shutting down waits for it. Boxed, so that the connection's own future stays small.
+        sessions.track_future(Box::pin(task::run(app, Arc::new(handle), socket))).await;
+    }))
+}
+
+/// Small buffers: tungstenite's defaults cost 128 KiB for every idle connection.
+pub(crate) fn configure(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade
+        .read_buffer_size(2 << 10)
+        .write_buffer_size(4 << 10)
+        .max_message_size(limits::MESSAGE)
+        .max_frame_size(limits::MESSAGE)
+}

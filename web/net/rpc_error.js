@@ -1,0 +1,10 @@
+/** An error that the server answered. */
+export class RpcError extends Error {
+  constructor({ code, message, data }) {
+    const detail = data?.detail;
+    super(detail ? `${message}: ${typeof detail === "string" ? detail : JSON.stringify(detail)}` : String(message));
+    this.code = code;
+    this.temporary = Boolean(data?.temporary);
+    this.retryAfterMs = data?.retry_after_ms ?? 0;
+  }
+}

@@ -1,0 +1,17 @@
+// The connection badge: live, connecting, or for how long it has been trying to come back.
+
+import { setAttr, setText } from "./dom.js";
+
+/** Shows the state of `rpc` in `badge` from now on. Returns a function to call when the state changes. */
+export function connectionBadge(badge, rpc) {
+  const text = badge.querySelector(".badge-text");
+  const draw = () => {
+    const { name, since } = rpc.state;
+    const seconds = Math.floor((Date.now() - since) / 1000);
+    setAttr(badge, "data-state", name);
+    setText(text, name === "live" ? "live" : seconds ? `${name}… ${seconds} s` : `${name}…`);
+  };
+  setInterval(draw, 1_000);
+  draw();
+  return draw;
+}

@@ -1,0 +1,121 @@
+// The list of checkouts with the progress of their runs.
+
+import { age, commit, dateTime, parseTime } from "../format.js";
+import { createBars, updateBars } from "./bars.js";
+import { el, setAttr, setText, showKeyed } from "./dom.js";
+import { onFrame } from "./frame.js";
+
+export class CheckoutsView {
+  #list;
+  #empty;
+  #follow;
+  #elements = new Map(); // checkout id → row
+  #parts = new WeakMap(); // row → what changes in it
+  #changed = new Set(); // treeids
+  #selected = null;
+  #seen;
+
+  constructor({ list, empty }, follow) {
+    this.#list = list;
+    this.#empty = empty;
+    this.#follow = follow;
+    // Only runs that somebody has scrolled to are read.
+    this.#seen = new IntersectionObserver((entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (isIntersecting) this.#follow.want(this.#parts.get(target)?.treeid);
+      }
+    });
+    follow.onCheckouts = () => onFrame(this.#draw);
+    list.addEventListener("keydown", (event) => this.#move(event));
+    setInterval(() => onFrame(this.#drawAges), 5_000);
+  }
+
+  /** The nodes of this run changed. */
+  treeChanged(treeid) {
+    this.#changed.add(treeid);
+    onFrame(this.#drawChanged, 100);
+  }
+
+  /** Marks the checkout whose details are shown. */
+  select(id) {
+    this.#selected = id;
+    onFrame(this.#draw);
+  }
+
+  #draw = () => {
+    const items = this.#follow.checkouts.items;
+    this.#empty.hidden = !this.#follow.loaded || items.length > 0;
+    for (const [id, row] of this.#elements) if (!this.#follow.checkouts.get(id)) this.#seen.unobserve(row);
+    showKeyed(this.#list, this.#elements, items, {
+      key: (item) => item.id,
+      create: (item) => this.#create(item),
+      update: (row, item) => this.#update(row, item),
+    });
+  };
+
+  #drawChanged = () => {
+    for (const row of this.#elements.values()) {
+      const parts = this.#parts.get(row);
+      if (this.#changed.has(parts.treeid)) updateBars(parts.bars, this.#follow.trees.get(parts.treeid));
+    }
+    this.#changed.clear();
+  };
+
+  #drawAges = () => {
+    for (const row of this.#elements.values()) {
+      const { when, created } = this.#parts.get(row);
+      setText(when, age(created));
+    }
+  };
+
+  #create(item) {
+    const parts = {
+      tree: el("b"),
+      branch: el("span", { class: "branch" }),
+      commit: el("code"),
+      describe: el("span", { class: "describe" }),
+      when: el("time", { class: "when" }),
+      dot: el("i", { class: "dot" }),
+      bars: createBars(),
+    };
+    parts.link = el(
+      "a",
+      { class: "checkout", href: `#/checkout/${encodeURIComponent(item.id)}` },
+      parts.dot,
+      el("span", { class: "names" }, parts.tree, parts.branch),
+      el("span", { class: "revision" }, parts.describe, parts.commit),
+      ...parts.bars,
+      parts.when,
+    );
+    const row = el("li", {}, parts.link);
+    this.#parts.set(row, parts);
+    this.#seen.observe(row);
+    return row;
+  }
+
+  #update(row, item) {
+    const parts = this.#parts.get(row);
+    const revision = item.data?.kernel_revision ?? {};
+    parts.treeid = item.treeid;
+    parts.created = parseTime(item.created);
+    setText(parts.tree, String(revision.tree ?? item.name ?? ""));
+    setText(parts.branch, String(revision.branch ?? ""));
+    setText(parts.commit, commit(revision.commit));
+    setText(parts.describe, String(revision.describe ?? ""));
+    setText(parts.when, age(parts.created));
+    setAttr(parts.when, "title", dateTime(parts.created));
+    setAttr(parts.dot, "class", `dot ${item.result ?? item.state}`);
+    setAttr(parts.dot, "title", [item.state, item.result].filter(Boolean).join(", "));
+    if (item.id === this.#selected) setAttr(parts.link, "aria-current", "true");
+    else parts.link.removeAttribute("aria-current");
+    updateBars(parts.bars, this.#follow.trees.get(item.treeid));
+  }
+
+  #move(event) {
+    const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+    const next = step && document.activeElement.closest("li")?.[step]?.firstElementChild;
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  }
+}

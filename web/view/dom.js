@@ -1,0 +1,50 @@
+// Making elements. Whatever comes from outside becomes text or an attribute value here, never markup.
+
+/**
+ * An element. `props` are attributes, except `class`, `text` (its text) and functions, which are listeners
+ * (`click: () => …`); null and false are left out.
+ */
+export function el(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (name === "class") element.className = value;
+    else if (name === "text") element.textContent = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Sets an element's text, if it is another one. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Sets an attribute, if it has another value. */
+export function setAttr(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+}
+
+/**
+ * Makes the children of `parent` show `items` in order, moving, making and removing as few as possible.
+ * `elements` (a Map that the caller keeps) has the element of each key.
+ */
+export function showKeyed(parent, elements, items, { key, create, update }) {
+  const wanted = new Set(items.map(key));
+  for (const [known, element] of elements) {
+    if (wanted.has(known)) continue;
+    element.remove();
+    elements.delete(known);
+  }
+  let place = parent.firstElementChild;
+  for (const item of items) {
+    const name = key(item);
+    let element = elements.get(name);
+    if (!element) elements.set(name, (element = create(item)));
+    update?.(element, item);
+    if (element === place) place = place.nextElementSibling;
+    else parent.insertBefore(element, place);
+  }
+}

@@ -1,0 +1,37 @@
+// Drawing at most once per frame, however many events come in between.
+
+const waiting = new Map(); // draw → the earliest time at which it may run
+const last = new WeakMap(); // draw → when it ran
+let frame = 0;
+let timer = 0;
+
+/** Runs `draw` in the next frame, but not sooner than `everyMs` after its last run. */
+export function onFrame(draw, everyMs = 0) {
+  const due = (last.get(draw) ?? -Infinity) + everyMs;
+  waiting.set(draw, Math.min(due, waiting.get(draw) ?? Infinity));
+  ask();
+}
+
+function ask() {
+  if (frame) return;
+  clearTimeout(timer);
+  const wait = Math.min(...waiting.values()) - performance.now();
+  if (wait > 0) timer = setTimeout(askFrame, wait);
+  else askFrame();
+}
+
+function askFrame() {
+  frame = requestAnimationFrame(run);
+}
+
+function run() {
+  frame = 0;
+  const now = performance.now();
+  for (const [draw, due] of waiting) {
+    if (due > now) continue;
+    waiting.delete(draw);
+    last.set(draw, now);
+    draw();
+  }
+  if (waiting.size) ask();
+}

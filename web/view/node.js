@@ -1,0 +1,43 @@
+// One node: the facts that people look for first, its artifacts, and all of it as JSON.
+
+import { dateTime, httpUrl, parseTime } from "../format.js";
+import { el } from "./dom.js";
+import { factList } from "./run.js";
+
+/** Shows `node` in `body`; `checkout` is the checkout of its run, if that is known. */
+export function showNode(node, checkout, body) {
+  const data = node.data ?? {};
+  const link = (id, text) => el("a", { href: `#/node/${encodeURIComponent(id)}` }, el("code", { text }));
+  const revision = data.kernel_revision ?? {};
+  const run = [revision.tree, revision.branch, revision.describe].filter(Boolean).join(" · ");
+  const rows = [
+    ["run", checkout ? el("a", { href: `#/checkout/${encodeURIComponent(checkout.id)}`, text: run || checkout.name }) : run],
+    ["path", (node.path ?? []).join(" / ")],
+    ["state", [node.state, node.result].filter(Boolean).join(", ")],
+    ["error", [data.error_code, data.error_msg].filter(Boolean).join(": ")],
+    ["build", [data.arch, data.compiler, data.defconfig].filter(Boolean).join(" · ")],
+    ["platform", [data.platform, data.device, data.runtime].filter(Boolean).join(" · ")],
+    ["created", dateTime(parseTime(node.created))],
+    ["updated", dateTime(parseTime(node.updated))],
+    ["owner", [node.owner, node.submitter].filter(Boolean).join(" for ")],
+    ["parent", node.parent && link(node.parent, node.parent)],
+  ];
+  body.replaceChildren(
+    factList(rows),
+    ...artifacts(node.artifacts ?? {}),
+    el("h3", { text: "Node" }),
+    el("pre", { class: "json", tabindex: "0", text: JSON.stringify(node, null, 2) }),
+  );
+}
+
+function artifacts(map) {
+  const links = Object.entries(map).map(([name, address]) => {
+    const href = httpUrl(address);
+    return el(
+      "li",
+      {},
+      href ? el("a", { href, rel: "noopener noreferrer", target: "_blank", text: name }) : `${name}: ${address}`,
+    );
+  });
+  return links.length ? [el("h3", { text: "Artifacts" }), el("ul", { class: "artifacts" }, ...links)] : [];
+}

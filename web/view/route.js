@@ -1,0 +1,21 @@
+// What the address says is shown: #/checkout/<id>, #/node/<id>, or nothing. Links are plain links.
+
+/** Calls `show({kind, id})` (or `show(null)`) now and whenever the address changes. */
+export function onRoute(show) {
+  const read = () => {
+    const found = /^#\/(checkout|node)\/([^/]+)$/.exec(location.hash);
+    try {
+      show(found && { kind: found[1], id: decodeURIComponent(found[2]) });
+    } catch {
+      show(null); // not a well-formed address
+    }
+  };
+  addEventListener("hashchange", read);
+  read();
+}
+
+/** Shows nothing, without an entry in the page's history. */
+export function closeRoute() {
+  history.replaceState(null, "", location.pathname);
+  dispatchEvent(new HashChangeEvent("hashchange"));
+}
