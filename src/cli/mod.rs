@@ -1,7 +1,10 @@
 //! The command line.
 
+pub mod connect;
+pub mod demo;
 mod indexes;
 mod serve;
+pub mod watch;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -22,6 +25,10 @@ enum Command {
     Serve(crate::config::Config),
     /// Shows which indexes the database has, lacks, and has without need.
     Indexes(crate::config::Config),
+    /// Plays a real CI against a server, for dashboards, tests and trying out.
+    Demo(demo::DemoArgs),
+    /// Shows what happens on a server, as it happens.
+    Watch(watch::WatchArgs),
 }
 
 impl Cli {
@@ -37,6 +44,8 @@ impl Cli {
             None => serve::run(self.serve).await,
             Some(Command::Serve(config)) => serve::run(config).await,
             Some(Command::Indexes(config)) => indexes::run(config).await,
+            Some(Command::Demo(args)) => demo::run(args).await,
+            Some(Command::Watch(args)) => watch::run(args).await,
         }
     }
 }

@@ -1,0 +1,70 @@
+//! The options by which a command reaches a server.
+
+use anyhow::{Context, bail};
+
+use crate::client::{Auth, Client, Error, Options};
+
+/// Which server, and as whom.
+#[derive(clap::Args, Clone)]
+pub struct ConnectArgs {
+    /// Address of the server.
+    #[arg(long, env = "KCI_URL", default_value = "http://127.0.0.1:8001")]
+    pub url: String,
+    /// Token to use instead of a user and a password.
+    #[arg(long, env = "KCI_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// User to log in as.
+    #[arg(long, env = "KCI_USER", default_value = "admin")]
+    pub user: String,
+    /// The user's password.
+    #[arg(long, env = "KCI_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+}
+
+impl std::fmt::Debug for ConnectArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectArgs")
+            .field("url", &self.url)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ConnectArgs {
+    /// The credentials that were given; anonymous without any.
+    fn auth(&self) -> Auth {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        match (given(&self.token), given(&self.password)) {
+            (Some(token), _) => Auth::Token(token),
+            (None, Some(password)) => Auth::Password { user: self.user.clone(), password },
+            (None, None) => Auth::Anonymous,
+        }
+    }
+    /// Connects for a command that only reads.
+    pub async fn reader(&self, command: &str) -> anyhow::Result<Client> {
+        let name = format!("kernelci-live-{command}/{}", env!("CARGO_PKG_VERSION"));
+        let options = Options::new(&self.url).auth(self.auth()).name(name);
+        match Client::connect(options).await {
+            Ok(client) => Ok(client),
+            Err(error @ Error::Connect { .. }) => {
+                Err(error).context("no connection; is the server running? (kernelci-live serve)")
+            }
+            Err(error) if matches!(error.status(), Some(400 | 401)) => {
+                Err(error).with_context(|| format!("the server refuses to log in {}", self.user))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+    /// Connects for a command that writes, which nobody may do without credentials.
+    pub async fn writer(&self, command: &str) -> anyhow::Result<Client> {
+        if matches!(self.auth(), Auth::Anonymous) {
+            bail!(
+                "{command} writes to the server, so it needs the password of {user}: give --password or KCI_PASSWORD \
+                 (or --token, KCI_TOKEN). The server prints the password of admin when it starts for the first \
+                 time; KCI_INITIAL_PASSWORD sets it there",
+                user = self.user
+            );
+        }
+        self.reader(command).await
+    }
+}

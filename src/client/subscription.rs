@@ -1,0 +1,284 @@
+//! A subscription as its reader sees it: a stream of deliveries and the position that it has reached.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+
+use super::{Inner, wire};
+use crate::model::Position;
+
+/// How many deliveries wait for a reader. When they are that many, the client leaves the subscription on the
+/// server and takes it up again, from the right place, once half of them have been read. So a slow reader costs
+/// bounded memory, loses nothing, and holds up nobody else on the connection.
+pub(super) const QUEUE: usize = 1024;
+
+/// What to subscribe to.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// The channel, `node` for everything that happens to nodes.
+    pub channel: String,
+    /// A filter on the CloudEvent as a JSON object, e.g. `{"data.kind":"job","data.state":"done"}`.
+    pub filter: Option<Value>,
+    /// Where to begin.
+    pub from: Start,
+    /// What to add to each event: `node`, `ancestors`.
+    pub include: Vec<String>,
+    /// What happens when this reader is slow.
+    pub on_slow: OnSlow,
+}
+
+impl Subscribe {
+    /// Everything on a channel, from now on.
+    pub fn to(channel: impl Into<String>) -> Self {
+        Subscribe {
+            channel: channel.into(),
+            filter: None,
+            from: Start::Now,
+            include: Vec::new(),
+            on_slow: OnSlow::CatchUp,
+        }
+    }
+    /// Only events that this filter matches.
+    pub fn filter(mut self, filter: Value) -> Self {
+        self.filter = Some(filter);
+        self
+    }
+    /// Begin here.
+    pub fn from(mut self, from: Start) -> Self {
+        self.from = from;
+        self
+    }
+    /// Add `node` or `ancestors` to each event.
+    pub fn include(mut self, part: impl Into<String>) -> Self {
+        self.include.push(part.into());
+        self
+    }
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// With the next event.
+    Now,
+    /// With the oldest event that is still kept.
+    Earliest,
+    /// Behind this position.
+    #[serde(untagged)]
+    At(Position),
+    /// With the first event that happened at this time (ISO 8601) or later.
+    #[serde(untagged)]
+    Time {
+        /// E.g. `2026-11-24T12:00:00`; without an offset it is UTC.
+        time: String,
+    },
+}
+
+/// What happens to a reader who cannot keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnSlow {
+    /// It reads everything, later.
+    CatchUp,
+    /// It skips to the present and is told what it missed ([`Delivery::Gap`]).
+    Latest,
+}
+
+/// What a subscription delivers.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// An event.
+    Event(Box<EventDelivery>),
+    /// The events with these numbers (both included) are lost for this reader.
+    Gap {
+        /// The first one.
+        from: u64,
+        /// The last one.
+        to: u64,
+    },
+    /// The server's history was lost and begins anew: whatever was built from events has to be built again.
+    Reset {
+        /// Where this subscription stands in the new history.
+        position: Position,
+    },
+}
+
+/// An event with what was asked to come with it.
+#[derive(Clone, Debug)]
+pub struct EventDelivery {
+    /// Its number in the channel.
+    pub seq: u64,
+    /// The CloudEvent.
+    pub event: cloudevents::Event,
+    /// The CloudEvent exactly as it came.
+    pub raw: Box<RawValue>,
+    /// The node as it stood at delivery, with `include: node`.
+    pub node: Option<Value>,
+    /// Its parents, with `include: ancestors`.
+    pub ancestors: Option<Vec<Value>>,
+}
+
+/// What travels from the connection to the reader.
+#[derive(Debug)]
+pub(super) enum Item {
+    Event(wire::EventParams),
+    Gap(wire::Range),
+    Reset(Position),
+    Progress(u64),
+}
+
+/// What the reader and the connection both know.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// The queue ran full and the subscription waits for the reader.
+    pub(super) parked: AtomicBool,
+    /// Why it ended.
+    ended: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(super) fn end(&self, reason: &str) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+}
+
+/// A running subscription. It survives reconnects: it continues behind the last event that came, with no event
+/// missing and none twice. What could not be recovered is a [`Delivery::Gap`] or [`Delivery::Reset`]. Dropping it
+/// unsubscribes.
+pub struct Subscription {
+    items: mpsc::Receiver<Item>,
+    shared: Arc<Shared>,
+    position: Position,
+    client: Arc<Inner>,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        items: mpsc::Receiver<Item>,
+        shared: Arc<Shared>,
+        position: Position,
+        client: Arc<Inner>,
+    ) -> Self {
+        Subscription { items, shared, position, client }
+    }
+    /// The next delivery; `None` when the subscription has ended ([`Subscription::end_reason`]). Safe to drop and
+    /// call again.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        std::future::poll_fn(|cx| self.poll_delivery(cx)).await
+    }
+    /// Everything up to here has been handed out by [`Subscription::next`]. Store it and give it back as
+    /// [`Start::At`] to continue in another process.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+    /// Why the subscription has ended, if it has.
+    pub fn end_reason(&self) -> Option<String> {
+        self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        loop {
+            let item = std::task::ready!(self.items.poll_recv(cx));
+            if self.shared.parked.load(Ordering::SeqCst) && self.items.len() <= QUEUE / 2 {
+                self.client.wake.notify_one();
+            }
+            match item {
+                None => return Poll::Ready(None),
+                Some(item) => {
+                    if let Some(delivery) = self.deliver(item) {
+                        return Poll::Ready(Some(delivery));
+                    }
+                }
+            }
+        }
+    }
+    fn deliver(&mut self, item: Item) -> Option<Delivery> {
+        match item {
+            Item::Progress(seq) => {
+                self.position.seq = seq;
+                None
+            }
+            Item::Gap(range) => {
+                self.position.seq = range.to;
+                Some(Delivery::Gap { from: range.from, to: range.to })
+            }
+            Item::Reset(position) => {
+                self.position = position.clone();
+                Some(Delivery::Reset { position })
+            }
+            Item::Event(params) => {
+                let wire::EventParams { seq, event: raw, node, ancestors, .. } = params;
+                self.position.seq = seq;
+                match parse_event(&raw) {
+                    Ok(event) => {
+                        Some(Delivery::Event(Box::new(EventDelivery { seq, event, raw, node, ancestors })))
+                    }
+                    Err(error) => {
+                        tracing::warn!(seq, %error, "not a CloudEvent, reported as a gap");
+                        Some(Delivery::Gap { from: seq, to: seq })
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Reads a CloudEvent. The SDK refuses the whole event for an extension that is neither text, bool nor integer;
+/// the reader gets it without such an extension (it is still in `raw`).
+fn parse_event(raw: &RawValue) -> serde_json::Result<cloudevents::Event> {
+    match serde_json::from_str(raw.get()) {
+        Ok(event) => Ok(event),
+        Err(_) => {
+            let mut map: serde_json::Map<String, Value> = serde_json::from_str(raw.get())?;
+            map.retain(|key, value| {
+                key == "data" || value.is_string() || value.is_boolean() || value.is_i64()
+            });
+            serde_json::from_value(Value::Object(map))
+        }
+    }
+}
+
+impl futures::Stream for Subscription {
+    type Item = Delivery;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        self.get_mut().poll_delivery(cx)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // The connection looks for closed queues when it is woken.
+        self.items.close();
+        self.client.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_have_the_form_of_the_protocol() {
+        let json = |start: Start| serde_json::to_value(start).unwrap();
+        assert_eq!(json(Start::Now), "now");
+        assert_eq!(json(Start::Earliest), "earliest");
+        let position = Position { epoch: "e".into(), seq: 4 };
+        assert_eq!(json(Start::At(position)), serde_json::json!({"epoch": "e", "seq": 4}));
+        assert_eq!(json(Start::Time { time: "2026".into() }), serde_json::json!({"time": "2026"}));
+    }
+
+    #[test]
+    fn an_extension_that_the_sdk_refuses_does_not_cost_the_event() {
+        let text =
+            r#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":1},"odd":1.5,"ok":"x"}"#;
+        let raw: Box<RawValue> = serde_json::from_str(text).unwrap();
+        let event = parse_event(&raw).unwrap();
+        assert!(event.extension("odd").is_none());
+        assert!(event.extension("ok").is_some());
+    }
+}
