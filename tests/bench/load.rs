@@ -1,0 +1,76 @@
+//! Bounded load: clients of the server under test, and loops that count.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use kernelci_live::client::{Auth, Client, Options};
+use serde_json::{Value, json};
+
+use crate::support::Server;
+
+/// How long one measurement of a rate takes.
+const RUN: Duration = Duration::from_millis(1200);
+/// Operations of one loop in one measurement, at most.
+const MOST: usize = 20_000;
+
+/// So many sessions of the admin.
+pub(crate) async fn sessions(server: &Server, count: usize) -> Vec<Client> {
+    let auth = Auth::Token(server.token().await.to_owned());
+    let options = Options::new(server.url()).auth(auth).name("figures");
+    let connect = |_| {
+        let options = options.clone();
+        async move { Client::connect(options).await.expect("a session") }
+    };
+    futures::stream::iter(0..count).map(connect).buffer_unordered(64).collect().await
+}
+
+/// A checkout as KernelCI has them.
+pub(crate) fn checkout(name: &str) -> Value {
+    json!({
+        "kind": "checkout", "name": name, "path": [name], "group": "figures", "state": "running",
+        "data": {"kernel_revision": {
+            "tree": "mainline", "branch": "master", "commit": "7d0a66e4bb9081d75c82ec4957c50034cb0ea449",
+            "describe": "v6.18-rc7-12-g7d0a66e4bb90", "version": {"version": 6, "patchlevel": 18},
+            "url": "https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git",
+        }},
+    })
+}
+
+/// Operations per second of one loop for each of `workers`; each loop waits for one operation at a time.
+pub(crate) async fn rate<W, F, R>(workers: &[W], operation: F) -> f64
+where
+    W: Clone + Send + 'static,
+    F: Fn(W, usize) -> R + Clone + Send + 'static,
+    R: Future<Output = ()> + Send,
+{
+    let begin = Instant::now();
+    let one_loop = |(number, worker): (usize, &W)| {
+        let (worker, operation) = (worker.clone(), operation.clone());
+        tokio::spawn(async move {
+            let mut done = 0;
+            while done < MOST && begin.elapsed() < RUN {
+                operation(worker.clone(), number * MOST + done).await;
+                done += 1;
+            }
+            done
+        })
+    };
+    let loops: Vec<_> = workers.iter().enumerate().map(one_loop).collect();
+    let mut total = 0;
+    for one in loops {
+        total += one.await.expect("the loop ends well");
+    }
+    total as f64 / begin.elapsed().as_secs_f64()
+}
+
+/// As [`rate`] for one loop that blocks; the operation tells how many it was.
+pub(crate) async fn blocking_rate(mut operation: impl FnMut() -> usize + Send + 'static) -> f64 {
+    let run = move || {
+        let (begin, mut done) = (Instant::now(), 0);
+        while done < MOST && begin.elapsed() < RUN {
+            done += operation();
+        }
+        done as f64 / begin.elapsed().as_secs_f64()
+    };
+    tokio::task::spawn_blocking(run).await.expect("the loop ends well")
+}

@@ -1,0 +1,141 @@
+//! Our own client against the real server: what it promises must hold when the server goes and comes back.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kernelci_live::cli::demo::catalogue::Catalogue;
+use kernelci_live::cli::demo::plan::{Checkout, Scale};
+use kernelci_live::cli::demo::player::Player;
+use kernelci_live::client::{
+    Auth, Client, Delivery, NodeQuery, Options, Publish, Start, Subscribe, Subscription,
+};
+use serde_json::{Value, json};
+use support::{Server, both_backends, node};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn admin(server: &Server) -> Client {
+    let auth = Auth::Token(server.token().await.to_owned());
+    Client::connect(Options::new(server.url()).auth(auth)).await.expect("a session")
+}
+
+/// The number and the payload of the next event; anything else is a failure.
+async fn event(subscription: &mut Subscription) -> (u64, Value) {
+    match timeout(PATIENCE, subscription.next()).await.expect("an event") {
+        Some(Delivery::Event(delivery)) => {
+            let event: Value = serde_json::from_str(delivery.raw.get()).unwrap();
+            (delivery.seq, event["data"].clone())
+        }
+        other => panic!("expected an event, got {other:?}"),
+    }
+}
+
+both_backends! {
+    /// A subscription lives through kills and restarts: each event once, in order; publishes that were under way
+    /// are carried out exactly once.
+    async fn a_subscription_and_publishes_survive_restarts(server: Server) {
+        const EVENTS: u64 = 400;
+        let mut server = server;
+        let reader = admin(&server).await;
+        let mut subscription = reader.subscribe(Subscribe::to("run")).await.unwrap();
+        let first = subscription.position().seq + 1;
+        let writer = admin(&server).await;
+        let publishing = tokio::spawn(async move {
+            for n in 0..EVENTS {
+                let data = json!({"n": n});
+                let publish = Publish { channel: "run".into(), data, ..Publish::default() };
+                writer.event_publish(publish).await.expect("published");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let reading = tokio::spawn(async move {
+            for n in 0..EVENTS {
+                let (seq, data) = event(&mut subscription).await;
+                assert_eq!((seq, &data["n"]), (first + n, &json!(n)));
+            }
+            subscription
+        });
+        for kill in [true, false, true] {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            if kill {
+                server.kill9();
+            } else {
+                server.terminate().await;
+            }
+            server.restart().await;
+        }
+        timeout(PATIENCE, publishing).await.expect("in time").unwrap();
+        let subscription = timeout(PATIENCE, reading).await.expect("in time").unwrap();
+        // Another process goes on from the stored position.
+        let stored = Start::At(subscription.position().clone());
+        let mut later = admin(&server).await.subscribe(Subscribe::to("run").from(stored)).await.unwrap();
+        let publish = Publish { channel: "run".into(), data: json!("more"), ..Publish::default() };
+        let seq = reader.event_publish(publish).await.unwrap();
+        let (number, data) = event(&mut later).await;
+        assert_eq!(data, "more");
+        assert!(seq.is_none_or(|seq| seq == number));
+    }
+
+    /// The typed operations speak the server's language.
+    async fn operations(server: Server) {
+        let client = admin(&server).await;
+        assert_eq!(client.whoami().await.unwrap()["username"], "admin");
+        let created = client.node_create(&node("checkout", "one"), Some("key".into())).await.unwrap();
+        let again = client.node_create(&node("checkout", "one"), Some("key".into())).await.unwrap();
+        assert_eq!(created["id"], again["id"]);
+        for number in 0..5 {
+            client.node_create(&node("checkout", &format!("n{number}")), None).await.unwrap();
+        }
+        let filter = json!({"kind": "checkout"});
+        assert_eq!(client.node_count(Some(&filter)).await.unwrap(), 6);
+        let query = NodeQuery::filter(filter).sort("name").limit(2);
+        let names = client.node_find_all(query).map(|node| node.unwrap()["name"].clone());
+        assert_eq!(names.collect::<Vec<Value>>().await, ["n0", "n1", "n2", "n3", "n4", "one"]);
+        let ids = vec![created["id"].as_str().unwrap().to_owned()];
+        assert_eq!(client.node_mark(&ids, "processed_by_kcidb_bridge", &json!(true)).await.unwrap(), 1);
+        let node = client.node_get(&ids[0]).await.unwrap();
+        assert_eq!(node["processed_by_kcidb_bridge"], true);
+        let missing = client.node_get("000000000000000000000000").await.unwrap_err();
+        assert_eq!(missing.status(), Some(404));
+        client.close().await;
+        assert!(client.node_get(&ids[0]).await.is_err());
+    }
+
+    /// A planned checkout plays to its end, though the server is killed in the middle of it; nothing is left open
+    /// and every test is there once.
+    async fn the_demo_plays_through_a_kill(server: Server) {
+        let mut server = server;
+        let client = admin(&server).await;
+        let catalogue = Catalogue::built_in().unwrap();
+        let plan = Checkout::plan(&catalogue, 5, 0, Scale { builds: 4, jobs: 6 });
+        let player = Player::new(client.clone(), 600.0, CancellationToken::new());
+        let playing = {
+            let (player, plan) = (player.clone(), plan.clone());
+            tokio::spawn(async move { player.checkout(&plan).await })
+        };
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        server.kill9();
+        server.restart().await;
+        timeout(2 * PATIENCE, playing).await.expect("in time").unwrap().unwrap();
+        let open = json!({"state__ne": "done"});
+        assert_eq!(client.node_count(Some(&open)).await.unwrap(), 0);
+        let tries = plan.builds.iter().flat_map(|build| &build.jobs).chain(&plan.jobs).map(|job| job.tries.len());
+        let jobs = client.node_count(Some(&json!({"kind": "job"}))).await.unwrap();
+        assert_eq!(jobs as usize, tries.sum::<usize>());
+        let tests: Vec<Value> = client
+            .node_find_all(NodeQuery::filter(json!({"kind": "test"})).limit(200))
+            .map(|node| node.unwrap())
+            .collect()
+            .await;
+        let places: BTreeSet<String> =
+            tests.iter().map(|test| format!("{} {}", test["parent"], test["name"])).collect();
+        assert_eq!(places.len(), tests.len());
+        assert_eq!(tests.len() as u64, player.tally().tests.load(std::sync::atomic::Ordering::Relaxed));
+    }
+}

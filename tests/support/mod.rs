@@ -1,0 +1,49 @@
+//! What the integration tests share: [`Server`] runs the real binary on either back end, [`Raw`] talks to it over a
+//! WebSocket and knows nothing of our own client, [`both_backends`] makes one test out of each back end.
+//!
+//! The production back end needs MongoDB and Redis: `scripts/test` starts them; in between,
+//! `scripts/services start` keeps them running for plain `cargo test`.
+
+// Every test target uses a part of this.
+#![allow(dead_code, unused_imports, unused_macros, unreachable_pub)]
+// A test says what is wrong by panicking.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod raw;
+mod server;
+mod services;
+
+pub use raw::{Lost, PATIENCE, Raw};
+pub use server::{Backend, Fixture, SECRET, Server};
+pub use services::services;
+
+use serde_json::{Value, json};
+
+/// Makes `async fn name(server: Server) {…}` a test per back end, `name::embedded` and `name::production`.
+/// With `(backend: Backend)` the test starts its servers itself, for instance with settings.
+macro_rules! both_backends {
+    ($($(#[$attribute:meta])* async fn $name:ident($($argument:ident)+ : $type:ty) $body:block)+) => {$(
+        $(#[$attribute])*
+        mod $name {
+            use super::*;
+
+            async fn run($($argument)+: $type) $body
+
+            #[tokio::test]
+            async fn embedded() {
+                run(<$type as $crate::support::Fixture>::on($crate::support::Backend::Embedded).await).await;
+            }
+
+            #[tokio::test]
+            async fn production() {
+                run(<$type as $crate::support::Fixture>::on($crate::support::Backend::Production).await).await;
+            }
+        }
+    )+};
+}
+pub(crate) use both_backends;
+
+/// A small valid node of this kind.
+pub fn node(kind: &str, name: &str) -> Value {
+    json!({"kind": kind, "name": name, "path": [name], "data": {}})
+}

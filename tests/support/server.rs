@@ -1,0 +1,303 @@
+//! Runs the real binary as a process, so that it can be killed as one.
+
+use std::fs::{self, File};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::raw::{PATIENCE, Raw};
+use super::services::{remove, services};
+
+/// The `SECRET_KEY` of every server under test: tests may sign tokens themselves.
+pub const SECRET: &str = "a secret of the tests, long enough for HS256";
+const PASSWORD: &str = "a password of the tests";
+
+/// What a server keeps its data in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// SQLite in the data folder.
+    Embedded,
+    /// MongoDB and Redis.
+    Production,
+}
+
+/// What [`both_backends`](super::both_backends) can hand to a test.
+pub trait Fixture {
+    /// Makes it on this back end.
+    async fn on(backend: Backend) -> Self;
+}
+
+impl Fixture for Backend {
+    async fn on(backend: Backend) -> Self {
+        backend
+    }
+}
+
+impl Fixture for Server {
+    async fn on(backend: Backend) -> Self {
+        Server::start(backend).await
+    }
+}
+
+/// A running server. Dropping it kills the process and removes its data; after a failed test it prints the log.
+pub struct Server {
+    backend: Backend,
+    process: Option<Child>,
+    folder: TempDir,
+    port: u16,
+    settings: Vec<(String, String)>,
+    token: tokio::sync::OnceCell<String>,
+}
+
+impl Server {
+    /// A server with default settings and an empty store.
+    pub async fn start(backend: Backend) -> Server {
+        Server::start_with(backend, &[]).await
+    }
+
+    /// As [`Server::start`], with these environment variables set in addition.
+    pub async fn start_with(backend: Backend, settings: &[(&str, &str)]) -> Server {
+        let unique = format!("test-{}", uuid::Uuid::new_v4().simple());
+        let mut all =
+            vec![("SECRET_KEY", SECRET), ("KCI_INITIAL_PASSWORD", PASSWORD), ("RUST_BACKTRACE", "1")];
+        let log = std::env::var("LOG").unwrap_or_else(|_| "info".to_owned());
+        all.push(("LOG", &log));
+        if backend == Backend::Production {
+            let at = services();
+            all.extend([("MONGO_URL", at.mongo.as_str()), ("REDIS_URL", at.redis.as_str())]);
+            all.extend([("MONGO_DB", unique.as_str()), ("REDIS_PREFIX", unique.as_str())]);
+        }
+        all.extend(settings);
+        let settings = all.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let token = tokio::sync::OnceCell::new();
+        let mut server = Server { backend, process: None, folder, port: 0, settings, token };
+        server.spawn().await;
+        server
+    }
+
+    /// A second instance that shares the store of this one, as behind a load balancer (production only).
+    pub async fn another(&self) -> Server {
+        assert_eq!(self.backend, Backend::Production, "only the production back end can be shared");
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (settings, token) = (self.settings.clone(), tokio::sync::OnceCell::new());
+        let mut server = Server { backend: self.backend, process: None, folder, port: 0, settings, token };
+        server.spawn().await;
+        server
+    }
+
+    /// Which back end it runs on.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// `http://127.0.0.1:<port>`, without a slash behind.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The WebSocket's address.
+    pub fn ws_url(&self) -> String {
+        format!("ws://127.0.0.1:{}/latest/ws", self.port)
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The value of an environment variable that it was started with.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the server runs").id()
+    }
+
+    /// A token of the superuser `admin`, from the login.
+    pub async fn token(&self) -> &str {
+        self.token.get_or_init(|| self.login("admin", PASSWORD)).await
+    }
+
+    /// A token from `POST /latest/user/login`.
+    pub async fn login(&self, username: &str, password: &str) -> String {
+        let answer = reqwest::Client::new()
+            .post(format!("{}/latest/user/login", self.url()))
+            .form(&[("username", username), ("password", password)])
+            .send()
+            .await
+            .expect("the login answers");
+        let body: Value = answer.json().await.expect("the login answers with JSON");
+        body["access_token"]
+            .as_str()
+            .unwrap_or_else(|| panic!("no token in the login's answer: {body}"))
+            .to_owned()
+    }
+
+    /// A token of `admin` with these claims changed, e.g. `{"exp": …}`; signed here, not by the server.
+    pub async fn sign(&self, changes: Value) -> String {
+        use base64::Engine;
+        let payload = self.token().await.split('.').nth(1).unwrap_or_default();
+        let payload = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(payload).expect("a JWT");
+        let mut claims: Value = serde_json::from_slice(&payload).expect("claims");
+        for (key, value) in changes.as_object().expect("claims are an object") {
+            claims[key] = value.clone();
+        }
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("signs")
+    }
+
+    /// A token of `admin` that is valid for so many seconds.
+    pub async fn token_for(&self, seconds: i64) -> String {
+        self.sign(json!({"exp": chrono::Utc::now().timestamp() + seconds})).await
+    }
+
+    /// A WebSocket session without credentials that has not said hello yet.
+    pub async fn connect(&self) -> Raw {
+        Raw::connect(&self.ws_url(), Some("kernelci.v1.json"), &[]).await.expect("the upgrade succeeds")
+    }
+
+    /// A WebSocket session that has said hello without a token.
+    pub async fn anonymous(&self) -> Raw {
+        let mut raw = self.connect().await;
+        raw.call("session.hello", json!({})).await;
+        raw
+    }
+
+    /// A WebSocket session of `admin`.
+    pub async fn admin(&self) -> Raw {
+        let mut raw = self.connect().await;
+        raw.call("session.hello", json!({"token": self.token().await, "client": "tests"})).await;
+        raw
+    }
+
+    /// SIGKILL: nothing is flushed, nobody is told.
+    pub fn kill9(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_stop(&self) {
+        // The standard library cannot send this signal, the shell can.
+        let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.pid())]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
+    }
+
+    /// Waits until the process has ended.
+    pub async fn exited(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the server runs");
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            match process.try_wait().expect("the process can be waited for") {
+                Some(status) => return status,
+                None if Instant::now() < end => tokio::time::sleep(Duration::from_millis(10)).await,
+                None => {
+                    self.process = Some(process);
+                    panic!("the server does not end");
+                }
+            }
+        }
+    }
+
+    /// SIGTERM, then waits until the process has ended.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_stop();
+        self.exited().await
+    }
+
+    /// Starts it again on the same port and data, after it was killed or has ended.
+    pub async fn restart(&mut self) {
+        assert!(self.process.is_none(), "the server still runs");
+        self.spawn().await;
+    }
+
+    /// Makes a user inactive, directly in the database.
+    pub async fn deactivate(&self, username: &str) {
+        match self.backend {
+            Backend::Embedded => {
+                let file = self.folder.path().join("data/kernelci.db");
+                let database = rusqlite::Connection::open(file).expect("the database opens");
+                let sql = "UPDATE user SET is_active = 0 WHERE username = ?";
+                assert_eq!(database.execute(sql, [username]).expect("the user is written"), 1);
+            }
+            Backend::Production => {
+                let client =
+                    mongodb::Client::with_uri_str(&services().mongo).await.expect("MongoDB is there");
+                let name = self.setting("MONGO_DB").expect("a database");
+                let users = client.database(name).collection::<bson::Document>("user");
+                let update = bson::doc! {"$set": {"is_active": false}};
+                let done = users.update_one(bson::doc! {"username": username}, update).await;
+                assert_eq!(done.expect("the user is written").modified_count, 1);
+            }
+        }
+    }
+
+    /// What it has printed so far: standard error over all its lives, then standard output of this life.
+    pub fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        read("log") + &read("out")
+    }
+
+    async fn spawn(&mut self) {
+        let log_path = self.folder.path().join("log");
+        let log = File::options().create(true).append(true).open(log_path).expect("the log opens");
+        // Standard output apart, and new at every start: the address is read from it.
+        let out_path = self.folder.path().join("out");
+        let out = File::create(&out_path).expect("the output file opens");
+        let process = Command::new(env!("CARGO_BIN_EXE_kernelci-live"))
+            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
+            .arg("--data")
+            .arg(self.folder.path().join("data"))
+            .env_clear()
+            .envs(self.settings.iter().map(|(key, value)| (key, value)))
+            .current_dir(self.folder.path())
+            .stdin(std::process::Stdio::null())
+            .stdout(out)
+            .stderr(log)
+            .spawn()
+            .expect("the server starts");
+        self.process = Some(process);
+        let end = Instant::now() + PATIENCE;
+        self.port = loop {
+            let printed = fs::read_to_string(&out_path).unwrap_or_default();
+            if let Some(port) = printed_port(&printed) {
+                break port;
+            }
+            let ended = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the server ended at its start ({ended:?}): {printed}");
+            assert!(Instant::now() < end, "the server prints no address: {printed}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+    }
+}
+
+/// The port in the first `http://127.0.0.1:<port>/` of the server's output.
+fn printed_port(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("http://127.0.0.1:")?;
+    let (port, _) = rest.split_once('/')?;
+    port.parse().ok()
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("--- the server's log ({:?}), last lines\n{}\n---", self.backend, last.join("\n"));
+        }
+        if self.backend == Backend::Production
+            && let (Some(database), Some(prefix)) = (self.setting("MONGO_DB"), self.setting("REDIS_PREFIX"))
+        {
+            remove(database.to_owned(), prefix.to_owned());
+        }
+    }
+}
