@@ -82,7 +82,7 @@ both_backends! {
     }
 
     async fn a_slow_reader_gets_everything_later(server: Server) {
-        let mut slow = server.anonymous().await;
+        let mut slow = server.admin().await;
         slow.call("event.subscribe", json!({"sub": 1, "channel": "lab"})).await;
         flood(&server).await;
         for seq in 1..=FLOOD {
@@ -93,7 +93,7 @@ both_backends! {
     }
 
     async fn a_slow_reader_may_ask_for_the_latest(server: Server) {
-        let mut slow = server.anonymous().await;
+        let mut slow = server.admin().await;
         slow.call("event.subscribe", json!({"sub": 1, "channel": "lab", "on_slow": "latest"})).await;
         flood(&server).await;
         // Whatever is left out is told: events and gaps together are dense.
