@@ -75,14 +75,15 @@ impl EventLog for RedisLog {
         let (_, head) = self.inner.head(channel).await?;
         let span = Span { channel, epoch: &known.epoch, after: known.base, to: head };
         let oldest = self.inner.channels.history.numbers_in(span, FLOOR_WINDOW).await?;
-        let (Some(&first), Some(&last)) = (oldest.first(), oldest.last()) else {
-            let first = self.inner.channels.redis.first(channel).await?;
-            return Ok(first.unwrap_or(head + 1));
-        };
+        // What is in the stream can be read, whether it is in the history already or not.
+        let stream = self.inner.channels.redis.first(channel).await?.unwrap_or(head + 1);
+        let (Some(&first), Some(&last)) = (oldest.first(), oldest.last()) else { return Ok(stream) };
+        if stream < first {
+            return Ok(stream);
+        }
         // Expiry follows the time of events, which is not exactly their order.
-        let hole = holes(first - 1, last, &oldest).last().map(|(_, high)| high + 1);
-        let in_stream = self.inner.channels.redis.first(channel).await?.filter(|&seq| seq < first);
-        Ok(in_stream.unwrap_or(hole.unwrap_or(first)))
+        let gone = holes(first - 1, last, &oldest).into_iter().rfind(|(low, _)| *low < stream);
+        Ok(gone.map_or(first, |(_, high)| stream.min(high + 1)))
     }
 
     async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64> {
