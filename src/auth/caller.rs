@@ -16,6 +16,8 @@ pub enum Access {
     Active,
     /// An active user with a verified e-mail address.
     Verified,
+    /// An active superuser.
+    Superuser,
 }
 
 impl Access {
@@ -26,6 +28,7 @@ impl Access {
             Access::Read => "read (anonymous by default)",
             Access::Active => "active user",
             Access::Verified => "verified user",
+            Access::Superuser => "superuser",
         }
     }
 }
@@ -51,7 +54,8 @@ impl Caller {
             Access::Read if anonymous_read => Ok(()),
             Access::Read | Access::Active => self.user().map(drop),
             Access::Verified if self.user()?.is_verified => Ok(()),
-            Access::Verified => Err(Error::forbidden()),
+            Access::Superuser if self.user()?.is_superuser => Ok(()),
+            Access::Verified | Access::Superuser => Err(Error::forbidden()),
         }
     }
 }

@@ -4,6 +4,7 @@ mod answer;
 mod feed;
 mod health;
 mod pages;
+mod peer;
 mod prefix;
 mod rest;
 mod rpc;
@@ -60,12 +61,13 @@ pub fn service(app: Arc<App>) -> prefix::Versioned<Router> {
 
 async fn websocket(
     State(app): State<Arc<App>>,
+    peer::From(peer): peer::From,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     match upgrade {
         Ok(upgrade) => {
-            session::upgrade(app, headers, upgrade).await.unwrap_or_else(|error| failed("ws", &error))
+            session::upgrade(app, peer, headers, upgrade).await.unwrap_or_else(|error| failed("ws", &error))
         }
         Err(rejection) => failed("ws", &Error::bad_request(format!("this is a WebSocket: {rejection}"))),
     }
@@ -96,8 +98,8 @@ pub async fn serve(listener: tokio::net::TcpListener, app: Arc<App>) {
             accepted = listener.accept() => accepted,
             () = app.draining.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: those that end make room.
                 tracing::warn!(%error, "a connection was not accepted");
@@ -107,7 +109,9 @@ pub async fn serve(listener: tokio::net::TcpListener, app: Arc<App>) {
         };
         // Events are small and must not wait for more.
         let _ = stream.set_nodelay(true);
-        let service = hyper_util::service::TowerToHyperService::new(service.clone());
+        let service = hyper_util::service::TowerToHyperService::new(
+            axum::Extension(peer::Connected(address.ip())).layer(service.clone()),
+        );
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

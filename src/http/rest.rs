@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::{Body as HttpBody, to_bytes};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -12,10 +12,11 @@ use serde_json::{Map, Value};
 
 use super::BODY;
 use super::answer::{failed, json};
+use super::peer;
 use super::validation::{self, Origin};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::ops::{Body, Context, Operation, Route};
+use crate::ops::{Answer, Body, Context, Operation, Peer, Reply, Route};
 use crate::rpc::{MOST_DEPTH, depth_exceeds};
 use crate::session::credentials;
 
@@ -25,60 +26,48 @@ pub(super) fn handler(operation: &'static str, route: Route) -> MethodRouter<Arc
     on(
         filter,
         async move |State(app): State<Arc<App>>,
+                    peer::From(peer): peer::From,
                     Path(path): Path<Vec<(String, String)>>,
-                    Query(query): Query<Vec<(String, String)>>,
+                    RawQuery(query): RawQuery,
                     request: Request| {
-            answer(app, operation, &route, path, query, request)
+            let asked = Asked { path, query: query.unwrap_or_default(), peer };
+            answer(app, operation, &route, asked, request)
                 .await
                 .unwrap_or_else(|error| failed(operation, &error))
         },
     )
 }
 
+/// What a request says besides its headers and its body.
+struct Asked {
+    path: Vec<(String, String)>,
+    query: String,
+    peer: Arc<Peer>,
+}
+
 async fn answer(
     app: Arc<App>,
     operation: &'static str,
     route: &Route,
-    path: Vec<(String, String)>,
-    query: Vec<(String, String)>,
+    asked: Asked,
     request: Request,
 ) -> Result<Response> {
     let operation = app.table.get(operation)?;
     let (parts, body) = request.into_parts();
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
-    let mut params = read_body(route, body).await?;
+    let params = read_body(route, operation, body).await?;
     let caller = credentials(&app, &parts.headers).await?.caller.unwrap_or_default();
-    let mut with_revision = false;
-    let mut origins: HashMap<String, Origin> = HashMap::new();
-    let path = path.into_iter().map(|parameter| (parameter, Origin::Path));
-    for ((name, text), origin) in path.chain(query.into_iter().map(|parameter| (parameter, Origin::Query))) {
-        if name == "revision" && operation.param_type("revision").is_none() {
-            with_revision = text == "true";
-            continue;
-        }
-        let value = coerce(operation, &name, &text).map_err(|error| {
-            let given = Map::from_iter([(name.clone(), text.into())]);
-            validation::listed(error, &given, |_| origin)
-        })?;
-        params.insert(name.clone(), value);
-        origins.insert(name, origin);
-    }
+    let mut read = Parameters { params, origins: HashMap::new(), with_revision: false };
+    read.add(route, operation, &asked)?;
+    let Parameters { mut params, origins, with_revision } = read;
     if let Some(revision) = if_match(operation, &parts.headers)? {
         params.insert("if_revision".into(), revision.into());
     }
-    let context = Context::new(app.clone(), caller, None);
+    let context = Context::new(app.clone(), caller, asked.peer, None);
     let params = Value::Object(params);
     match operation.call(context, &params.to_string()).await {
-        Ok(reply) => {
-            let reply = reply.rest(with_revision)?;
-            let mut response = json(StatusCode::OK, reply.body);
-            if let Some(revision) = reply.revision {
-                let etag = HeaderValue::try_from(format!("\"{revision}\"")).map_err(Error::internal)?;
-                response.headers_mut().insert(header::ETAG, etag);
-            }
-            Ok(response.into_response())
-        }
-        Err(error) if route.missing_is_null && error.kind() == Kind::NotFound => {
+        Ok(reply) => succeeded(route, &*reply, with_revision),
+        Err(error) if route.answer == Answer::OrNull && error.kind() == Kind::NotFound => {
             Ok(json(StatusCode::OK, "null".into()))
         }
         Err(error) => {
@@ -89,7 +78,71 @@ async fn answer(
     }
 }
 
-async fn read_body(route: &Route, body: HttpBody) -> Result<Map<String, Value>> {
+/// The parameters of a request, and where each came from.
+struct Parameters {
+    params: Map<String, Value>,
+    origins: HashMap<String, Origin>,
+    with_revision: bool,
+}
+
+impl Parameters {
+    /// Adds those of the query, the path and the route to those of the body.
+    fn add(&mut self, route: &Route, operation: &Operation, asked: &Asked) -> Result<()> {
+        let query = url::form_urlencoded::parse(asked.query.as_bytes());
+        let query = query.map(|pair| (pair, Origin::Query)).collect::<Vec<_>>();
+        let path = asked.path.iter().map(|(name, text)| ((name.into(), text.into()), Origin::Path));
+        let mut conditions = url::form_urlencoded::Serializer::new(String::new());
+        for ((name, text), origin) in query.into_iter().chain(path) {
+            if name == "revision" && !operation.has_param("revision") {
+                self.with_revision = text == "true";
+                continue;
+            }
+            if let (Some(own), Origin::Query) = (route.filter_beside, origin)
+                && !own.contains(&&*name)
+            {
+                conditions.append_pair(&name, &text);
+                continue;
+            }
+            let in_body = self.params.contains_key(&*name) && !self.origins.contains_key(&*name);
+            if !operation.has_param(&name) || (in_body && matches!(origin, Origin::Query)) {
+                continue;
+            }
+            let value = coerce(operation, &name, &text).map_err(|error| {
+                let given = Map::from_iter([(name.to_string(), (*text).into())]);
+                validation::listed(error, &given, |_| origin)
+            })?;
+            self.params.insert(name.to_string(), value);
+            self.origins.insert(name.into_owned(), origin);
+        }
+        if route.filter_beside.is_some() {
+            self.params.insert("filter".into(), conditions.finish().into());
+            self.origins.insert("filter".into(), Origin::Query);
+        }
+        for (name, value) in &route.fixed {
+            self.params.insert((*name).to_owned(), value.clone());
+        }
+        Ok(())
+    }
+}
+
+fn succeeded(route: &Route, reply: &dyn Reply, with_revision: bool) -> Result<Response> {
+    let status = StatusCode::from_u16(route.status).unwrap_or(StatusCode::OK);
+    let member = match route.answer {
+        Answer::Empty => return Ok(status.into_response()),
+        Answer::Null => return Ok(json(status, "null".into())),
+        Answer::Member(name) => Some(name),
+        Answer::Whole | Answer::OrNull => None,
+    };
+    let reply = reply.rest(member, with_revision)?;
+    let mut response = json(status, reply.body);
+    if let Some(revision) = reply.revision {
+        let etag = HeaderValue::try_from(format!("\"{revision}\"")).map_err(Error::internal)?;
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    Ok(response)
+}
+
+async fn read_body(route: &Route, operation: &Operation, body: HttpBody) -> Result<Map<String, Value>> {
     if route.body == Body::None {
         return Ok(Map::new());
     }
@@ -97,6 +150,7 @@ async fn read_body(route: &Route, body: HttpBody) -> Result<Map<String, Value>> 
     let bytes = to_bytes(body, BODY).await.map_err(too_large)?;
     if route.body == Body::Form {
         let fields = url::form_urlencoded::parse(&bytes);
+        let fields = fields.filter(|(name, _)| operation.has_param(name));
         return Ok(fields.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect());
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::invalid("body", "expected UTF-8"))?;
@@ -106,7 +160,10 @@ async fn read_body(route: &Route, body: HttpBody) -> Result<Map<String, Value>> 
     let value: Value = serde_json::from_str(text).map_err(|error| validation::not_json(&error))?;
     match (route.body, value) {
         (Body::Under(name), value) => Ok(Map::from_iter([(name.to_owned(), value)])),
-        (_, Value::Object(params)) => Ok(params),
+        (_, Value::Object(mut params)) => {
+            params.retain(|name, _| operation.has_param(name));
+            Ok(params)
+        }
         _ => Err(Error::invalid("body", "expected a JSON object")),
     }
 }

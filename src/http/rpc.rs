@@ -8,14 +8,16 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
+use super::peer::From;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::ops::Context;
+use crate::ops::{Context, Peer};
 use crate::rpc;
 use crate::session::credentials;
 
 pub(super) async fn post(
     State(app): State<Arc<App>>,
+    From(peer): From,
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
@@ -38,7 +40,7 @@ pub(super) async fn post(
             return json(StatusCode::OK, rpc::answer(&unreadable.id, Err(&unreadable.error)));
         }
     };
-    let result = call(&app, &headers, &request).await;
+    let result = call(&app, peer, &headers, &request).await;
     if let Err(error) = &result {
         error.log(&request.method);
     }
@@ -48,8 +50,13 @@ pub(super) async fn post(
     }
 }
 
-async fn call(app: &Arc<App>, headers: &HeaderMap, request: &rpc::Request) -> Result<String> {
+async fn call(
+    app: &Arc<App>,
+    peer: Arc<Peer>,
+    headers: &HeaderMap,
+    request: &rpc::Request,
+) -> Result<String> {
     let caller = credentials(app, headers).await?.caller.unwrap_or_default();
-    let context = Context::new(app.clone(), caller, None);
+    let context = Context::new(app.clone(), caller, peer, None);
     app.table.get(&request.method)?.call(context, &request.params).await?.rpc()
 }

@@ -1,5 +1,6 @@
 //! What an operation knows of its surroundings.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::app::App;
@@ -9,20 +10,42 @@ use crate::hub::lock;
 use crate::session::subscription::Subscription;
 use crate::session::{Handle, Slot};
 
-/// Handed to every operation: the server, who asks, and the session if there is one that lives on.
+/// Where a request comes from.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The client's address; behind a trusted proxy the one that the proxy tells.
+    pub address: IpAddr,
+    /// How the client reached us, e.g. `https://api.example.org`, without a path.
+    pub base_url: String,
+}
+
+impl Default for Peer {
+    fn default() -> Peer {
+        Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), base_url: "http://localhost".into() }
+    }
+}
+
+/// Handed to every operation: the server, who asks and from where, and the session if there is one that lives on.
 #[derive(Clone)]
 pub struct Context {
     /// The server's shared parts.
     pub app: Arc<App>,
     /// Who asks.
     pub caller: Caller,
+    /// From where.
+    pub peer: Arc<Peer>,
     session: Option<(Arc<Handle>, Slot)>,
 }
 
 impl Context {
     /// For a request; with the session and the slot for what it opens where subscriptions can be held.
-    pub fn new(app: Arc<App>, caller: Caller, session: Option<(Arc<Handle>, Slot)>) -> Context {
-        Context { app, caller, session }
+    pub fn new(
+        app: Arc<App>,
+        caller: Caller,
+        peer: Arc<Peer>,
+        session: Option<(Arc<Handle>, Slot)>,
+    ) -> Context {
+        Context { app, caller, peer, session }
     }
 
     /// The session that subscriptions and credentials live in; a clear error for requests that have none.

@@ -9,23 +9,20 @@ pub mod events;
 pub mod nodes;
 mod operation;
 mod paging;
+mod route;
 pub mod schema;
 pub mod session;
 pub mod subscriptions;
 pub mod users;
 
-pub use context::Context;
-pub use operation::{Body, Object, Operation, Reply, RestReply, Route, Table};
+pub use context::{Context, Peer};
+pub use operation::{Object, Operation, Reply, RestReply, Table};
+pub use route::{Answer, Body, Route};
 
 use crate::auth::Access::{Active, Open, Read, Verified};
-use axum::http::Method;
+use route::{get, post};
 
 /// Every operation: name, access, what it does, its function, and the REST routes that map onto it.
-///
-/// | method | route |
-/// |---|---|
-/// | parameters of the path and the query go into the parameter of the same name | `{id}` |
-/// | the body is the parameters, or one of them, or a form | [`Body`] |
 pub fn table() -> Table {
     Table::new()
         .op(
@@ -36,11 +33,11 @@ pub fn table() -> Table {
         )
         .op("session.refresh", Open, "Renews the token of the session in place.", session::refresh)
         .op("user.login", Open, "A token for a name and a password.", users::login)
-        .route(Method::POST, "/user/login", Body::Form)
+        .route(post("/user/login").form())
         .op("user.whoami", Verified, "The user whose token this is.", users::whoami)
-        .route(Method::GET, "/whoami", Body::None)
+        .route(get("/whoami"))
         .op("node.get", Read, "One node.", nodes::get)
-        .route_or_null(Method::GET, "/node/{id}", Body::None)
+        .route(get("/node/{id}").or_null())
         .op("node.find", Read, "Nodes that match a filter, sorted, a page at a time.", nodes::find)
         .op("node.count", Read, "How many nodes match a filter.", nodes::count)
         .op("node.create", Active, "Adds a node.", nodes::create)

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::http::Method;
 use futures::future::BoxFuture;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Context;
+use super::{Context, Route};
 use crate::auth::Access;
 use crate::error::{Error, Kind, Result};
 
@@ -19,10 +18,9 @@ use crate::error::{Error, Kind, Result};
 pub trait Reply: Send {
     /// The `result` of a JSON-RPC answer, as JSON text.
     fn rpc(&self) -> Result<String>;
-    /// The body of a REST answer. `with_revision`: the caller wants `revision` in the body.
-    fn rest(&self, _with_revision: bool) -> Result<RestReply> {
-        Ok(RestReply { body: self.rpc()?, revision: None })
-    }
+    /// The body of a REST answer: the result, or one `member` of it. `with_revision`: the caller wants `revision` in
+    /// the body.
+    fn rest(&self, member: Option<&str>, with_revision: bool) -> Result<RestReply>;
 }
 
 /// A REST answer.
@@ -38,8 +36,11 @@ impl<T: Serialize + Send> Reply for T {
     fn rpc(&self) -> Result<String> {
         serde_json::to_string(self).map_err(Error::internal)
     }
-    fn rest(&self, with_revision: bool) -> Result<RestReply> {
-        let body = serde_json::to_value(self).map_err(Error::internal)?;
+    fn rest(&self, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        let mut body = serde_json::to_value(self).map_err(Error::internal)?;
+        if let Some(member) = member {
+            body = body.get_mut(member).map(Value::take).unwrap_or_default();
+        }
         let (body, revision) = strip_revision(body, with_revision);
         Ok(RestReply { body: body.to_string(), revision })
     }
@@ -61,33 +62,6 @@ fn strip_revision(mut body: Value, keep: bool) -> (Value, Option<u64>) {
         items.iter_mut().for_each(strip);
     }
     (body, revision)
-}
-
-/// How a REST request's body becomes parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// There is none.
-    None,
-    /// The JSON object is the parameters.
-    Params,
-    /// The JSON value is the parameter of this name.
-    Under(&'static str),
-    /// A form (`application/x-www-form-urlencoded`); its fields are the parameters.
-    Form,
-}
-
-/// A REST method and path that an operation is reached by. `{name}` in the path and `name=` in the query become
-/// the parameters of that name, read as what the operation's schema says they are.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// GET, POST, …
-    pub method: Method,
-    /// Without the version prefix, e.g. `/node/{id}`.
-    pub path: &'static str,
-    /// See [`Body`].
-    pub body: Body,
-    /// KernelCI answers 200 `null` where there is no such node (contract 4.6).
-    pub missing_is_null: bool,
 }
 
 type Run = Arc<dyn Fn(Context, &str) -> BoxFuture<'static, Result<Box<dyn Reply>>> + Send + Sync>;
@@ -114,6 +88,11 @@ impl Operation {
     pub async fn call(&self, context: Context, params: &str) -> Result<Box<dyn Reply>> {
         context.caller.check(self.access, context.app.config.anonymous_read)?;
         (self.run)(context, params).await
+    }
+
+    /// Whether the operation has a parameter of this name.
+    pub fn has_param(&self, name: &str) -> bool {
+        self.params.as_value().get("properties").is_some_and(|all| all.get(name).is_some())
     }
 
     /// The JSON type of a top-level parameter (`integer`, `boolean`, …), for reading it from a query string.
@@ -174,16 +153,7 @@ impl Table {
     }
 
     /// Maps a REST method and path onto the operation added last.
-    pub(super) fn route(self, method: Method, path: &'static str, body: Body) -> Table {
-        self.add_route(Route { method, path, body, missing_is_null: false })
-    }
-
-    /// As [`Table::route`], answering 200 `null` instead of 404.
-    pub(super) fn route_or_null(self, method: Method, path: &'static str, body: Body) -> Table {
-        self.add_route(Route { method, path, body, missing_is_null: true })
-    }
-
-    fn add_route(mut self, route: Route) -> Table {
+    pub(super) fn route(mut self, route: Route) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.routes.push(route);
         }

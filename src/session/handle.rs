@@ -12,10 +12,12 @@ use crate::auth::Caller;
 use crate::error::{Error, Kind, Result};
 use crate::hub::lock;
 use crate::model::{ObjectId, Timestamp};
+use crate::ops::Peer;
 
 /// Shared by the session's task and its requests.
 pub struct Handle {
     id: String,
+    peer: Arc<Peer>,
     /// Whether credentials may be taken from where the page came from.
     origin_allowed: bool,
     state: Mutex<State>,
@@ -33,15 +35,19 @@ struct State {
 }
 
 impl Handle {
-    pub(super) fn new(id: String, origin_allowed: bool, caller: Option<Caller>) -> Handle {
+    pub(super) fn new(id: String, peer: Arc<Peer>, origin_allowed: bool, caller: Option<Caller>) -> Handle {
         let said_hello = caller.is_some();
         let state = State { said_hello, caller: caller.unwrap_or_default(), ..State::default() };
-        Handle { id, origin_allowed, state: Mutex::new(state), wake: Arc::new(Notify::new()) }
+        Handle { id, peer, origin_allowed, state: Mutex::new(state), wake: Arc::new(Notify::new()) }
     }
 
     /// Identifies the session in logs.
     pub fn id(&self) -> &str {
         &self.id
+    }
+    /// Where the client is.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
     /// What the client calls itself.
     pub fn client(&self) -> String {

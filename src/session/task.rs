@@ -340,7 +340,8 @@ async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> A
     let slot: Slot = Arc::new(Mutex::new(None));
     let result = async {
         let caller = handle.fresh_caller(&app).await?;
-        let context = Context::new(app.clone(), caller, Some((handle.clone(), slot.clone())));
+        let context =
+            Context::new(app.clone(), caller, handle.peer().clone(), Some((handle.clone(), slot.clone())));
         app.table.get(&request.method)?.call(context, &request.params).await?.rpc()
     }
     .await;

@@ -11,6 +11,7 @@ use super::{close, limits, task};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Kind, Result};
+use crate::ops::Peer;
 
 /// The subprotocol of sessions.
 const PROTOCOL: &str = "kernelci.v1.json";
@@ -56,7 +57,12 @@ fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
 }
 
 /// Answers the upgrade and runs the session.
-pub async fn upgrade(app: Arc<App>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Result<Response> {
+pub async fn upgrade(
+    app: Arc<App>,
+    peer: Arc<Peer>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response> {
     if app.draining.is_cancelled() {
         return Err(Error::new(Kind::Unavailable, "this instance is shutting down").retry_after(1000));
     }
@@ -72,7 +78,7 @@ pub async fn upgrade(app: Arc<App>, headers: HeaderMap, upgrade: WebSocketUpgrad
             return task::refuse(socket, close::OVERLOADED).await;
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let handle = Handle::new(id, credentials.origin_allowed, credentials.caller);
+        let handle = Handle::new(id, peer, credentials.origin_allowed, credentials.caller);
         let sessions = app.sessions.clone();
         // Tracked, so that shutting down waits for it. Boxed, so that the connection's own future stays small.
         sessions.track_future(Box::pin(task::run(app, Arc::new(handle), socket))).await;

@@ -9,10 +9,12 @@
 // A test says what is wrong by panicking.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod http;
 mod raw;
 mod server;
 mod services;
 
+pub use http::{Answer, Http, answer};
 pub use raw::{Lost, PATIENCE, Raw};
 pub use server::{Backend, Fixture, SECRET, Server};
 pub use services::services;

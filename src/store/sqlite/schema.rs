@@ -11,8 +11,12 @@ use crate::error::{Error, Kind, Result};
 /// The database, in the data directory.
 pub(super) const FILE: &str = "kernelci.db";
 
-/// Kept in `user_version`. Raise it with every change of [`TABLES`], and migrate in [`open`].
-const VERSION: i64 = 1;
+/// Kept in `user_version`. Raise it with every change of the tables; new tables need no more, anything else a migration
+/// in [`open`].
+const VERSION: i64 = 2;
+
+/// The tables of all parts of the store.
+const PARTS: &[&str] = &[TABLES];
 
 /// Rows are keyed by small integers, because every index entry repeats the key. Nodes and events are JSONB, which
 /// filters read several times faster than text.
@@ -22,18 +26,18 @@ const VERSION: i64 = 1;
 /// by bisection and what retention removes is always a prefix.
 /// The idempotency table is read by its key and pruned by rowid, which is the order in which it was written.
 const TABLES: &str = "
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE node (n INTEGER PRIMARY KEY, revision INTEGER NOT NULL, doc BLOB NOT NULL);
-CREATE TABLE channel (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head INTEGER NOT NULL DEFAULT 0,
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS node (n INTEGER PRIMARY KEY, revision INTEGER NOT NULL, doc BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS channel (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head INTEGER NOT NULL DEFAULT 0,
     floor INTEGER NOT NULL DEFAULT 1, clock INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE event (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time INTEGER NOT NULL, clock INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS event (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time INTEGER NOT NULL, clock INTEGER NOT NULL,
     doc BLOB NOT NULL);
-CREATE TABLE idempotency (n INTEGER PRIMARY KEY, user TEXT NOT NULL, method TEXT NOT NULL, key TEXT NOT NULL,
+CREATE TABLE IF NOT EXISTS idempotency (n INTEGER PRIMARY KEY, user TEXT NOT NULL, method TEXT NOT NULL, key TEXT NOT NULL,
     at INTEGER NOT NULL, ids TEXT NOT NULL, UNIQUE (user, method, key));
-CREATE TABLE user (id TEXT PRIMARY KEY, username TEXT NOT NULL UNIQUE, email TEXT NOT NULL UNIQUE COLLATE NOCASE,
+CREATE TABLE IF NOT EXISTS user (id TEXT PRIMARY KEY, username TEXT NOT NULL UNIQUE, email TEXT NOT NULL UNIQUE COLLATE NOCASE,
     hashed_password TEXT NOT NULL, is_active INTEGER NOT NULL, is_superuser INTEGER NOT NULL,
     is_verified INTEGER NOT NULL, groups TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE usergroup (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS usergroup (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) WITHOUT ROWID;
 ";
 
 /// Makes the directory if needed and takes it for this process, as long as the returned file is open.
@@ -79,8 +83,9 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     connection.pragma_update(None, "cache_size", -64 * 1024)?;
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     match transaction.pragma_query_value(None, "user_version", |row| row.get(0))? {
-        0 => {
-            transaction.execute_batch(TABLES)?;
+        // Version 2 only added tables.
+        0 | 1 => {
+            PARTS.iter().try_for_each(|tables| transaction.execute_batch(tables))?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         VERSION => {}

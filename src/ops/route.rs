@@ -1,0 +1,138 @@
+//! How REST reaches an operation: a method and a path, how the request becomes parameters, how the result becomes a
+//! body. Only shapes; what they mean is the operation's.
+
+use axum::http::Method;
+use serde_json::Value;
+
+/// How a REST request's body becomes parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// The JSON object is the parameters.
+    Params,
+    /// The JSON value is the parameter of this name.
+    Under(&'static str),
+    /// A form (`application/x-www-form-urlencoded`); its fields are the parameters.
+    Form,
+}
+
+/// How a result becomes a REST body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The result itself.
+    Whole,
+    /// The result itself, and 200 `null` instead of 404 (contract 4.6).
+    OrNull,
+    /// One member of the result, e.g. the bare number of `{"count": 3}`.
+    Member(&'static str),
+    /// `null`, whatever the result says.
+    Null,
+    /// Nothing: 204.
+    Empty,
+}
+
+/// A REST method and path that an operation is reached by.
+///
+/// `{name}` in the path and `name=` in the query become the parameters of that name, read as what the operation's
+/// schema says they are. The path wins over the body and the body over the query; names that are no parameters are
+/// passed over, as KernelCI does.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// GET, POST, …
+    pub method: Method,
+    /// Without the version prefix, e.g. `/node/{id}`.
+    pub path: &'static str,
+    /// What the body is.
+    pub body: Body,
+    /// If set, only these names of the query are parameters; all others together are the parameter `filter`, as the
+    /// text of a query string (`kind=job&state=done`).
+    pub filter_beside: Option<&'static [&'static str]>,
+    /// Parameters that this route always has.
+    pub fixed: Vec<(&'static str, Value)>,
+    /// What the body of the answer is.
+    pub answer: Answer,
+    /// The status of success.
+    pub status: u16,
+}
+
+/// `GET path`.
+pub(super) fn get(path: &'static str) -> Route {
+    Route::new(Method::GET, path, Body::None)
+}
+
+/// `POST path`; the JSON body is the parameters.
+pub(super) fn post(path: &'static str) -> Route {
+    Route::new(Method::POST, path, Body::Params)
+}
+
+/// `PUT path`; the JSON body is the parameters.
+pub(super) fn put(path: &'static str) -> Route {
+    Route::new(Method::PUT, path, Body::Params)
+}
+
+/// `PATCH path`; the JSON body is the parameters.
+pub(super) fn patch(path: &'static str) -> Route {
+    Route::new(Method::PATCH, path, Body::Params)
+}
+
+/// `DELETE path`.
+pub(super) fn delete(path: &'static str) -> Route {
+    Route::new(Method::DELETE, path, Body::None)
+}
+
+impl Route {
+    fn new(method: Method, path: &'static str, body: Body) -> Route {
+        Route {
+            method,
+            path,
+            body,
+            filter_beside: None,
+            fixed: Vec::new(),
+            answer: Answer::Whole,
+            status: 200,
+        }
+    }
+
+    /// The JSON body is the parameter of this name.
+    pub(super) fn under(self, name: &'static str) -> Route {
+        Route { body: Body::Under(name), ..self }
+    }
+    /// The body is a form.
+    pub(super) fn form(self) -> Route {
+        Route { body: Body::Form, ..self }
+    }
+    /// There is no body.
+    pub(super) fn bare(self) -> Route {
+        Route { body: Body::None, ..self }
+    }
+    /// Everything in the query but `own` is the filter.
+    pub(super) fn filtered(self, own: &'static [&'static str]) -> Route {
+        Route { filter_beside: Some(own), ..self }
+    }
+    /// Sets a parameter that this route always has.
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Route {
+        self.fixed.push((name, value.into()));
+        self
+    }
+    /// 200 `null` where the operation says 404.
+    pub(super) fn or_null(self) -> Route {
+        Route { answer: Answer::OrNull, ..self }
+    }
+    /// Answers one member of the result.
+    pub(super) fn member(self, name: &'static str) -> Route {
+        Route { answer: Answer::Member(name), ..self }
+    }
+    /// Answers `null`.
+    pub(super) fn null(self) -> Route {
+        Route { answer: Answer::Null, ..self }
+    }
+    /// Answers 204 without a body.
+    pub(super) fn empty(self) -> Route {
+        Route { answer: Answer::Empty, status: 204, ..self }
+    }
+    /// The status of success, if it is not 200.
+    pub(super) fn status(self, status: u16) -> Route {
+        Route { status, ..self }
+    }
+}

@@ -1,0 +1,1 @@
+//! Prefixes, slashes, HEAD, unknown paths and methods (contract 1.1).

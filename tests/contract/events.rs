@@ -1,0 +1,1 @@
+//! The history of events: `GET /events` (contract 5.1).

@@ -1,0 +1,1 @@
+//! User groups (contract 6.7).

@@ -1,0 +1,1 @@
+//! Key and value (contract 7.1).

@@ -1,0 +1,20 @@
+//! What existing clients and databases depend on: golden requests and answers over REST, row by row.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod address;
+mod events;
+mod groups;
+mod kv;
+mod nodes;
+mod old_database;
+mod polling;
+mod purge;
+mod queries;
+mod queues;
+#[path = "../support/mod.rs"]
+mod support;
+mod telemetry;
+mod tokens;
+mod transports;
+mod users;
+mod validation;

@@ -1,0 +1,1 @@
+//! Reading and writing nodes (contract 2, 3).

@@ -1,0 +1,1 @@
+//! Long polling: subscribe, listen, unsubscribe (contract 5.5 to 5.7).

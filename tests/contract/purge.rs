@@ -1,0 +1,1 @@
+//! Old nodes go (contract 7.4).

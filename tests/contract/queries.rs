@@ -1,0 +1,1 @@
+//! Queries over REST (contract 4).

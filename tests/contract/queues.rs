@@ -1,0 +1,1 @@
+//! Queues: push and pop (contract 5.9).

@@ -1,0 +1,1 @@
+//! API tokens that users make and revoke.

@@ -1,0 +1,1 @@
+//! The same request over REST and over the WebSocket.

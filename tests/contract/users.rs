@@ -1,0 +1,1 @@
+//! Users: logging in, reading, changing, inviting (contract 6).

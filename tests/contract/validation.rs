@@ -1,0 +1,1 @@
+//! Bodies of 422 and the order of checks (contract 1.5).
