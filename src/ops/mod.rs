@@ -9,7 +9,7 @@ pub mod events;
 pub mod nodes;
 mod operation;
 mod paging;
-mod route;
+pub mod route;
 pub mod schema;
 pub mod session;
 pub mod subscriptions;
@@ -20,7 +20,7 @@ pub use operation::{Object, Operation, Reply, RestReply, Table};
 pub use route::{Answer, Body, Route};
 
 use crate::auth::Access::{Active, Open, Read, Verified};
-use route::{get, post};
+use route::{get, patch, post, put};
 
 /// Every operation: name, access, what it does, its function, and the REST routes that map onto it.
 pub fn table() -> Table {
@@ -40,9 +40,13 @@ pub fn table() -> Table {
         .route(get("/node/{id}").or_null())
         .op("node.find", Read, "Nodes that match a filter, sorted, a page at a time.", nodes::find)
         .op("node.count", Read, "How many nodes match a filter.", nodes::count)
+        .route(get("/count").filtered(&[]).member("count"))
         .op("node.create", Active, "Adds a node.", nodes::create)
+        .route(post("/node").under("node"))
         .op("node.replace", Active, "Replaces a node; what is left out takes its default.", nodes::replace)
+        .route(put("/node/{id}").under("node"))
         .op("node.update", Active, "Sets some fields of a node.", nodes::update)
+        .route(patch("/node/{id}").under("set"))
         .op(
             "node.submit",
             Active,

@@ -149,7 +149,15 @@ fn missing(id: ObjectId) -> Error {
 }
 
 fn read_filter(filter: Option<&Value>) -> Result<Filter> {
-    filter.map_or_else(|| Ok(Filter::all()), |filter| Filter::from_json(filter, &NODE))
+    match filter {
+        None => Ok(Filter::all()),
+        // The form of query strings, for whoever has one at hand: `kind=job&result__in=fail,incomplete`.
+        Some(Value::String(text)) => {
+            let pairs: Vec<_> = url::form_urlencoded::parse(text.as_bytes()).collect();
+            Filter::from_query(pairs.iter().map(|(name, value)| (&**name, &**value)), &NODE)
+        }
+        Some(filter) => Filter::from_json(filter, &NODE),
+    }
 }
 
 fn check_fields(fields: Option<Vec<String>>) -> Result<Option<Vec<String>>> {

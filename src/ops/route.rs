@@ -57,27 +57,27 @@ pub struct Route {
 }
 
 /// `GET path`.
-pub(super) fn get(path: &'static str) -> Route {
+pub fn get(path: &'static str) -> Route {
     Route::new(Method::GET, path, Body::None)
 }
 
 /// `POST path`; the JSON body is the parameters.
-pub(super) fn post(path: &'static str) -> Route {
+pub fn post(path: &'static str) -> Route {
     Route::new(Method::POST, path, Body::Params)
 }
 
 /// `PUT path`; the JSON body is the parameters.
-pub(super) fn put(path: &'static str) -> Route {
+pub fn put(path: &'static str) -> Route {
     Route::new(Method::PUT, path, Body::Params)
 }
 
 /// `PATCH path`; the JSON body is the parameters.
-pub(super) fn patch(path: &'static str) -> Route {
+pub fn patch(path: &'static str) -> Route {
     Route::new(Method::PATCH, path, Body::Params)
 }
 
 /// `DELETE path`.
-pub(super) fn delete(path: &'static str) -> Route {
+pub fn delete(path: &'static str) -> Route {
     Route::new(Method::DELETE, path, Body::None)
 }
 
@@ -95,44 +95,44 @@ impl Route {
     }
 
     /// The JSON body is the parameter of this name.
-    pub(super) fn under(self, name: &'static str) -> Route {
+    pub fn under(self, name: &'static str) -> Route {
         Route { body: Body::Under(name), ..self }
     }
     /// The body is a form.
-    pub(super) fn form(self) -> Route {
+    pub fn form(self) -> Route {
         Route { body: Body::Form, ..self }
     }
     /// There is no body.
-    pub(super) fn bare(self) -> Route {
+    pub fn bare(self) -> Route {
         Route { body: Body::None, ..self }
     }
     /// Everything in the query but `own` is the filter.
-    pub(super) fn filtered(self, own: &'static [&'static str]) -> Route {
+    pub fn filtered(self, own: &'static [&'static str]) -> Route {
         Route { filter_beside: Some(own), ..self }
     }
     /// Sets a parameter that this route always has.
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Route {
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Route {
         self.fixed.push((name, value.into()));
         self
     }
     /// 200 `null` where the operation says 404.
-    pub(super) fn or_null(self) -> Route {
+    pub fn or_null(self) -> Route {
         Route { answer: Answer::OrNull, ..self }
     }
     /// Answers one member of the result.
-    pub(super) fn member(self, name: &'static str) -> Route {
+    pub fn member(self, name: &'static str) -> Route {
         Route { answer: Answer::Member(name), ..self }
     }
     /// Answers `null`.
-    pub(super) fn null(self) -> Route {
+    pub fn null(self) -> Route {
         Route { answer: Answer::Null, ..self }
     }
     /// Answers 204 without a body.
-    pub(super) fn empty(self) -> Route {
+    pub fn empty(self) -> Route {
         Route { answer: Answer::Empty, status: 204, ..self }
     }
     /// The status of success, if it is not 200.
-    pub(super) fn status(self, status: u16) -> Route {
+    pub fn status(self, status: u16) -> Route {
         Route { status, ..self }
     }
 }

@@ -1,6 +1,8 @@
 //! The store: the truth. Nodes, users, groups; what is written here is written.
 //!
-//! One contract, two implementations ([`sqlite`] embedded, [`mongo`] in production), one conformance suite.
+//! One contract, two implementations ([`sqlite`] embedded, [`mongo`] in production), one conformance suite. A subject
+//! that is not nodes has a trait and a file of its own here ([`users`]) and in each implementation; [`Store`] is all
+//! of them together.
 //!
 //! * A [`Commit`] is all or nothing: every node change, every event and the idempotency record become durable in one
 //!   atomic step, or none does and the store says why. (On a standalone `mongod` a commit of *several* nodes is the
@@ -14,20 +16,23 @@
 pub mod indexes;
 pub mod mongo;
 pub mod sqlite;
+pub mod users;
+
+pub use users::{UserKey, Users};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::filter::Filter;
-use crate::model::{Event, Node, ObjectId, User, user::Group};
+use crate::model::{Event, Node, ObjectId};
 
 /// A node in wire form.
 pub type Wire = Map<String, Value>;
 
 /// See the module's documentation for what every implementation promises.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Users + Send + Sync + 'static {
     /// What this store is and what it can do.
     fn facts(&self) -> Facts;
     /// Fails with 503 when the store cannot be reached now.
@@ -44,19 +49,6 @@ pub trait Store: Send + Sync + 'static {
     /// The nodes that a commit with this key wrote, if there was one: asked before the rules of a request are applied
     /// again to nodes that the first time has changed.
     async fn repeated(&self, key: &IdempotencyKey) -> Result<Option<Vec<ObjectId>>>;
-
-    /// The user with this key.
-    async fn user(&self, key: UserKey<'_>) -> Result<Option<User>>;
-    /// Whether any active superuser exists.
-    async fn has_superuser(&self) -> Result<bool>;
-    /// Adds a user; 400 if the name or the address is taken.
-    async fn insert_user(&self, user: &User) -> Result<()>;
-    /// Replaces the password hash if it still is `old` (a login upgrades bcrypt to argon2id).
-    async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()>;
-    /// The group of this name.
-    async fn group(&self, name: &str) -> Result<Option<Group>>;
-    /// Adds the group if it is missing, and the users of these names to it.
-    async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()>;
 
     /// What indexes there are, should be, and are left over.
     async fn indexes(&self) -> Result<Vec<IndexStatus>>;
@@ -113,15 +105,6 @@ pub const SORTABLE: &[&str] = &[
     "treeid",
     "retry_counter",
 ];
-
-/// How to look a user up.
-#[derive(Clone, Copy, Debug)]
-pub enum UserKey<'a> {
-    /// By id.
-    Id(ObjectId),
-    /// By exact name.
-    Name(&'a str),
-}
 
 /// Writes that belong together.
 #[derive(Clone, Debug, Default)]

@@ -5,7 +5,7 @@ use kernelci_live::event_log::{After, EventLog, HistoryQuery};
 use kernelci_live::filter::Filter;
 use kernelci_live::model::{Node, ObjectId};
 use kernelci_live::store::mongo::{Options, open};
-use kernelci_live::store::{Committed, Expect, IndexState, Query, Store, UserKey};
+use kernelci_live::store::{Committed, Expect, IndexState, Query, Store, UserKey, Users};
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 use serde_json::json;

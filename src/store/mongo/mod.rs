@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::errors::{QUERY_TIME, call};
 use self::stored::Stored;
-use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store, UserKey, Wire};
+use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store, Wire};
 use crate::error::{Error, Result};
 use crate::event_log::redis::epoch::Channels;
 use crate::event_log::redis::history::History;
@@ -41,7 +41,7 @@ use crate::event_log::redis::relay::{self, Outboxes, Relay};
 use crate::event_log::redis::stream::Redis;
 use crate::event_log::redis::{RedisLog, RelayMode};
 use crate::filter::Filter;
-use crate::model::{ObjectId, User, user::Group};
+use crate::model::ObjectId;
 
 /// How long the start waits for indexes; building goes on behind it.
 const INDEX_PATIENCE: Duration = Duration::from_secs(10);
@@ -232,32 +232,6 @@ impl Store for MongoStore {
 
     async fn repeated(&self, key: &IdempotencyKey) -> Result<Option<Vec<ObjectId>>> {
         commit::repeated(self, key).await
-    }
-
-    async fn user(&self, key: UserKey<'_>) -> Result<Option<User>> {
-        users::user(self, key).await
-    }
-
-    async fn has_superuser(&self) -> Result<bool> {
-        let query = doc! {"is_superuser": true, "is_active": true};
-        Ok(call(self.users.find_one(query).max_time(QUERY_TIME)).await?.is_some())
-    }
-
-    async fn insert_user(&self, user: &User) -> Result<()> {
-        users::insert(self, user).await
-    }
-
-    async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()> {
-        let update = doc! {"$set": {"hashed_password": new}};
-        call(self.users.update_one(doc! {"_id": id, "hashed_password": old}, update)).await.map(drop)
-    }
-
-    async fn group(&self, name: &str) -> Result<Option<Group>> {
-        users::group(self, name).await
-    }
-
-    async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()> {
-        users::ensure_group(self, name, usernames).await
     }
 
     async fn indexes(&self) -> Result<Vec<IndexStatus>> {

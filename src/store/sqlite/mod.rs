@@ -27,11 +27,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store, UserKey, Wire};
-use crate::error::{Error, Kind, Result};
+use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store, Wire};
+use crate::error::{Error, Result};
 use crate::event_log::sqlite::SqliteLog;
 use crate::filter::Filter;
-use crate::model::{ObjectId, Timestamp, User, user::Group};
+use crate::model::{ObjectId, Timestamp};
 
 pub(crate) use append::{EventRow, SEQ_BITS};
 pub(crate) use channels::Channels;
@@ -162,49 +162,9 @@ impl Store for SqliteStore {
         self.db.writer.run(prepared.rows(), move |batch| prepared.apply(batch)).await
     }
 
-    async fn user(&self, key: UserKey<'_>) -> Result<Option<User>> {
-        let (by, value) = match key {
-            UserKey::Id(id) => (users::By::Id, id.to_hex()),
-            UserKey::Name(name) => (users::By::Name, name.to_owned()),
-        };
-        self.db.quick.run(move |connection| users::user(connection, by, &value)).await
-    }
-
-    async fn has_superuser(&self) -> Result<bool> {
-        self.db.quick.run(users::has_superuser).await
-    }
-
-    async fn insert_user(&self, user: &User) -> Result<()> {
-        let user = user.clone();
-        match self.db.writer.run(1, move |batch| users::insert(batch.connection, &user)).await? {
-            None => Ok(()),
-            Some(taken) => Err(Error::new(Kind::BadRequest, taken)),
-        }
-    }
-
-    async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()> {
-        let (id, old, new) = (id.to_hex(), old.to_owned(), new.to_owned());
-        let work =
-            move |batch: &mut append::Batch<'_>| users::replace_password(batch.connection, &id, &old, &new);
-        self.db.writer.run(1, work).await
-    }
-
     async fn repeated(&self, key: &IdempotencyKey) -> Result<Option<Vec<ObjectId>>> {
         let key = key.clone();
         self.db.quick.run(move |connection| commit::remembered(connection, &key, Timestamp::now())).await
-    }
-
-    async fn group(&self, name: &str) -> Result<Option<Group>> {
-        let name = name.to_owned();
-        self.db.quick.run(move |connection| users::group(connection, &name)).await
-    }
-
-    async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()> {
-        let name = name.to_owned();
-        let usernames: Vec<String> = usernames.iter().map(|&user| user.to_owned()).collect();
-        let work =
-            move |batch: &mut append::Batch<'_>| users::ensure_group(batch.connection, &name, &usernames);
-        self.db.writer.run(1, work).await
     }
 
     async fn indexes(&self) -> Result<Vec<IndexStatus>> {
