@@ -14,6 +14,7 @@ use crate::config::{Backend, Config, Synchronous};
 use crate::error::Error;
 use crate::event_log::EventLog;
 use crate::hub::{Hub, lock};
+use crate::metrics;
 use crate::model::{ObjectId, User};
 use crate::ops::{self, Table};
 use crate::store::{Store, UserKey, mongo, sqlite};
@@ -55,6 +56,7 @@ impl App {
     /// Opens the store and the log, makes the first admin if there is none.
     pub async fn build(config: Config) -> Result<(Arc<App>, Option<FirstAdmin>)> {
         config.check()?;
+        metrics::install(&config.instance);
         let secret = bootstrap::secret(&config)?;
         let (store, log) = open(&config).await?;
         let passwords = Passwords::new()?;

@@ -101,6 +101,9 @@ pub struct Config {
     #[arg(long, env = "SQLITE_SYNCHRONOUS", value_enum, default_value_t = Synchronous::Full)]
     pub sqlite_synchronous: Synchronous,
 
+    /// What `instance` says in every line of `/metrics`.
+    #[arg(long, env = "INSTANCE", default_value = "api")]
+    pub instance: String,
     /// What to log, e.g. `info` or `kernelci_live=debug`.
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,

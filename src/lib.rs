@@ -18,7 +18,7 @@
 //! What they all speak of, without any I/O: [`model`] (nodes, events, users), [`filter`] (one language, three
 //! engines), [`error`] (one type, all its faces in a table).
 //!
-//! Around it: [`config`] (every setting), [`app`] (what is shared, and how it ends), [`client`] (the Rust client),
+//! Around it: [`config`] (every setting), [`metrics`] (what it tells Prometheus), [`app`] (what is shared, and how it ends), [`client`] (the Rust client),
 //! [`cli`] (the commands).
 //!
 //! # What holds
@@ -39,6 +39,7 @@ pub mod event_log;
 pub mod filter;
 pub mod http;
 pub mod hub;
+pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod rpc;

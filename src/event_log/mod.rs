@@ -41,6 +41,8 @@ pub trait EventLog: Send + Sync + 'static {
     async fn publish(&self, event: Event) -> Result<Option<u64>>;
     /// The history of one or all channels (contract 5.1).
     async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>>;
+    /// How many acknowledged events have no place in the log yet.
+    async fn pending(&self) -> Result<u64>;
     /// Stops background work after what was acknowledged is safe.
     async fn close(&self);
 }

@@ -168,6 +168,10 @@ impl EventLog for RedisLog {
         .await
     }
 
+    async fn pending(&self) -> Result<u64> {
+        self.relay.pending().await
+    }
+
     async fn close(&self) {
         self.relay.close().await;
     }

@@ -3,11 +3,13 @@
 mod answer;
 mod feed;
 mod health;
+mod metrics;
 mod pages;
 mod peer;
 mod prefix;
 mod rest;
 mod rpc;
+mod trace;
 mod validation;
 
 use std::sync::Arc;
@@ -30,14 +32,15 @@ use answer::failed;
 const BODY: usize = 32 << 20;
 
 /// The service that answers every request. All routes exist under `/latest`; [`prefix`] maps the other ways to
-/// write a path onto it.
-pub fn service(app: Arc<App>) -> prefix::Versioned<Router> {
+/// write a path onto it, [`trace`] gives every request an id.
+pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
     let mut routes = Router::new()
         .route("/ws", any(websocket))
         .route("/rpc", post(rpc::post))
         .route("/events/feed", get(feed::get))
         .route("/health", get(health::live))
         .route("/ready", get(health::ready))
+        .route("/metrics", get(metrics::get))
         .route("/", get(pages::index))
         .route("/dashboard", get(pages::dashboard))
         .route("/docs", get(pages::docs))
@@ -56,7 +59,7 @@ pub fn service(app: Arc<App>) -> prefix::Versioned<Router> {
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(app);
-    prefix::VersionLayer.layer(router)
+    trace::TraceLayer.layer(prefix::VersionLayer.layer(router))
 }
 
 async fn websocket(

@@ -16,6 +16,7 @@ use super::peer;
 use super::validation::{self, Origin};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
+use crate::metrics;
 use crate::ops::{Answer, Body, Context, Operation, Peer, Reply, Route};
 use crate::rpc::{MOST_DEPTH, depth_exceeds};
 use crate::session::credentials;
@@ -31,7 +32,8 @@ pub(super) fn handler(operation: &'static str, route: Route) -> MethodRouter<Arc
                     RawQuery(query): RawQuery,
                     request: Request| {
             let asked = Asked { path, query: query.unwrap_or_default(), peer };
-            answer(app, operation, &route, asked, request)
+            let answer = answer(app, operation, &route, asked, request);
+            metrics::timed(metrics::Transport::Rest, operation, route.status, answer)
                 .await
                 .unwrap_or_else(|error| failed(operation, &error))
         },

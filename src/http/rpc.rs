@@ -11,6 +11,7 @@ use super::answer::{failed, json};
 use super::peer::From;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
+use crate::metrics;
 use crate::ops::{Context, Peer};
 use crate::rpc;
 use crate::session::credentials;
@@ -40,9 +41,11 @@ pub(super) async fn post(
             return json(StatusCode::OK, rpc::answer(&unreadable.id, Err(&unreadable.error)));
         }
     };
-    let result = call(&app, peer, &headers, &request).await;
+    let name = app.table.known_name(&request.method);
+    let call = call(&app, peer, &headers, &request);
+    let result = metrics::timed(metrics::Transport::Rpc, name, 200, call).await;
     if let Err(error) = &result {
-        error.log(&request.method);
+        error.log(name);
     }
     match &request.id {
         Some(id) => json(StatusCode::OK, rpc::answer(id, result.as_ref().map(String::clone))),

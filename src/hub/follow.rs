@@ -37,6 +37,7 @@ pub async fn follow(
         seq: u64,
         ready: std::vec::IntoIter<Item>,
     }
+    follower.saw(seq);
     let state = State { follower, wake, filter, seq, ready: Vec::new().into_iter() };
     Ok(futures::stream::try_unfold(state, |mut state| async move {
         loop {
@@ -59,6 +60,7 @@ pub async fn follow(
                     items.push(Item::Event(read.epoch.clone(), entry));
                 }
             }
+            state.follower.saw(state.seq);
             state.ready = items.into_iter();
         }
     }))

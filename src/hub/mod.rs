@@ -50,7 +50,13 @@ pub struct Channel {
 #[derive(Default)]
 struct Readers {
     next: u64,
-    wake: HashMap<u64, Arc<Notify>>,
+    all: HashMap<u64, Reader>,
+}
+
+struct Reader {
+    wake: Arc<Notify>,
+    /// Up to where it has looked, for the metrics.
+    seen: Arc<AtomicU64>,
 }
 
 /// A reader's registration with a channel: wakes it when there is something new, until it is dropped.
@@ -58,11 +64,19 @@ pub struct Follower {
     /// The channel.
     pub channel: Arc<Channel>,
     id: u64,
+    seen: Arc<AtomicU64>,
+}
+
+impl Follower {
+    /// The reader has looked at everything up to `seq`.
+    pub fn saw(&self, seq: u64) {
+        self.seen.store(seq, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        lock(&self.channel.readers).wake.remove(&self.id);
+        lock(&self.channel.readers).all.remove(&self.id);
     }
 }
 
@@ -99,6 +113,11 @@ impl Hub {
         channels.insert(name.to_owned(), channel.clone());
         tokio::spawn(self.clone().tail(channel));
         Ok(follower)
+    }
+
+    /// The channels that are followed now.
+    pub fn channels(&self) -> Vec<Arc<Channel>> {
+        lock(&self.channels).values().cloned().collect()
     }
 
     /// Stops following.
@@ -184,12 +203,23 @@ impl Channel {
         let mut readers = lock(&self.readers);
         let id = readers.next;
         readers.next += 1;
-        readers.wake.insert(id, wake);
-        Follower { channel: self.clone(), id }
+        let seen = Arc::new(AtomicU64::new(self.head()));
+        readers.all.insert(id, Reader { wake, seen: seen.clone() });
+        Follower { channel: self.clone(), id, seen }
+    }
+
+    /// How many readers there are.
+    pub fn readers(&self) -> usize {
+        lock(&self.readers).all.len()
+    }
+
+    /// Up to where the slowest reader has looked.
+    pub fn slowest(&self) -> Option<u64> {
+        lock(&self.readers).all.values().map(|reader| reader.seen.load(Ordering::Relaxed)).min()
     }
 
     fn has_readers(&self) -> bool {
-        !lock(&self.readers).wake.is_empty()
+        !lock(&self.readers).all.is_empty()
     }
 
     fn advance(&self, read: Read) {
@@ -201,8 +231,8 @@ impl Channel {
             ring.head()
         };
         self.head.store(head, Ordering::Release);
-        for wake in lock(&self.readers).wake.values() {
-            wake.notify_one();
+        for reader in lock(&self.readers).all.values() {
+            reader.wake.notify_one();
         }
     }
 }

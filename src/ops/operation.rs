@@ -171,6 +171,11 @@ impl Table {
         }
     }
 
+    /// This name if an operation has it, else `unknown`: what metrics may say of names that clients choose.
+    pub fn known_name(&self, name: &str) -> &'static str {
+        self.by_name.get_key_value(name).map_or("unknown", |(name, _)| *name)
+    }
+
     /// All operations in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = &Operation> {
         self.operations.iter()

@@ -151,6 +151,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     let filter = params.filter.as_ref().map(|filter| Filter::from_json(filter, &EVENT)).transpose()?;
     let follower = app.hub.follow(&params.channel, reserved.wake()).await?;
     let start = start(&*app.log, &params.channel, &params.from).await?;
+    follower.saw(start.position.seq);
     let include = Include {
         node: !params.include.is_empty(),
         ancestors: params.include.contains(&IncludeName::Ancestors),

@@ -79,6 +79,7 @@ impl Subscription {
         let (sub, from) = (self.sub(), self.seq.saturating_add(1));
         let lost = if epoch == self.epoch { String::new() } else { format!(",\"epoch\":\"{epoch}\"") };
         (self.epoch, self.seq, self.told) = (epoch, head, head);
+        self.follower.saw(head);
         gap_frame(sub, from, head, &lost)
     }
 

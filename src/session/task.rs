@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::task::{JoinError, JoinSet};
 use tokio_tungstenite::tungstenite;
+use tracing::Instrument;
 
 use super::close::{self, CloseCode};
 use super::handle::{Handle, Slot};
@@ -18,6 +19,7 @@ use super::timers::{Due, Timers};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::hub::lock;
+use crate::metrics;
 use crate::model::ObjectId;
 use crate::ops::Context;
 use crate::rpc;
@@ -38,6 +40,7 @@ pub(super) async fn run(app: Arc<App>, handle: Arc<Handle>, socket: WebSocket) {
         reading: None,
         timers,
         leaving: None,
+        sent: metrics::EVENTS_SENT.counter(&[]),
         app,
         handle,
     };
@@ -70,6 +73,7 @@ struct Session {
     timers: Timers,
     /// When to go, once the server is shutting down.
     leaving: Option<tokio::time::Instant>,
+    sent: ::metrics::Counter,
 }
 
 /// A finished request.
@@ -257,6 +261,8 @@ impl Session {
             return;
         }
         sub.seq = sub.seq.max(batch.seq);
+        sub.follower.saw(sub.seq);
+        self.sent.increment(batch.frames.len() as u64);
         for (frame, seq) in batch.frames {
             sub.told = seq;
             self.out.push(frame);
@@ -338,20 +344,23 @@ async fn recheck(app: Arc<App>, handle: Arc<Handle>, user: ObjectId) -> Answered
 /// Runs one request and puts its answer into words.
 async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> Answered {
     let slot: Slot = Arc::new(Mutex::new(None));
-    let result = async {
+    let call = async {
         let caller = handle.fresh_caller(&app).await?;
         let context =
             Context::new(app.clone(), caller, handle.peer().clone(), Some((handle.clone(), slot.clone())));
         app.table.get(&request.method)?.call(context, &request.params).await?.rpc()
-    }
-    .await;
+    };
+    let name = app.table.known_name(&request.method);
+    // An error's line must say where it happened, whatever is filtered out.
+    let span = tracing::error_span!("session", id = handle.id());
+    let result = metrics::timed(metrics::Transport::Ws, name, 200, call).instrument(span.clone()).await;
     let close = match (&*request.method, &result) {
         ("session.hello", Err(error)) if error.kind() == Kind::Unauthorized => Some(close::CREDENTIALS),
         ("session.hello", Err(error)) if error.kind() == Kind::Forbidden => Some(close::FORBIDDEN),
         _ => None,
     };
     if let Err(error) = &result {
-        error.log(&request.method);
+        span.in_scope(|| error.log(name));
     }
     let text = request.id.map(|id| rpc::answer(&id, result.as_ref().map(String::clone)));
     let opened = lock(&slot).take();

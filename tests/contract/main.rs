@@ -5,12 +5,14 @@ mod address;
 mod events;
 mod groups;
 mod kv;
+mod metrics;
 mod nodes;
 mod old_database;
 mod polling;
 mod purge;
 mod queries;
 mod queues;
+mod request_ids;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;

@@ -24,6 +24,7 @@ use super::pending::Pending;
 use super::stream::Item;
 use crate::error::{Error, Result};
 use crate::model::ObjectId;
+use crate::store::mongo::document::integer;
 use crate::store::mongo::errors::{QUERY_TIME, call};
 use crate::store::mongo::stored::Stored;
 
@@ -36,6 +37,8 @@ const QUEUE_UNITS: usize = 64 * 1024;
 const UNIT: usize = 1024;
 /// How many outboxes a sweep looks at.
 const SWEEP: usize = 1000;
+/// How many nodes with pending events are counted for the metrics.
+const MOST_COUNTED: i64 = 10_000;
 /// While the queue never runs empty, a sweep happens this often all the same.
 const SWEEP_AT_LEAST: Duration = Duration::from_secs(10);
 /// How long an orderly end may take.
@@ -75,6 +78,7 @@ pub(crate) struct Job {
 /// Hands events to the relay.
 #[derive(Clone)]
 pub(crate) struct Relay {
+    outboxes: Outboxes,
     queue: mpsc::Sender<(Vec<Job>, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
     stop: CancellationToken,
@@ -95,6 +99,11 @@ impl Relay {
         tracing::debug!("the relay's queue is full; the events stay in their outboxes for now");
     }
 
+    /// How many events wait in the outboxes of all instances.
+    pub(crate) async fn pending(&self) -> Result<u64> {
+        self.outboxes.pending().await
+    }
+
     /// Stops after what is queued has been relayed, or a few seconds.
     pub(crate) async fn close(&self) {
         self.stop.cancel();
@@ -112,6 +121,24 @@ pub(crate) struct Outboxes {
     pub(crate) indexed: watch::Receiver<bool>,
 }
 
+impl Outboxes {
+    /// How many events wait; of more than [`MOST_COUNTED`] nodes that have any, so many.
+    async fn pending(&self) -> Result<u64> {
+        let mut pending = call(self.events.estimated_document_count().max_time(QUERY_TIME)).await?;
+        if *self.indexed.borrow() {
+            let stages = [
+                doc! {"$match": {"outbox.id": {"$exists": true}}},
+                doc! {"$limit": MOST_COUNTED},
+                doc! {"$group": {"_id": null, "n": {"$sum": {"$size": "$outbox"}}}},
+            ];
+            let sums = self.nodes.aggregate(stages).max_time(QUERY_TIME).with_type::<Stored>();
+            let sums: Vec<Stored> = call(async { sums.await?.try_collect().await }).await?;
+            pending += sums.first().and_then(|sum| integer(sum.get("n")?)).map_or(0, i64::unsigned_abs);
+        }
+        Ok(pending)
+    }
+}
+
 struct Worker {
     channels: Arc<Channels>,
     outboxes: Outboxes,
@@ -127,8 +154,13 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
     let (sender, queue) = mpsc::channel(QUEUE);
     let (finished, done) = watch::channel(false);
     let stop = CancellationToken::new();
-    let relay =
-        Relay { queue: sender, room: Arc::new(Semaphore::new(QUEUE_UNITS)), stop: stop.clone(), done };
+    let relay = Relay {
+        outboxes: outboxes.clone(),
+        queue: sender,
+        room: Arc::new(Semaphore::new(QUEUE_UNITS)),
+        stop: stop.clone(),
+        done,
+    };
     let worker = Worker { channels, outboxes, mode, queue, stop, seen: HashSet::new() };
     tokio::spawn(async move {
         worker.run().await;

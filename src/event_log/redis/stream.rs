@@ -5,7 +5,7 @@
 //! number an event got. The channel is the hash tag, so that a cluster keeps all of it on one shard.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
@@ -14,6 +14,7 @@ use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisResult, Script};
 
 use super::pending::Pending;
 use crate::error::{Error, Result};
+use crate::metrics;
 use crate::model::Timestamp;
 
 /// About how many events stay in the stream; older ones are read from the history.
@@ -239,7 +240,7 @@ impl Redis {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(limit).arg("BLOCK").arg(BLOCK.as_millis() as u64);
         command.arg("STREAMS").arg(self.key(channel, "stream")).arg(format!("{seq}-0"));
-        let reply: Option<StreamReadReply> = wait(command.query_async(connection)).await?;
+        let reply: Option<StreamReadReply> = in_time(command.query_async(connection)).await?;
         let keys = reply.map(|reply| reply.keys).unwrap_or_default();
         Ok(keys.iter().flat_map(|key| &key.ids).filter_map(item).collect())
     }
@@ -256,6 +257,14 @@ impl Redis {
 
 /// Waits for Redis, but not for ever: while it is away the connection manager retries without end.
 async fn wait<T>(command: impl Future<Output = RedisResult<T>>) -> Result<T> {
+    let began = Instant::now();
+    let answer = in_time(command).await;
+    metrics::REDIS_SECONDS.took(&[], began);
+    answer
+}
+
+/// As [`wait`], for commands that wait on purpose.
+async fn in_time<T>(command: impl Future<Output = RedisResult<T>>) -> Result<T> {
     match tokio::time::timeout(COMMAND, command).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::unavailable("log", error)),

@@ -1,10 +1,11 @@
 //! What the driver reports, as what the caller should know: away, too slow, too large, taken, or broken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mongodb::error::{Error as Mongo, ErrorKind, WriteFailure};
 
 use crate::error::{Error, Kind, Result};
+use crate::metrics;
 
 /// The server's budget for one find or count (`maxTimeMS`).
 pub(crate) const QUERY_TIME: Duration = Duration::from_secs(15);
@@ -31,7 +32,10 @@ pub(crate) async fn call<T>(call: impl IntoFuture<Output = mongodb::error::Resul
 pub(crate) async fn raw<T>(
     call: impl IntoFuture<Output = mongodb::error::Result<T>>,
 ) -> mongodb::error::Result<T> {
-    match tokio::time::timeout(CALL_TIME, call.into_future()).await {
+    let began = Instant::now();
+    let answer = tokio::time::timeout(CALL_TIME, call.into_future()).await;
+    metrics::STORE_SECONDS.took(&["mongodb"], began);
+    match answer {
         Ok(result) => result,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
     }

@@ -117,8 +117,8 @@ impl Database {
             epoch: epoch.into(),
             channels,
             writer,
-            quick: Readers::new(&path, QUICK_READERS, options.read_limit),
-            searches: Readers::new(&path, options.readers.max(1), options.read_limit),
+            quick: Readers::new("read", &path, QUICK_READERS, options.read_limit),
+            searches: Readers::new("search", &path, options.readers.max(1), options.read_limit),
             options,
         })
     }

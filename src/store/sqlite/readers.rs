@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::schema;
 use crate::error::{Error, Kind, Result};
+use crate::metrics;
 
 /// Runs reads on threads of the blocking pool, a bounded number at once, each with a connection of its own.
 pub(crate) struct Readers {
@@ -19,22 +20,35 @@ pub(crate) struct Readers {
     places: Arc<Semaphore>,
     /// Connections that nobody uses now; opened when first needed, never more than there are places.
     idle: Arc<Mutex<Vec<Connection>>>,
+    seconds: ::metrics::Histogram,
 }
 
 impl Readers {
-    /// `count` at once, each for at most `limit`.
-    pub(super) fn new(path: &Path, count: usize, limit: Duration) -> Readers {
+    /// `count` at once, each for at most `limit`; `call` is what metrics say.
+    pub(super) fn new(call: &str, path: &Path, count: usize, limit: Duration) -> Readers {
         Readers {
             path: path.to_owned(),
             limit,
             places: Arc::new(Semaphore::new(count)),
             idle: Arc::default(),
+            seconds: metrics::STORE_SECONDS.histogram(&[call]),
         }
     }
 
     /// Runs `work`. It ends with 504 at the time limit (waiting for a place included), and is also interrupted when
     /// the caller stops waiting.
     pub(crate) async fn run<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    {
+        let began = Instant::now();
+        let result = self.run_in_time(work).await;
+        self.seconds.record(began.elapsed());
+        result
+    }
+
+    async fn run_in_time<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use rusqlite::Connection;
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::append::{Appender, Batch};
 use super::channels::Channels;
 use crate::error::{Error, Result};
+use crate::metrics;
 
 /// How many requests may share a transaction.
 const GROUP: usize = 64;
@@ -32,6 +33,7 @@ pub(crate) struct Writer {
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     /// Its sender lives in the thread: closed when the thread has ended.
     running: watch::Receiver<()>,
+    seconds: ::metrics::Histogram,
 }
 
 impl Writer {
@@ -46,7 +48,8 @@ impl Writer {
             drop(lock);
         };
         std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(body).map_err(Error::internal)?;
-        Ok(Writer { queue: Mutex::new(Some(queue)), running })
+        let seconds = metrics::STORE_SECONDS.histogram(&["write"]);
+        Ok(Writer { queue: Mutex::new(Some(queue)), running, seconds })
     }
 
     /// Runs `work` in a transaction; its result arrives when it is durable. `rows` is about how much it writes.
@@ -58,6 +61,7 @@ impl Writer {
         T: Send + 'static,
         F: FnMut(&mut Batch<'_>) -> Result<T> + Send + 'static,
     {
+        let began = Instant::now();
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(queue) = queue else { return Err(closed()) };
         let (reply, answer) = oneshot::channel();
@@ -68,7 +72,9 @@ impl Writer {
         place.send(Box::new(Task { work, rows, outcome: None, reply }));
         // Not held while waiting: the thread ends when nobody can send any more.
         drop(queue);
-        answer.await.map_err(|_| closed())?
+        let answer = answer.await;
+        self.seconds.record(began.elapsed());
+        answer.map_err(|_| closed())?
     }
 
     /// Whether [`Writer::close`] was called.

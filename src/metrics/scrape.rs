@@ -1,0 +1,111 @@
+//! What `GET /metrics` answers: the counters as they stand, and the gauges computed now.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use tokio::sync::Mutex;
+
+use super::{
+    BUILD_INFO, EXPORTER, LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS, READER_LAG_EVENTS, READER_LAG_SECONDS, READY,
+    SCRAPE_SECONDS, SESSIONS, SUBSCRIPTIONS, process,
+};
+use crate::app::App;
+use crate::error::Result;
+use crate::hub::Channel;
+use crate::model::{NODE_CHANNEL, Timestamp};
+
+/// Gauges are not computed more often than this, however many ask.
+const AT_MOST_EVERY: Duration = Duration::from_millis(500);
+/// The longest that computing all of them may take; what is not known by then is left out.
+const BUDGET: Duration = Duration::from_secs(3);
+/// Channels that have lines of their own: those with the most readers. Names of channels are the clients' choice.
+const MOST_CHANNELS: usize = 32;
+/// Queries about channels at the same time.
+const AT_ONCE: usize = 4;
+
+/// When the gauges were computed last; locked while they are.
+static LAST: Mutex<Option<Instant>> = Mutex::const_new(None);
+
+/// All metrics in Prometheus' text format.
+pub async fn scrape(app: &Arc<App>) -> String {
+    let mut last = LAST.lock().await;
+    if last.is_none_or(|last| last.elapsed() > AT_MOST_EVERY) {
+        let began = Instant::now();
+        collect(app).await;
+        SCRAPE_SECONDS.set(&[], began.elapsed().as_secs_f64());
+        *last = Some(Instant::now());
+    }
+    drop(last);
+    EXPORTER.get().map(|exporter| exporter.render()).unwrap_or_default()
+}
+
+async fn collect(app: &Arc<App>) {
+    BUILD_INFO.set(&[env!("CARGO_PKG_VERSION"), app.store.facts().kind], 1.0);
+    SESSIONS.set(&[], app.sessions.len() as f64);
+    let queries = async {
+        let up = |result: Option<&Result<()>>| f64::from(u8::from(matches!(result, Some(Ok(())))));
+        let (store, log, pending, (), _) = tokio::join!(
+            in_time(app.store.ping()),
+            in_time(app.log.ping()),
+            in_time(app.log.pending()),
+            channels(app),
+            tokio::task::spawn_blocking(process::collect),
+        );
+        READY.set(&["store"], up(store.as_ref()));
+        READY.set(&["log"], up(log.as_ref()));
+        if let Some(Ok(pending)) = pending {
+            OUTBOX_EVENTS.set(&[], pending as f64);
+        }
+    };
+    queries.await;
+}
+
+/// Waits for an answer within the budget.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(BUDGET, answer).await.ok()
+}
+
+async fn channels(app: &Arc<App>) {
+    let mut all = app.hub.channels();
+    all.sort_by_cached_key(|channel| (channel.name != NODE_CHANNEL, std::cmp::Reverse(channel.readers())));
+    all.truncate(MOST_CHANNELS);
+    let figures = async {
+        futures::stream::iter(&all)
+            .for_each_concurrent(AT_ONCE, |channel| channel_figures(app, channel))
+            .await;
+        if all.iter().all(|channel| channel.name != NODE_CHANNEL) {
+            length(app, NODE_CHANNEL).await;
+        }
+    };
+    in_time(figures).await;
+}
+
+async fn channel_figures(app: &App, channel: &Channel) {
+    let name = &*channel.name;
+    SUBSCRIPTIONS.set(&[name], channel.readers() as f64);
+    let (head, slowest) = (channel.head(), channel.slowest());
+    let lag = slowest.map_or(0, |seq| head.saturating_sub(seq));
+    READER_LAG_EVENTS.set(&[name], lag as f64);
+    let age = match slowest.filter(|_| lag > 0) {
+        None => Some(0.0),
+        Some(seq) => age_of_next(channel, seq).await,
+    };
+    if let Some(seconds) = age {
+        READER_LAG_SECONDS.set(&[name], seconds);
+    }
+    length(app, name).await;
+}
+
+async fn length(app: &App, channel: &str) {
+    let (Ok(head), Ok(floor)) = tokio::join!(app.log.head(channel), app.log.floor(channel)) else { return };
+    LOG_HEAD.set(&[channel], head.seq as f64);
+    LOG_LENGTH.set(&[channel], (head.seq + 1).saturating_sub(floor) as f64);
+}
+
+/// How long ago the first event behind `seq` happened.
+async fn age_of_next(channel: &Channel, seq: u64) -> Option<f64> {
+    let read = channel.read(seq, 1).await.ok()?;
+    let time = Timestamp::parse_iso(read.entries.first()?.value().get("time")?.as_str()?).ok()?;
+    Some((Timestamp::now().millis() - time.millis()).max(0) as f64 / 1000.0)
+}
