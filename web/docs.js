@@ -29,7 +29,7 @@ function talk() {
 
 const methodId = (name) => `method-${name}`;
 
-function method({ name, summary, access, routes, params, result }) {
+function method({ name, summary, access, routes, params, result }, schemas) {
   return el(
     "section",
     { id: methodId(name), class: "method" },
@@ -37,9 +37,9 @@ function method({ name, summary, access, routes, params, result }) {
     el("p", {}, ...prose(summary)),
     routes?.length ? el("p", { class: "routes" }, ...routes.map((route) => el("code", { text: route }))) : null,
     el("h4", { text: "Parameters" }),
-    ...schemaView(params, true),
+    ...schemaView(params, schemas, true),
     el("h4", { text: "Result" }),
-    ...schemaView(result, false),
+    ...schemaView(result, schemas, false),
   );
 }
 
@@ -68,13 +68,14 @@ function table(head, rows) {
 
 const code = (text) => el("code", { text: String(text) });
 
-function show({ methods = [], errors = [], close_codes: closeCodes = [], notifications = [] }) {
+function show({ methods = [], errors = [], close_codes: closeCodes = [], notifications = [], components = {} }) {
+  const schemas = components.schemas ?? {};
   byId("contents").replaceChildren(...contents(methods));
-  byId("methods").replaceChildren(...methods.map(method));
+  byId("methods").replaceChildren(...methods.map((row) => method(row, schemas)));
   byId("notifications").append(
     table(
       ["name", "parameters", "meaning"],
-      notifications.map(({ name, params, meaning }) => [code(name), code(params), prose(meaning)]),
+      notifications.map(({ name, params, meaning }) => [code(name), schemaView(params, schemas, false), prose(meaning)]),
     ),
   );
   byId("errors").append(

@@ -25,11 +25,12 @@ use tower::Layer;
 
 use crate::app::App;
 use crate::error::{Error, Kind};
+use crate::ops::schema;
 use crate::session;
 use answer::failed;
 
 /// Bytes of one request body: large hierarchies come over REST.
-const BODY: usize = 32 << 20;
+pub const BODY: usize = 32 << 20;
 
 /// The service that answers every request. All routes exist under `/latest`; [`prefix`] maps the other ways to
 /// write a path onto it, [`trace`] gives every request an id.
@@ -44,7 +45,9 @@ pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
         .route("/", get(pages::index))
         .route("/dashboard", get(pages::dashboard))
         .route("/docs", get(pages::docs))
-        .route("/methods.json", get(pages::methods))
+        .route("/openapi.json", pages::document(schema::openapi))
+        .route("/asyncapi.json", pages::document(schema::asyncapi))
+        .route("/methods.json", pages::document(schema::catalogue))
         .route("/static/{*path}", get(pages::file));
     for operation in app.table.iter() {
         for route in &operation.routes {

@@ -1,18 +1,19 @@
 //! The static files of `web/`, built into the binary (read from disk in debug builds, so that they can be edited).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
 use rust_embed::RustEmbed;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answer;
 use crate::app::App;
 use crate::error::Error;
-use crate::ops::schema;
+use crate::ops::Table;
 
 #[derive(RustEmbed)]
 #[folder = "web/"]
@@ -39,9 +40,13 @@ pub(super) async fn docs() -> Response {
     page("docs.html")
 }
 
-/// What the documentation page shows.
-pub(super) async fn methods(State(app): State<Arc<App>>) -> Response {
-    answer::json(StatusCode::OK, schema::catalogue(&app.table).to_string())
+/// A document about the operations, made when it is first asked for: the table never changes.
+pub(super) fn document(make: fn(&Table) -> Value) -> MethodRouter<Arc<App>> {
+    let made: Arc<OnceLock<Bytes>> = Arc::default();
+    get(async move |State(app): State<Arc<App>>| {
+        let body = made.get_or_init(|| make(&app.table).to_string().into()).clone();
+        ([(header::CONTENT_TYPE, "application/json")], body)
+    })
 }
 
 /// A script, a style, a picture.

@@ -1,9 +1,10 @@
 //! The node: one step of a CI run, in the tree checkout → kbuild → job → test (contract 2).
 //!
-//! The type and its wire form are here; below, what may be written ([`write`], [`hierarchy`], [`state`]) and what is
-//! told of it ([`payload`]).
+//! The type and its wire form are here; below, what may be written ([`write`], [`hierarchy`], [`state`]), what is
+//! told of it ([`payload`]), and its JSON Schemas ([`described`]).
 
 mod bounds;
+pub mod described;
 mod fields;
 pub mod hierarchy;
 mod kinds;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::schema::types;
 use super::{Context, Object};
 use crate::error::{Error, Kind, Result};
 use crate::event_log::{After, HistoryQuery, Logged};
@@ -64,6 +65,7 @@ pub struct Find {
     channel: Option<String>,
     /// A condition on the CloudEvent, e.g. `{"data.kind":"job"}`.
     #[serde(default)]
+    #[schemars(with = "Option<types::Filter>")]
     filter: Option<Value>,
     /// `next` of the page before.
     #[serde(default)]

@@ -20,6 +20,7 @@ pub use operation::{Object, Operation, Reply, RestReply, Table};
 pub use route::{Answer, Body, Route};
 
 use crate::auth::Access::{Active, Open, Read, Verified};
+use crate::model::Node;
 use route::{get, patch, post, put};
 
 /// Every operation: name, access, what it does, its function, and the REST routes that map onto it.
@@ -37,15 +38,19 @@ pub fn table() -> Table {
         .op("user.whoami", Verified, "The user whose token this is.", users::whoami)
         .route(get("/whoami"))
         .op("node.get", Read, "One node.", nodes::get)
+        .gives::<Node>()
         .route(get("/node/{id}").or_null())
         .op("node.find", Read, "Nodes that match a filter, sorted, a page at a time.", nodes::find)
         .op("node.count", Read, "How many nodes match a filter.", nodes::count)
         .route(get("/count").filtered(&[]).member("count"))
         .op("node.create", Active, "Adds a node.", nodes::create)
+        .gives::<Node>()
         .route(post("/node").under("node"))
         .op("node.replace", Active, "Replaces a node; what is left out takes its default.", nodes::replace)
+        .gives::<Node>()
         .route(put("/node/{id}").under("node"))
         .op("node.update", Active, "Sets some fields of a node.", nodes::update)
+        .gives::<Node>()
         .route(patch("/node/{id}").under("set"))
         .op(
             "node.submit",

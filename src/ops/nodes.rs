@@ -9,10 +9,11 @@ use serde_json::value::RawValue;
 
 pub use write::{Events, create, mark, replace, submit, update};
 
+use super::schema::types;
 use super::{Context, Object, paging};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, NODE};
-use crate::model::ObjectId;
+use crate::model::{Node, ObjectId};
 use crate::store::{Query, Wire};
 
 const MOST_FOUND: u64 = 1000;
@@ -37,6 +38,7 @@ pub struct Get {
 pub struct Find {
     /// `{"kind":"kbuild","result__in":["fail"],"data.arch":"arm64"}`; default: all.
     #[serde(default)]
+    #[schemars(with = "Option<types::Filter>")]
     filter: Option<Value>,
     /// Fields, with `-` before for descending, e.g. `["-created"]`; default: oldest first.
     #[serde(default)]
@@ -56,7 +58,7 @@ pub struct Find {
 #[derive(Serialize, JsonSchema)]
 pub struct Found {
     /// Nodes.
-    #[schemars(with = "Vec<Object>")]
+    #[schemars(with = "Vec<Node>")]
     items: Vec<Box<RawValue>>,
     /// Pass as `after` for what follows; null on the last page.
     next: Option<String>,
@@ -68,6 +70,7 @@ pub struct Found {
 pub struct CountWhat {
     /// As in `node.find`.
     #[serde(default)]
+    #[schemars(with = "Option<types::Filter>")]
     filter: Option<Value>,
 }
 

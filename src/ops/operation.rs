@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::schema::Described;
 use super::{Context, Route};
 use crate::auth::Access;
 use crate::error::{Error, Kind, Result};
@@ -76,10 +77,12 @@ pub struct Operation {
     pub summary: &'static str,
     /// REST routes that map onto it.
     pub routes: Vec<Route>,
+    /// The parameters, for documents.
+    pub takes: Described,
+    /// The result, for documents.
+    pub gives: Described,
     /// Schema of the parameters.
-    pub params: Schema,
-    /// Schema of the result.
-    pub result: Schema,
+    params: Schema,
     run: Run,
 }
 
@@ -93,6 +96,11 @@ impl Operation {
     /// Whether the operation has a parameter of this name.
     pub fn has_param(&self, name: &str) -> bool {
         self.params.as_value().get("properties").is_some_and(|all| all.get(name).is_some())
+    }
+
+    /// Whether the operation has any parameters.
+    pub fn takes_any(&self) -> bool {
+        self.params.as_value()["properties"].as_object().is_some_and(|all| !all.is_empty())
     }
 
     /// The JSON type of a top-level parameter (`integer`, `boolean`, …), for reading it from a query string.
@@ -137,14 +145,14 @@ impl Table {
             }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         });
-        let schema = |make: fn(SchemaGenerator) -> Schema| make(SchemaGenerator::default());
         let operation = Operation {
             name,
             access,
             summary,
             routes: Vec::new(),
-            params: schema(|generator| generator.into_root_schema_for::<P>()),
-            result: schema(|generator| generator.into_root_schema_for::<R>()),
+            takes: Described::of::<P>(),
+            gives: Described::of::<R>(),
+            params: SchemaGenerator::default().into_root_schema_for::<P>(),
             run,
         };
         self.by_name.insert(name, self.operations.len());
@@ -156,6 +164,14 @@ impl Table {
     pub(super) fn route(mut self, route: Route) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.routes.push(route);
+        }
+        self
+    }
+
+    /// Says what the free JSON looks like that the operation added last answers with.
+    pub(super) fn gives<T: JsonSchema>(mut self) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.gives = Described::of::<T>();
         }
         self
     }

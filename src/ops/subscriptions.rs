@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Context;
 use super::events::channel_name;
+use super::schema::types;
 use crate::auth::Caller;
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
@@ -27,6 +28,7 @@ pub struct Subscribe {
     channel: String,
     /// A condition on the CloudEvent, e.g. `{"data.kind":"job"}`.
     #[serde(default)]
+    #[schemars(with = "Option<types::Filter>")]
     filter: Option<Value>,
     /// `"now"` (default), `"earliest"`, `{"epoch", "seq"}` (events after it) or `{"time"}` (events since then).
     #[serde(default)]

@@ -24,12 +24,13 @@ export function prose(text) {
 
 /**
  * A schema as a table of its properties, or one line if it has none, with the definitions that it uses below.
- * `demands` says whether it tells what is required: that matters of what one sends.
+ * `schemas` are all definitions by name. `demands` says whether it tells what is required: that matters of what one
+ * sends.
  */
-export function schemaView(schema, demands) {
-  const root = schema;
+export function schemaView(schema, schemas, demands) {
+  const root = schemas?.[refName(schema?.$ref)] ?? schema;
   const used = new Map();
-  const view = [describe(schema, root, used, demands)];
+  const view = [describe(root, root, schemas, used, demands)];
   // The list grows while it is walked: a definition may use further ones.
   const shown = new Set();
   for (let more = true; more; ) {
@@ -38,15 +39,15 @@ export function schemaView(schema, demands) {
       if (shown.has(name)) continue;
       shown.add(name);
       more = true;
-      const body = describe(definition, root, used, demands);
+      const body = describe(definition, root, schemas, used, demands);
       view.push(el("details", {}, el("summary", { text: name }), body));
     }
   }
   return view;
 }
 
-function describe(schema, root, used, demands) {
-  collect(schema, root, used);
+function describe(schema, root, schemas, used, demands) {
+  collect(schema, schemas, used);
   const about = schema?.description ? el("p", {}, ...prose(schema.description)) : null;
   const required = new Set(demands ? schema?.required : []);
   const rows = Object.entries(schema?.properties ?? {}).map(([name, property]) => row(name, property, required.has(name)));
@@ -80,16 +81,16 @@ function row(name, property, required) {
   );
 }
 
-const refName = (ref) => decodeURIComponent(String(ref).split("/").pop());
+const refName = (ref) => decodeURIComponent(String(ref ?? "").split("/").pop());
 
 // Notes the definitions that a schema refers to, in `used`.
-function collect(schema, root, used, depth = 0) {
+function collect(schema, schemas, used, depth = 0) {
   if (!schema || typeof schema !== "object" || depth > MOST_DEPTH) return;
   if (schema.$ref) {
     const name = refName(schema.$ref);
-    const definition = (root?.$defs ?? root?.definitions)?.[name];
+    const definition = schemas?.[name];
     if (definition && !used.has(name)) used.set(name, definition);
   }
   const inner = [schema.items, schema.additionalProperties, ...Object.values(schema.properties ?? {})];
-  for (const part of inner.concat(schema.anyOf, schema.oneOf, schema.allOf)) collect(part, root, used, depth + 1);
+  for (const part of inner.concat(schema.anyOf, schema.oneOf, schema.allOf)) collect(part, schemas, used, depth + 1);
 }

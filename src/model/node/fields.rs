@@ -15,7 +15,7 @@ const MAX_GROUPS: usize = 256;
 pub(super) const MANY: usize = 10_000;
 
 /// All fields, in the order in which errors are told.
-static BASE: [Field; 23] = [
+pub(super) static BASE: [Field; 23] = [
     nullable("id", Type::Id),
     default("kind", Type::Name),
     required("name", Type::Name),
@@ -43,7 +43,7 @@ static BASE: [Field; 23] = [
 
 /// The fields that an update may set. Null is refused later, where the whole node is looked at, so that the error is
 /// the same as KernelCI's.
-static UPDATE: [Field; 10] = [
+pub(super) static UPDATE: [Field; 10] = [
     nullable("state", Type::Choice(&State::NAMES)),
     nullable("result", Type::Choice(&Outcome::NAMES)),
     nullable("artifacts", Type::Dict(&Type::Text, MANY)),

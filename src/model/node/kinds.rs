@@ -150,6 +150,11 @@ static REGRESSION: Model = Model {
     ],
 };
 
+/// What `data` must look like, for each kind that says so.
+pub(super) fn models() -> impl Iterator<Item = &'static Model> {
+    KINDS.iter().filter_map(|kind| kind.data)
+}
+
 /// The kind of this name; 400 if there is none.
 pub(super) fn of(name: &str) -> Result<&'static Kind> {
     KINDS

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{idempotency_key, missing, node_id};
 use crate::auth::rights::may_edit;
 use crate::error::{Error, Kind, Result};
+use crate::model::node::described::{Body, Changes};
 use crate::model::node::hierarchy::Tree;
 use crate::model::node::{self, event_data};
 use crate::model::{Event, NODE_CHANNEL, Node, ObjectId, Timestamp, User};
@@ -27,6 +28,7 @@ const MOST_MARKED: usize = 1000;
 #[serde(deny_unknown_fields)]
 pub struct Create {
     /// The node, without `id`; `kind`, `name` and `path` are required.
+    #[schemars(with = "Body")]
     node: Value,
     /// Repeated with the same key (1 to 128 characters) within a day, the node of the first time is answered.
     #[serde(default)]
@@ -40,6 +42,7 @@ pub struct Replace {
     /// 24 hex digits.
     id: String,
     /// The whole node.
+    #[schemars(with = "Body")]
     node: Value,
     /// 409 unless the node is at this revision.
     #[serde(default)]
@@ -57,6 +60,7 @@ pub struct Update {
     id: String,
     /// New values out of `state, result, artifacts, data, debug, jobfilter, platform_filter, timeout, holdoff,
     /// processed_by_kcidb_bridge`; each replaces the old value whole.
+    #[schemars(with = "Changes")]
     set: Object,
     /// 409 unless the node is at this revision.
     #[serde(default)]
@@ -73,6 +77,7 @@ pub struct Submit {
     /// The node that becomes the root; it exists.
     id: String,
     /// `{"node": {…}, "child_nodes": [the same shape, …]}`, up to 20,000 nodes.
+    #[schemars(with = "Tree")]
     tree: Value,
     /// Repeated with the same key within a day, the nodes of the first time are answered.
     #[serde(default)]
@@ -99,6 +104,7 @@ pub enum Events {
 /// The nodes of a hierarchy, depth first.
 #[derive(Serialize, JsonSchema)]
 pub struct Submitted {
+    #[schemars(with = "Vec<Node>")]
     nodes: Vec<Object>,
 }
 
@@ -111,6 +117,7 @@ pub struct Mark {
     /// `processed_by_kcidb_bridge`.
     field: String,
     /// true or false.
+    #[schemars(with = "bool")]
     value: Value,
 }
 

@@ -1,0 +1,68 @@
+//! The catalogue of methods: what the documentation page shows.
+
+use serde_json::{Value, json};
+
+use super::components::Components;
+use super::notifications::notifications;
+use crate::error::Kind;
+use crate::ops::Table;
+use crate::session::{close, limits};
+
+/// Methods, notifications, errors, close codes and limits, with the schemas that they refer to.
+pub fn catalogue(table: &Table) -> Value {
+    let mut components = Components::new(table);
+    let methods: Vec<Value> = table
+        .iter()
+        .map(|operation| {
+            let routes: Vec<String> =
+                operation.routes.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+            json!({
+                "name": operation.name,
+                "summary": operation.summary,
+                "access": operation.access.name(),
+                "routes": routes,
+                "params": components.params(operation),
+                "result": components.result(operation),
+            })
+        })
+        .collect();
+    let notifications: Vec<Value> = notifications()
+        .iter()
+        .map(|row| json!({"name": row.name, "meaning": row.meaning, "params": components.of(row.params)}))
+        .collect();
+    let mut catalogue = json!({
+        "methods": methods,
+        "notifications": notifications,
+        "errors": errors(),
+        "close_codes": close::ALL,
+        "limits": limits(),
+    });
+    let schemas = components.finish(std::iter::once(&mut catalogue));
+    catalogue["components"] = json!({"schemas": schemas});
+    catalogue
+}
+
+/// The table of errors.
+pub(super) fn errors() -> Vec<Value> {
+    let row = |kind: &Kind| {
+        let row = kind.row();
+        json!({"status": row.status, "code": row.code, "message": row.message, "temporary": row.temporary})
+    };
+    Kind::ALL.iter().map(row).collect()
+}
+
+/// What a client can run into.
+pub(super) fn limits() -> Value {
+    let row = |what: &str, most: usize, unit: &str| json!({"what": what, "most": most, "unit": unit});
+    json!([
+        row("a message on the WebSocket", limits::MESSAGE, "bytes"),
+        row("a message before `session.hello`", limits::MESSAGE_BEFORE_HELLO, "bytes"),
+        row("a body over REST", crate::http::BODY, "bytes"),
+        row("nesting of a message", crate::rpc::MOST_DEPTH, "levels"),
+        row("subscriptions of a session", limits::SUBSCRIPTIONS, ""),
+        row("requests of a session at a time", limits::INFLIGHT, ""),
+        row("nodes of a hierarchy", crate::model::node::hierarchy::MAX_NODES, ""),
+        row("conditions of a filter", crate::filter::limits::TERMS, ""),
+        row("levels of a filter", crate::filter::limits::LEVELS, ""),
+    ])
+}

@@ -1,0 +1,110 @@
+//! What the server says unasked. The frames themselves are written as text, in `session`, because there are many.
+
+// They describe frames and are never made.
+#![allow(dead_code)]
+
+use schemars::JsonSchema;
+
+use super::Described;
+use super::types::CloudEvent;
+use crate::model::Node;
+
+/// A kind of notification.
+pub(super) struct Notification {
+    /// Its JSON-RPC `method`.
+    pub(super) name: &'static str,
+    pub(super) meaning: &'static str,
+    pub(super) params: Described,
+}
+
+/// The table of notifications.
+pub(super) fn notifications() -> Vec<Notification> {
+    fn row<P: JsonSchema>(name: &'static str, meaning: &'static str) -> Notification {
+        Notification { name, meaning, params: Described::of::<P>() }
+    }
+    vec![
+        row::<Event>("event", "An event of a subscription."),
+        row::<Progress>("progress", "Nothing that matches lies between the last event and this place."),
+        row::<Gap>(
+            "gap",
+            "These sequence numbers cannot be read any more. With `epoch`, history was lost and numbers count in the \
+             new epoch from here on.",
+        ),
+        row::<Unsubscribed>("unsubscribed", "The server has ended the subscription."),
+        row::<Expiring>("session.expiring", "The token ends soon: `session.refresh` renews it."),
+        row::<Closing>(
+            "session.closing",
+            "The server will close the session. Reconnect after a random part of `jitter_ms`, and resume.",
+        ),
+    ]
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "event")]
+struct Event {
+    /// The number of the subscription.
+    sub: u32,
+    /// The event's number in the channel: the subscription's new position.
+    seq: u64,
+    /// The event.
+    #[schemars(with = "CloudEvent")]
+    event: (),
+    /// The node as it stands now, if the subscription includes it; null if there is none.
+    #[schemars(with = "Option<Node>", default)]
+    node: (),
+    /// The nodes above it, from the root down, if the subscription includes them.
+    #[schemars(with = "Vec<Node>", default)]
+    ancestors: (),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "progress")]
+struct Progress {
+    /// The number of the subscription.
+    sub: u32,
+    /// Its new position.
+    seq: u64,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "gap")]
+struct Gap {
+    /// The number of the subscription.
+    sub: u32,
+    /// First number that is missing.
+    from: u64,
+    /// Last number that is missing: the subscription's new position.
+    to: u64,
+    /// The new epoch, if history was lost.
+    #[schemars(with = "String", default)]
+    epoch: (),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "unsubscribed")]
+struct Unsubscribed {
+    /// The number of the subscription.
+    sub: u32,
+    /// Why.
+    reason: String,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "session.expiring")]
+struct Expiring {
+    /// Milliseconds until the session goes on without a user.
+    in_ms: u64,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "session.closing")]
+struct Closing {
+    /// The close code that will follow.
+    code: u16,
+    /// Milliseconds until then.
+    after_ms: u64,
+    /// Clients spread their return over so many milliseconds.
+    jitter_ms: u64,
+    /// Whether subscriptions can be resumed.
+    resume: bool,
+}
