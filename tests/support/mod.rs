@@ -10,11 +10,13 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod http;
+mod proxy;
 mod raw;
 mod server;
 mod services;
 
 pub use http::{Answer, Http, answer};
+pub use proxy::{Mode, Proxy};
 pub use raw::{Lost, PATIENCE, Raw};
 pub use server::{Backend, Fixture, SECRET, Server};
 pub use services::services;

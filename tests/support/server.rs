@@ -44,6 +44,7 @@ impl Fixture for Server {
 /// A running server. Dropping it kills the process and removes its data; after a failed test it prints the log.
 pub struct Server {
     backend: Backend,
+    own_services: bool,
     process: Option<Child>,
     folder: TempDir,
     port: u16,
@@ -64,7 +65,9 @@ impl Server {
             vec![("SECRET_KEY", SECRET), ("KCI_INITIAL_PASSWORD", PASSWORD), ("RUST_BACKTRACE", "1")];
         let log = std::env::var("LOG").unwrap_or_else(|_| "info".to_owned());
         all.push(("LOG", &log));
-        if backend == Backend::Production {
+        // A test that brings services of its own looks after them itself.
+        let own_services = settings.iter().any(|(key, _)| *key == "MONGO_URL");
+        if backend == Backend::Production && !own_services {
             let at = services();
             all.extend([("MONGO_URL", at.mongo.as_str()), ("REDIS_URL", at.redis.as_str())]);
             all.extend([("MONGO_DB", unique.as_str()), ("REDIS_PREFIX", unique.as_str())]);
@@ -73,7 +76,7 @@ impl Server {
         let settings = all.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let token = tokio::sync::OnceCell::new();
-        let mut server = Server { backend, process: None, folder, port: 0, settings, token };
+        let mut server = Server { backend, own_services, process: None, folder, port: 0, settings, token };
         server.spawn().await;
         server
     }
@@ -83,7 +86,8 @@ impl Server {
         assert_eq!(self.backend, Backend::Production, "only the production back end can be shared");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (settings, token) = (self.settings.clone(), tokio::sync::OnceCell::new());
-        let mut server = Server { backend: self.backend, process: None, folder, port: 0, settings, token };
+        let (backend, own_services) = (self.backend, self.own_services);
+        let mut server = Server { backend, own_services, process: None, folder, port: 0, settings, token };
         server.spawn().await;
         server
     }
@@ -295,6 +299,7 @@ impl Drop for Server {
             eprintln!("--- the server's log ({:?}), last lines\n{}\n---", self.backend, last.join("\n"));
         }
         if self.backend == Backend::Production
+            && !self.own_services
             && let (Some(database), Some(prefix)) = (self.setting("MONGO_DB"), self.setting("REDIS_PREFIX"))
         {
             remove(database.to_owned(), prefix.to_owned());

@@ -1,0 +1,84 @@
+//! What is tested: instances with a proxy in front of them, and proxies between each of them and its services.
+
+use crate::services::{Keeps, Mongo, Redis};
+use crate::support::{Backend, Proxy, Server};
+
+/// Some instances behind one address.
+pub struct Cluster {
+    pub servers: Vec<Server>,
+    /// Clients connect here.
+    pub front: Proxy,
+    /// What the instances stand on, in production.
+    pub below: Option<Below>,
+}
+
+/// The services of a production cluster and the ways to them.
+pub struct Below {
+    pub mongo: Mongo,
+    pub redis: Redis,
+    /// From each instance to MongoDB; empty where the replica set has its own proxies.
+    pub to_mongo: Vec<Proxy>,
+    /// From each instance to Redis.
+    pub to_redis: Vec<Proxy>,
+}
+
+impl Below {
+    /// The proxies between an instance and MongoDB.
+    pub fn mongo_ways(&self, instance: usize) -> Vec<&Proxy> {
+        match self.to_mongo.get(instance) {
+            Some(own) => vec![own],
+            None => self.mongo.proxies().collect(),
+        }
+    }
+}
+
+/// Short, so that the silence of a connection is noticed within a test.
+const PING_MS: &str = "1500";
+
+impl Cluster {
+    /// One server on SQLite.
+    pub async fn embedded() -> Cluster {
+        let server = Server::start_with(Backend::Embedded, &[("PING_INTERVAL_MS", PING_MS)]).await;
+        Cluster { front: Proxy::to(&[server.port()]).await, servers: vec![server], below: None }
+    }
+
+    /// Instances on services of their own.
+    pub async fn production(instances: usize, members: usize, keeps: Keeps) -> Cluster {
+        let (mongo, redis) = tokio::join!(Mongo::start(members), Redis::start(keeps));
+        let mut below = Below { mongo, redis, to_mongo: Vec::new(), to_redis: Vec::new() };
+        let mut servers = Vec::new();
+        for _ in 0..instances {
+            let mongo_url = match members {
+                1 => {
+                    let proxy = Proxy::to(&[below.mongo.port()]).await;
+                    let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", proxy.port());
+                    below.to_mongo.push(proxy);
+                    url
+                }
+                _ => below.mongo.url(),
+            };
+            let proxy = Proxy::to(&[below.redis.port]).await;
+            let redis_url = format!("redis://127.0.0.1:{}/", proxy.port());
+            below.to_redis.push(proxy);
+            let settings = [
+                ("MONGO_URL", mongo_url.as_str()),
+                ("REDIS_URL", redis_url.as_str()),
+                ("PING_INTERVAL_MS", PING_MS),
+                ("DRAIN_MS", "500"),
+            ];
+            servers.push(Server::start_with(Backend::Production, &settings).await);
+        }
+        let ports: Vec<u16> = servers.iter().map(Server::port).collect();
+        Cluster { front: Proxy::to(&ports).await, servers, below: Some(below) }
+    }
+
+    /// `http://…` of the front.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.front.port())
+    }
+
+    /// Everything that lies below a production cluster.
+    pub fn below(&mut self) -> &mut Below {
+        self.below.as_mut().expect("a production cluster")
+    }
+}

@@ -1,0 +1,180 @@
+//! The faults. Each leaves everything whole again.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::cluster::Cluster;
+use crate::services::freeze;
+use crate::support::{Mode, Proxy};
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// An instance dies (SIGKILL) and is started again.
+    KillInstance,
+    /// An instance is told to end (SIGTERM) and is started again.
+    RestartInstance,
+    /// An instance stands still and goes on later (SIGSTOP).
+    FreezeInstance,
+    /// Redis dies and comes back with what it keeps.
+    KillRedis,
+    /// Redis forgets everything while it runs.
+    Flush,
+    /// Redis comes back as it was some time ago.
+    OldDump,
+    /// Redis stands still.
+    FreezeRedis,
+    /// The primary dies.
+    KillPrimary,
+    /// The primary steps down.
+    StepDown,
+    /// The primary stands still.
+    FreezePrimary,
+    /// All connections of all clients are cut.
+    CutClients,
+    /// Clients do not learn that their connections are gone.
+    HalfOpenClients,
+    /// Nothing passes between clients and instances.
+    BlackHoleClients,
+    /// Connections between instances and services are cut.
+    CutServices,
+    /// Nothing passes between an instance and Redis.
+    BlackHoleRedis,
+    /// Nothing passes between an instance and MongoDB.
+    BlackHoleMongo,
+    /// Redis is slow.
+    DelayRedis,
+    /// MongoDB is slow.
+    DelayMongo,
+    /// What is sent to Redis arrives there twice.
+    TwiceRedis,
+}
+
+impl Fault {
+    /// Those that one member of MongoDB and a Redis without persistence are enough for.
+    pub const ON_TWO_INSTANCES: &[Fault] = &[
+        Fault::KillInstance,
+        Fault::FreezeInstance,
+        Fault::KillRedis,
+        Fault::RestartInstance,
+        Fault::CutClients,
+        Fault::HalfOpenClients,
+        Fault::CutServices,
+        Fault::BlackHoleRedis,
+        Fault::BlackHoleMongo,
+        Fault::TwiceRedis,
+    ];
+
+    /// Does it, to a part that `rng` chooses, for as long as it says.
+    pub async fn strike(self, cluster: &mut Cluster, rng: &mut StdRng) {
+        let one = rng.random_range(0..cluster.servers.len());
+        let time = Duration::from_millis(rng.random_range(200..2500));
+        match self {
+            Fault::KillInstance => {
+                cluster.servers[one].kill9();
+                tokio::time::sleep(time / 4).await;
+                cluster.servers[one].restart().await;
+            }
+            Fault::RestartInstance => {
+                cluster.servers[one].terminate().await;
+                cluster.servers[one].restart().await;
+            }
+            Fault::FreezeInstance => freeze(cluster.servers[one].pid(), time).await,
+            Fault::KillRedis => cluster.below().redis.kill9(time / 2).await,
+            Fault::Flush => cluster.below().redis.command(&["FLUSHALL"]).await,
+            Fault::OldDump => {
+                cluster.below().redis.dump().await;
+                tokio::time::sleep(time).await;
+                cluster.below().redis.restore().await;
+            }
+            Fault::FreezeRedis => cluster.below().redis.freeze(time).await,
+            Fault::KillPrimary => cluster.below().mongo.kill9(time / 2).await,
+            Fault::StepDown => cluster.below().mongo.step_down().await,
+            Fault::FreezePrimary => cluster.below().mongo.freeze(time).await,
+            Fault::CutClients => cluster.front.cut(),
+            Fault::HalfOpenClients => cluster.front.half_open(),
+            Fault::BlackHoleClients => for_a_while(&[&cluster.front], Mode::BlackHole, time).await,
+            Fault::CutServices => {
+                let below = cluster.below();
+                below
+                    .to_redis
+                    .iter()
+                    .chain(&below.to_mongo)
+                    .chain(below.mongo.proxies())
+                    .for_each(Proxy::cut);
+            }
+            Fault::BlackHoleRedis => {
+                for_a_while(&[&cluster.below().to_redis[one]], Mode::BlackHole, 2 * time).await;
+            }
+            Fault::DelayRedis => {
+                let slow = Mode::Delay(Duration::from_millis(20));
+                for_a_while(&[&cluster.below().to_redis[one]], slow, 2 * time).await;
+            }
+            Fault::TwiceRedis => {
+                let below = cluster.below();
+                below.to_redis.iter().for_each(|proxy| proxy.set(Mode::Twice));
+                below.to_redis.iter().for_each(Proxy::cut);
+                tokio::time::sleep(2 * time).await;
+                below.to_redis.iter().for_each(|proxy| proxy.set(Mode::Pass));
+                below.to_redis.iter().for_each(Proxy::cut);
+            }
+            Fault::BlackHoleMongo => {
+                let proxies = cluster.below().mongo_ways(one);
+                for_a_while(&proxies, Mode::BlackHole, 2 * time).await;
+            }
+            Fault::DelayMongo => {
+                let proxies = cluster.below().mongo_ways(one);
+                for_a_while(&proxies, Mode::Delay(Duration::from_millis(20)), 2 * time).await;
+            }
+        }
+    }
+
+    /// In which words a table shows it.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// Whether a cluster has the parts that this needs.
+    pub fn fits(self, cluster: &Cluster) -> bool {
+        use Fault::*;
+        let production = cluster.below.is_some();
+        match self {
+            KillInstance | RestartInstance | FreezeInstance | CutClients | HalfOpenClients
+            | BlackHoleClients => true,
+            StepDown => production && cluster.below.as_ref().is_some_and(|below| below.to_mongo.is_empty()),
+            OldDump => cluster.below.as_ref().is_some_and(|below| below.redis.forgets()),
+            _ => production,
+        }
+    }
+
+    /// All of them.
+    pub const ALL: &[Fault] = &[
+        Fault::KillInstance,
+        Fault::RestartInstance,
+        Fault::FreezeInstance,
+        Fault::KillRedis,
+        Fault::Flush,
+        Fault::OldDump,
+        Fault::FreezeRedis,
+        Fault::KillPrimary,
+        Fault::StepDown,
+        Fault::FreezePrimary,
+        Fault::CutClients,
+        Fault::HalfOpenClients,
+        Fault::BlackHoleClients,
+        Fault::CutServices,
+        Fault::BlackHoleRedis,
+        Fault::BlackHoleMongo,
+        Fault::DelayRedis,
+        Fault::DelayMongo,
+        Fault::TwiceRedis,
+    ];
+}
+
+async fn for_a_while(proxies: &[&Proxy], mode: Mode, time: Duration) {
+    proxies.iter().for_each(|proxy| proxy.set(mode));
+    tokio::time::sleep(time).await;
+    proxies.iter().for_each(|proxy| proxy.set(Mode::Pass));
+}

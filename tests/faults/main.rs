@@ -1,0 +1,63 @@
+//! Faults at any moment: real servers on a real replica set and a real Redis, with proxies in between, are killed,
+//! frozen, cut off and robbed of their data, while clients write and readers of every kind follow. At the end an
+//! oracle reads the store: every acknowledged write has its event, every reader was shown every event, once and in
+//! order, and no write that failed has one.
+//!
+//! The tests here take a few seconds for each fault. `scripts/soak` mixes them at random for as long as asked.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cluster;
+mod fault;
+mod oracle;
+mod readers;
+mod run;
+mod services;
+mod workload;
+
+use cluster::Cluster;
+use fault::Fault;
+use run::{Run, rounds};
+use services::Keeps;
+
+/// Two cores have enough to do with one cluster.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_server_is_killed_at_any_moment() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut run = Run::on(Cluster::embedded().await).await;
+    for _ in 0..rounds(5) {
+        run.suffer(Fault::KillInstance).await;
+    }
+    run.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_instances_on_a_redis_that_keeps_everything() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut run = Run::on(Cluster::production(2, 1, Keeps::Everything).await).await;
+    for fault in Fault::ON_TWO_INSTANCES {
+        run.suffer(*fault).await;
+    }
+    run.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_set_of_three_loses_its_primary() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let mut run = Run::on(Cluster::production(2, 3, Keeps::Everything).await).await;
+    for fault in [Fault::StepDown, Fault::KillPrimary, Fault::KillRedis] {
+        run.suffer(fault).await;
+    }
+    run.end().await;
+}
+
+/// `scripts/soak`: faults by chance until the time is up, in clusters of every kind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes as long as FAULT_MINUTES says"]
+async fn soak() {
+    run::soak().await;
+}
