@@ -75,7 +75,12 @@ pub struct Logged {
     pub entry: Arc<Entry>,
 }
 
-/// Which events of the history, oldest first. With a channel ordered by sequence, without by (time, id).
+/// An answer of the history ends early when its events have this many bytes, so that it stays bounded whatever they
+/// hold.
+pub const HISTORY_BYTES: usize = 16 << 20;
+
+/// Which events of the history, oldest first. One channel is ordered by sequence, unless `after` is a time; all
+/// channels are ordered by (time, id).
 #[derive(Clone, Debug)]
 pub struct HistoryQuery {
     /// One channel, or all.
@@ -84,7 +89,9 @@ pub struct HistoryQuery {
     pub filter: Filter,
     /// Only events behind this place.
     pub after: Option<After>,
-    /// At most this many.
+    /// So many of them are passed over.
+    pub skip: usize,
+    /// At most this many; see also [`HISTORY_BYTES`].
     pub limit: usize,
 }
 
@@ -93,6 +100,6 @@ pub struct HistoryQuery {
 pub enum After {
     /// In one channel: behind this sequence number.
     Seq(u64),
-    /// Over all channels: behind this time and event id.
+    /// Behind this time and event id.
     Time(Timestamp, ObjectId),
 }

@@ -26,7 +26,7 @@ use self::history::{Span, number};
 use self::pending::Pending;
 pub use self::relay::RelayMode;
 use self::relay::{Job, Relay, Source};
-use super::{After, EventLog, HistoryQuery, Logged, Read, Tail};
+use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, Read, Tail};
 use crate::error::{Error, Result};
 use crate::model::event::Entry;
 use crate::model::{Event, ObjectId, Position, Timestamp};
@@ -143,24 +143,34 @@ impl EventLog for RedisLog {
         let mut conditions = vec![translated.query];
         conditions.extend(query.channel.as_ref().map(|channel| doc! {"channel": channel}));
         conditions.extend(query.after.map(behind));
-        let sort = match query.channel {
+        let sort = match (&query.channel, query.after) {
             // No second key: the index has none, and numbers of a channel do not repeat.
-            Some(_) => doc! {"sequence_id": 1},
-            None => doc! {"timestamp": 1, "_id": 1},
+            (Some(_), None | Some(After::Seq(_))) => doc! {"sequence_id": 1},
+            _ => doc! {"timestamp": 1, "_id": 1},
         };
-        let limit = if translated.exact { i64::try_from(query.limit).unwrap_or(i64::MAX) } else { 0 };
-        let find = self.inner.channels.history.events.find(doc! {"$and": conditions}).sort(sort).limit(limit);
+        let mut find = self.inner.channels.history.events.find(doc! {"$and": conditions}).sort(sort);
+        let mut skip = query.skip;
+        if translated.exact {
+            find = find.limit(i64::try_from(query.limit).unwrap_or(i64::MAX)).skip(skip as u64);
+            skip = 0;
+        }
         call(async {
-            let mut found = Vec::new();
+            let (mut found, mut bytes) = (Vec::new(), 0);
             let mut cursor = find.max_time(QUERY_TIME).await?;
             while let Some(document) = cursor.try_next().await? {
                 let entry = Arc::new(history::entry(&document));
-                if translated.exact || query.filter.matches(entry.value()) {
-                    let channel = document.get_str("channel").unwrap_or_default().to_owned();
-                    found.push(Logged { channel, entry });
-                    if found.len() >= query.limit {
-                        break;
-                    }
+                if !translated.exact && !query.filter.matches(entry.value()) {
+                    continue;
+                }
+                if skip > 0 {
+                    skip -= 1;
+                    continue;
+                }
+                bytes += entry.json.len();
+                let channel = document.get_str("channel").unwrap_or_default().to_owned();
+                found.push(Logged { channel, entry });
+                if found.len() >= query.limit || bytes >= HISTORY_BYTES {
+                    break;
                 }
             }
             Ok(found)

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value as SqlValue};
 use tokio::time::Instant;
 
-use super::{After, EventLog, HistoryQuery, Logged, Read, Tail};
+use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, Read, Tail};
 use crate::error::{Error, Result};
-use crate::filter::Filter;
+use crate::filter::{Filter, Test};
 use crate::model::event::Entry;
 use crate::model::{Event, Position, Timestamp};
 use crate::store::sqlite::filter::{Sql, to_sql};
@@ -165,27 +165,43 @@ fn bisect(connection: &Connection, number: i64, floor: u64, head: u64, time: Tim
 }
 
 fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
-    let (from, behind, order) = match (&query.channel, query.after) {
-        (Some(_), Some(After::Time(..))) => {
-            return Err(Error::invalid("after", "the history of one channel goes on behind a seq"));
-        }
+    let number = match &query.channel {
+        None => None,
+        Some(name) => match number(connection, name)? {
+            None => return Ok(Vec::new()),
+            number => number,
+        },
+    };
+    let ids = ids(&query.filter);
+    let mut values: Vec<SqlValue> = ids.iter().flatten().map(|id| SqlValue::from(id.clone())).collect();
+    let mut span =
+        |number, first| values.extend([place(number, first).into(), place(number, u64::MAX).into()]);
+    let (from, at, order) = match (number, query.after) {
         (None, Some(After::Seq(_))) => {
             return Err(Error::invalid("after", "a seq is a place in one channel: name the channel"));
         }
-        (Some(name), after) => {
-            let Some(number) = number(connection, name)? else { return Ok(Vec::new()) };
+        (Some(number), after @ (None | Some(After::Seq(_)))) => {
             let seq = if let Some(After::Seq(seq)) = after { seq } else { 0 };
-            let behind = [place(number, seq.saturating_add(1)).into(), place(number, u64::MAX).into()];
-            ("event WHERE n BETWEEN ? AND ?", behind, "n")
+            span(number, seq.saturating_add(1));
+            ("event", "n BETWEEN ? AND ?", "n")
         }
-        (None, after) => {
-            let behind = match after {
+        (number, after) => {
+            number.into_iter().for_each(|number| span(number, 0));
+            values.extend(match after {
                 Some(After::Time(time, id)) => [time.millis().into(), id.to_hex().into()],
                 _ => [i64::MIN.into(), String::new().into()],
+            });
+            let at = match number {
+                None => "(time, id) > (?, ?)",
+                Some(_) => "n BETWEEN ? AND ? AND (time, id) > (?, ?)",
             };
             // Not left to the planner, which might rather sort the whole history.
-            ("event INDEXED BY event_by_time WHERE (time, id) > (?, ?)", behind, "time, id")
+            ("event INDEXED BY event_by_time", at, "time, id")
         }
+    };
+    let (from, which) = match &ids {
+        None => (from, String::new()),
+        Some(ids) => ("event", format!("id IN ({}) AND", vec!["?"; ids.len()].join(", "))),
     };
     let condition = match mentions(&query.filter, "sequence") {
         false => to_sql(&query.filter, "doc"),
@@ -193,22 +209,46 @@ fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
         true => Sql { exact: false, ..to_sql(&Filter::all(), "doc") },
     };
     let sql = format!(
-        "SELECT n, json(doc), (SELECT name FROM channel WHERE number = n >> {SEQ_BITS}) FROM {from} AND ({}) ORDER BY {order}",
+        "SELECT n, json(doc), (SELECT name FROM channel WHERE number = n >> {SEQ_BITS}) FROM {from} WHERE {which} {at} AND ({}) ORDER BY {order}",
         condition.text
     );
-    let params: Vec<SqlValue> = behind.into_iter().chain(condition.params).collect();
+    values.extend(condition.params);
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params_from_iter(params))?;
-    let mut found = Vec::new();
+    let mut rows = statement.query(params_from_iter(values))?;
+    let (mut found, mut bytes, mut skip) = (Vec::new(), 0, query.skip);
     while found.len() < query.limit
+        && bytes < HISTORY_BYTES
         && let Some(row) = rows.next()?
     {
-        let logged = logged(row)?;
-        if condition.exact || query.filter.matches(logged.entry.value()) {
-            found.push(logged);
+        if condition.exact && skip > 0 {
+            skip -= 1;
+            continue;
         }
+        let logged = logged(row)?;
+        if !condition.exact {
+            if !query.filter.matches(logged.entry.value()) {
+                continue;
+            }
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
+        }
+        bytes += logged.entry.json.len();
+        found.push(logged);
     }
     Ok(found)
+}
+
+/// The ids that the filter allows, if it names any: those events are looked up, not searched for.
+fn ids(filter: &Filter) -> Option<Vec<String>> {
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    match filter {
+        Filter::And(parts) => parts.iter().find_map(ids),
+        Filter::Field { path, test: Test::Eq(id), .. } if path == "id" => text(id).map(|id| vec![id]),
+        Filter::Field { path, test: Test::In(ids), .. } if path == "id" => ids.iter().map(text).collect(),
+        _ => None,
+    }
 }
 
 fn mentions(filter: &Filter, field: &str) -> bool {

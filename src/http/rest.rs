@@ -123,6 +123,9 @@ impl Parameters {
         for (name, value) in &route.fixed {
             self.params.insert((*name).to_owned(), value.clone());
         }
+        for (name, value) in &route.defaults {
+            self.params.entry(*name).or_insert_with(|| value.clone());
+        }
         Ok(())
     }
 }

@@ -6,6 +6,8 @@
 
 mod context;
 pub mod events;
+pub mod history;
+mod loose;
 pub mod nodes;
 mod operation;
 mod paging;
@@ -67,5 +69,12 @@ pub fn table() -> Table {
         .op("event.subscribe", Read, "Follows a channel from a position.", subscriptions::subscribe)
         .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)
         .op("event.publish", Active, "Puts an event of one's own on a channel.", events::publish)
-        .op("event.find", Read, "The history of a channel, or of all.", events::find)
+        .op("event.find", Read, "The history of a channel, or of all.", history::find)
+        .route(
+            get("/events")
+                .filtered(history::REST)
+                .default("limit", 0)
+                .default("event", false)
+                .member("items"),
+        )
 }

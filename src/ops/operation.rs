@@ -51,7 +51,10 @@ impl<T: Serialize + Send> Reply for T {
 fn strip_revision(mut body: Value, keep: bool) -> (Value, Option<u64>) {
     let revision = body.get("revision").and_then(Value::as_u64);
     let strip = |item: &mut Value| {
-        if let Some(node) = item.as_object_mut().filter(|_| !keep) {
+        let Some(node) = item.as_object_mut().filter(|_| !keep) else { return };
+        node.shift_remove("revision");
+        // What stands beside an event.
+        if let Some(node) = node.get_mut("node").and_then(Value::as_object_mut) {
             node.shift_remove("revision");
         }
     };

@@ -50,6 +50,8 @@ pub struct Route {
     pub filter_beside: Option<&'static [&'static str]>,
     /// Parameters that this route always has.
     pub fixed: Vec<(&'static str, Value)>,
+    /// Parameters that this route has where the request says nothing.
+    pub defaults: Vec<(&'static str, Value)>,
     /// What the body of the answer is.
     pub answer: Answer,
     /// The status of success.
@@ -89,6 +91,7 @@ impl Route {
             body,
             filter_beside: None,
             fixed: Vec::new(),
+            defaults: Vec::new(),
             answer: Answer::Whole,
             status: 200,
         }
@@ -113,6 +116,11 @@ impl Route {
     /// Sets a parameter that this route always has.
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Route {
         self.fixed.push((name, value.into()));
+        self
+    }
+    /// Sets a parameter that this route has where the request says nothing.
+    pub fn default(mut self, name: &'static str, value: impl Into<Value>) -> Route {
+        self.defaults.push((name, value.into()));
         self
     }
     /// 200 `null` where the operation says 404.

@@ -106,8 +106,13 @@ async fn the_old_history_stays_and_is_continued() {
     assert_eq!(a.log.head("node").await.unwrap().seq, 9);
     assert_eq!(a.log.floor("node").await.unwrap(), 10);
     assert_eq!(a.log.publish(event("node", json!(1))).await.unwrap(), Some(10));
-    let query =
-        |after| HistoryQuery { channel: Some("node".into()), filter: Filter::all(), after, limit: 10 };
+    let query = |after| HistoryQuery {
+        channel: Some("node".into()),
+        filter: Filter::all(),
+        after,
+        skip: 0,
+        limit: 10,
+    };
     let seqs = |found: Vec<kernelci_live::event_log::Logged>| -> Vec<u64> {
         found.iter().map(|logged| logged.entry.seq).collect()
     };

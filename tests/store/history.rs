@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Fixture, event};
 
 fn query(channel: Option<&str>, after: Option<After>, limit: usize) -> HistoryQuery {
-    HistoryQuery { channel: channel.map(str::to_owned), filter: Filter::all(), after, limit }
+    HistoryQuery { channel: channel.map(str::to_owned), filter: Filter::all(), after, skip: 0, limit }
 }
 
 /// What is found, as channel and payload.
