@@ -6,7 +6,7 @@
 
 import { Follow } from "./model/follow.js";
 import { History } from "./model/history.js";
-import { Rpc } from "./net/rpc.js";
+import { session } from "./net/server.js";
 import { Subscriptions } from "./net/subscriptions.js";
 import { connectionBadge } from "./view/badge.js";
 import { CheckoutsView } from "./view/checkouts.js";
@@ -16,10 +16,7 @@ import { StreamView } from "./view/stream.js";
 
 const byId = (id) => document.getElementById(id);
 
-const socketUrl = new URL("/latest/ws", location.href);
-socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
-
-const rpc = new Rpc({ url: socketUrl.href, client: "dashboard" });
+const rpc = session("dashboard");
 const subscriptions = new Subscriptions(rpc);
 const follow = new Follow(rpc);
 const events = new History();
@@ -71,8 +68,6 @@ subscriptions.add(
 rpc.onSession = () => subscriptions.resume();
 rpc.onNotification = (method, params) => subscriptions.notify(method, params);
 rpc.onState = connectionBadge(byId("connection"), rpc);
-addEventListener("online", () => rpc.hurry());
-document.addEventListener("visibilitychange", () => document.hidden || rpc.hurry());
 
 onRoute((route) => {
   list.select(route?.kind === "checkout" ? route.id : null);

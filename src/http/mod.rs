@@ -1,7 +1,9 @@
 //! HTTP: the routes of the operations, JSON-RPC over POST, the WebSocket's door, feeds, pages, health.
 
 mod answer;
+mod documents;
 mod feed;
+mod files;
 mod health;
 mod metrics;
 mod pages;
@@ -25,7 +27,6 @@ use tower::Layer;
 
 use crate::app::App;
 use crate::error::{Error, Kind};
-use crate::ops::schema;
 use crate::session;
 use answer::failed;
 
@@ -42,13 +43,9 @@ pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
         .route("/health", get(health::live))
         .route("/ready", get(health::ready))
         .route("/metrics", get(metrics::get))
-        .route("/", get(pages::index))
-        .route("/dashboard", get(pages::dashboard))
-        .route("/docs", get(pages::docs))
-        .route("/openapi.json", pages::document(schema::openapi))
-        .route("/asyncapi.json", pages::document(schema::asyncapi))
-        .route("/methods.json", pages::document(schema::catalogue))
-        .route("/static/{*path}", get(pages::file));
+        .merge(documents::routes())
+        .merge(pages::routes())
+        .merge(files::routes());
     for operation in app.table.iter() {
         for route in &operation.routes {
             routes = routes.route(route.path, rest::handler(operation.name, route.clone()));

@@ -1,87 +1,98 @@
-//! The static files of `web/`, built into the binary (read from disk in debug builds, so that they can be edited).
+//! The pages for people: HTML files of `web/` under the addresses that have been bookmarked (contract 8).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
-use rust_embed::RustEmbed;
-use serde_json::{Value, json};
+use axum::Router;
+use axum::extract::RawQuery;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::json;
 
 use super::answer;
+use super::files::{missing, respond, stored};
 use crate::app::App;
-use crate::error::Error;
-use crate::ops::Table;
 
-#[derive(RustEmbed)]
-#[folder = "web/"]
-struct Web;
+/// A page.
+struct Page {
+    /// Its file in `web/`.
+    file: &'static str,
+    /// Its link in the navigation, if it has one.
+    link: &'static str,
+    /// What the answer says about keeping it (contract 1.4).
+    keep: Keep,
+}
 
-/// Nothing from elsewhere, nothing inline: foreign text cannot become code.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+/// How long browsers may keep a page.
+enum Keep {
+    /// Not at all.
+    Never,
+    /// Nothing is said.
+    Unsaid,
+}
 
-/// The dashboard for browsers; a JSON greeting for clients that do not ask for HTML (contract 9.2).
+const LIVE: Page = Page { file: "index.html", link: "/", keep: Keep::Unsaid };
+const DOCS: Page = Page { file: "docs.html", link: "/latest/docs", keep: Keep::Unsaid };
+const VIEWER: Page = Page { file: "viewer.html", link: "/viewer", keep: Keep::Never };
+const GRIDS: Page = Page { file: "grids.html", link: "/dashboard?builds=1", keep: Keep::Never };
+const DASHBOARD: Page = Page { keep: Keep::Never, ..LIVE };
+const MANAGE: Page = Page { file: "manage.html", link: "/manage", keep: Keep::Never };
+const ANALYTICS: Page = Page { file: "analytics.html", link: "/analytics", keep: Keep::Never };
+const STATS: Page = Page { file: "stats.html", link: "/stats", keep: Keep::Never };
+const INVITE: Page = Page { file: "invite.html", link: "", keep: Keep::Unsaid };
+const ACCEPT_INVITE: Page = Page { file: "accept-invite.html", link: "", keep: Keep::Unsaid };
+
+/// Views of `/dashboard` that show grids of results; without one of them it is the live dashboard.
+const GRID_VIEWS: [&str; 5] = ["builds", "testsuites", "tests", "displaycommit", "showknode"];
+
+/// The routes of all pages.
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/", get(index))
+        .route("/docs", get(async || show(&DOCS)))
+        .route("/viewer", get(async || show(&VIEWER)))
+        .route("/dashboard", get(dashboard))
+        .route("/manage", get(async || show(&MANAGE)))
+        .route("/analytics", get(async || show(&ANALYTICS)))
+        .route("/stats", get(async || show(&STATS)))
+        .route("/user/invite", get(async || show(&INVITE)))
+        .route("/user/accept-invite", get(async || show(&ACCEPT_INVITE)))
+}
+
+/// The live dashboard for browsers; a JSON greeting for clients that do not ask for HTML (contract 9.2).
 pub(super) async fn index(headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if accept.contains("text/html") {
-        return page("index.html");
+        return show(&LIVE);
     }
     answer::json(StatusCode::OK, json!({"message": "KernelCI API"}).to_string())
 }
 
-pub(super) async fn dashboard() -> Response {
-    page("index.html")
+async fn dashboard(RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    let grids = url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| GRID_VIEWS.contains(&&*name));
+    show(if grids { &GRIDS } else { &DASHBOARD })
 }
 
-pub(super) async fn docs() -> Response {
-    page("docs.html")
-}
-
-/// A document about the operations, made when it is first asked for: the table never changes.
-pub(super) fn document(make: fn(&Table) -> Value) -> MethodRouter<Arc<App>> {
-    let made: Arc<OnceLock<Bytes>> = Arc::default();
-    get(async move |State(app): State<Arc<App>>| {
-        let body = made.get_or_init(|| make(&app.table).to_string().into()).clone();
-        ([(header::CONTENT_TYPE, "application/json")], body)
-    })
-}
-
-/// A script, a style, a picture.
-pub(super) async fn file(Path(path): Path<String>) -> Response {
-    if path.ends_with(".html") {
-        return missing();
+/// A page with the navigation that all pages share.
+fn show(page: &Page) -> Response {
+    let (Some(html), Some(nav)) = (text(page.file), text("nav.html")) else { return missing() };
+    let here = format!("href=\"{}\"", page.link);
+    let nav = nav.replace(&here, &format!("{here} aria-current=\"page\""));
+    let mut response = respond(page.file, html.replace("<!-- nav -->", &nav));
+    let headers = response.headers_mut();
+    match page.keep {
+        Keep::Unsaid => {}
+        Keep::Never => {
+            let never = HeaderValue::from_static("no-cache, no-store, must-revalidate");
+            headers.insert(header::CACHE_CONTROL, never);
+            headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+            headers.insert(header::EXPIRES, HeaderValue::from_static("0"));
+        }
     }
-    serve(&path)
+    response
 }
 
-fn page(name: &str) -> Response {
-    serve(name)
-}
-
-fn serve(path: &str) -> Response {
-    let Some(file) = Web::get(path) else { return missing() };
-    let kind = match path.rsplit_once('.').map(|(_, ending)| ending) {
-        Some("html") => "text/html; charset=utf-8",
-        Some("css") => "text/css; charset=utf-8",
-        Some("js") => "application/javascript",
-        Some("svg") => "image/svg+xml",
-        Some("png") => "image/png",
-        _ => "application/octet-stream",
-    };
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        // Checked again each time: a new server must not meet the scripts of the old one.
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "same-origin"),
-    ];
-    (headers, Body::from(file.data.into_owned())).into_response()
-}
-
-fn missing() -> Response {
-    answer::failed("static", &Error::not_found("File not found"))
+fn text(path: &str) -> Option<String> {
+    String::from_utf8(stored(path)?).ok()
 }

@@ -8,6 +8,7 @@ mod kv;
 mod metrics;
 mod nodes;
 mod old_database;
+mod pages;
 mod polling;
 mod purge;
 mod queries;

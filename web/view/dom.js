@@ -5,11 +5,19 @@
  * (`click: () => …`); null and false are left out.
  */
 export function el(tag, props = {}, ...children) {
-  const element = document.createElement(tag);
+  return fill(document.createElement(tag), props, children);
+}
+
+/** The same for a part of a picture. */
+export function svg(tag, props = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), props, children);
+}
+
+function fill(element, props, children) {
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === "function") element.addEventListener(name, value);
-    else if (name === "class") element.className = value;
+    else if (name === "class") element.setAttribute("class", value);
     else if (name === "text") element.textContent = value;
     else element.setAttribute(name, value === true ? "" : value);
   }

@@ -6,12 +6,23 @@ import { factList } from "./run.js";
 
 /** Shows `node` in `body`; `checkout` is the checkout of its run, if that is known. */
 export function showNode(node, checkout, body) {
+  const href = (id) => `#/node/${encodeURIComponent(id)}`;
+  body.replaceChildren(
+    nodeFacts(node, href, checkout && `#/checkout/${encodeURIComponent(checkout.id)}`),
+    ...artifacts(node.artifacts ?? {}),
+    el("h3", { text: "Node" }),
+    el("pre", { class: "json", tabindex: "0", text: JSON.stringify(node, null, 2) }),
+  );
+}
+
+/** What people look for first; `href(id)` is the address of a node, `run` that of the node's run if there is one. */
+export function nodeFacts(node, href, run = null) {
   const data = node.data ?? {};
-  const link = (id, text) => el("a", { href: `#/node/${encodeURIComponent(id)}` }, el("code", { text }));
+  const link = (id) => el("a", { href: href(id) }, el("code", { text: id }));
   const revision = data.kernel_revision ?? {};
-  const run = [revision.tree, revision.branch, revision.describe].filter(Boolean).join(" · ");
-  const rows = [
-    ["run", checkout ? el("a", { href: `#/checkout/${encodeURIComponent(checkout.id)}`, text: run || checkout.name }) : run],
+  const name = [revision.tree, revision.branch, revision.describe].filter(Boolean).join(" · ");
+  return factList([
+    ["run", run ? el("a", { href: run, text: name || "this run" }) : name],
     ["path", (node.path ?? []).join(" / ")],
     ["state", [node.state, node.result].filter(Boolean).join(", ")],
     ["error", [data.error_code, data.error_msg].filter(Boolean).join(": ")],
@@ -20,17 +31,12 @@ export function showNode(node, checkout, body) {
     ["created", dateTime(parseTime(node.created))],
     ["updated", dateTime(parseTime(node.updated))],
     ["owner", [node.owner, node.submitter].filter(Boolean).join(" for ")],
-    ["parent", node.parent && link(node.parent, node.parent)],
-  ];
-  body.replaceChildren(
-    factList(rows),
-    ...artifacts(node.artifacts ?? {}),
-    el("h3", { text: "Node" }),
-    el("pre", { class: "json", tabindex: "0", text: JSON.stringify(node, null, 2) }),
-  );
+    ["parent", node.parent && link(node.parent)],
+  ]);
 }
 
-function artifacts(map) {
+/** The artifacts under a heading; only http(s) addresses become links. */
+export function artifacts(map) {
   const links = Object.entries(map).map(([name, address]) => {
     const href = httpUrl(address);
     return el(

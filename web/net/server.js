@@ -1,0 +1,33 @@
+// The server that this page came from.
+
+import { Rpc } from "./rpc.js";
+
+/** A session with it; `client` is what the page calls itself. To be started. */
+export function session(client) {
+  const url = new URL("/latest/ws", location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  const rpc = new Rpc({ url: url.href, client });
+  addEventListener("online", () => rpc.hurry());
+  document.addEventListener("visibilitychange", () => document.hidden || rpc.hurry());
+  return rpc;
+}
+
+const PAGE = 1000;
+
+/**
+ * Reads nodes page by page until there are no more of them or `most` were read; `onPage(items)` is called for each.
+ * Resolves with whether there are more. `wanted()` says whether anybody still waits for them.
+ */
+export async function readNodes(rpc, params, most, onPage, wanted = () => true) {
+  let left = most;
+  let after;
+  do {
+    const limit = Math.min(left, PAGE);
+    const page = await rpc.call("node.find", { ...params, limit, ...(after && { after }) });
+    if (!wanted()) return true;
+    onPage(page.items);
+    left -= page.items.length;
+    after = page.next;
+  } while (after && left > 0);
+  return Boolean(after);
+}

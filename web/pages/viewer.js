@@ -1,0 +1,32 @@
+// The viewer: a node, a search, the grid of a tree. The address says which:
+// ?node_id=…, ?search=<condition>&search=…, ?view=trees|day|week.
+
+import { hoursAgo } from "../model/conditions.js";
+import { session } from "../net/server.js";
+import { connectionBadge } from "../view/badge.js";
+import { NodeView } from "../view/node_page.js";
+import { ResultsView } from "../view/results.js";
+import { showSearch } from "../view/search.js";
+
+const view = document.getElementById("view");
+const rpc = session("viewer");
+rpc.onState = connectionBadge(document.getElementById("connection"), rpc);
+
+const query = new URLSearchParams(location.search);
+const checkoutsOf = (hours) => ["kind=checkout", `created>${hoursAgo(hours)}`];
+const VIEWS = {
+  day: () => showSearch(rpc, view, checkoutsOf(24)),
+  week: () => showSearch(rpc, view, checkoutsOf(7 * 24)),
+  trees: () => new ResultsView(rpc, "kbuild", { view: "trees" }).start(view),
+  search: () => showSearch(rpc, view, query.getAll("search")),
+};
+const named = query.get("view") ?? "";
+const shown = query.get("node_id") ? "node" : Object.hasOwn(VIEWS, named) ? named : "search";
+document.querySelector(`[data-view="${shown}"]`)?.setAttribute("aria-current", "page");
+
+const open = document.getElementById("open-node");
+open.elements.node_id.value = query.get("node_id") ?? "";
+
+if (shown === "node") new NodeView(rpc, view, query.get("node_id").trim());
+else VIEWS[shown]();
+rpc.start();
