@@ -57,7 +57,7 @@ pub fn read(text: &str) -> Result<Request, Unreadable> {
     };
     if depth_exceeds(text, MOST_DEPTH) {
         let detail = format!("the message is nested deeper than {MOST_DEPTH} levels");
-        return Err(refuse(None, Kind::InvalidRequest, detail));
+        return Err(refuse(only_id(text), Kind::InvalidRequest, detail));
     }
     if text.trim_start().starts_with('[') {
         return Err(refuse(
@@ -67,14 +67,8 @@ pub fn read(text: &str) -> Result<Request, Unreadable> {
         ));
     }
     let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| {
-        #[derive(Deserialize)]
-        struct OnlyId<'a> {
-            #[serde(borrow, default)]
-            id: Option<&'a RawValue>,
-        }
         let kind = if error.is_data() { Kind::InvalidRequest } else { Kind::Parse };
-        let id = serde_json::from_str::<OnlyId<'_>>(text).ok().and_then(|only| only.id);
-        refuse(id, kind, error.to_string())
+        refuse(only_id(text), kind, error.to_string())
     })?;
     if frame.jsonrpc != "2.0" {
         return Err(refuse(frame.id, Kind::InvalidRequest, "jsonrpc: expected \"2.0\"".into()));
@@ -90,6 +84,16 @@ pub fn read(text: &str) -> Result<Request, Unreadable> {
     })
 }
 
+/// The id of a request that is no good otherwise. (What is not wanted is skipped without recursion.)
+fn only_id(text: &str) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    struct OnlyId<'a> {
+        #[serde(borrow, default)]
+        id: Option<&'a RawValue>,
+    }
+    serde_json::from_str::<OnlyId<'_>>(text).ok()?.id
+}
+
 /// Whether an id can be repeated in an answer. It is parsed, because a raw value may still be what no parser reads
 /// (`1e999`, a lone surrogate).
 fn is_id(id: &RawValue) -> bool {
@@ -99,7 +103,7 @@ fn is_id(id: &RawValue) -> bool {
 }
 
 /// The text of an answer.
-pub fn answer(id: &str, result: Result<String, &Error>) -> String {
+pub fn answer(id: &str, result: Result<&str, &Error>) -> String {
     match result {
         Ok(result) => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}"),
         Err(error) => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{}}}", error.to_rpc()),
@@ -173,5 +177,8 @@ mod tests {
         assert!(!depth_exceeds("[][][]", 1));
         let deep = "[".repeat(100_000);
         assert_eq!(read(&deep).unwrap_err().error.kind(), Kind::InvalidRequest);
+        let params = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+        let deep = read(&format!("{{\"jsonrpc\":\"2.0\",\"params\":{params},\"id\":9}}")).unwrap_err();
+        assert_eq!((deep.error.kind(), &*deep.id), (Kind::InvalidRequest, "9"), "the caller is told which");
     }
 }

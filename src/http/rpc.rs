@@ -48,7 +48,7 @@ pub(super) async fn post(
         error.log(name);
     }
     match &request.id {
-        Some(id) => json(StatusCode::OK, rpc::answer(id, result.as_ref().map(String::clone))),
+        Some(id) => json(StatusCode::OK, rpc::answer(id, result.as_deref())),
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }

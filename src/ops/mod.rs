@@ -43,6 +43,7 @@ pub fn table() -> Table {
         .gives::<Node>()
         .route(get("/node/{id}").or_null())
         .op("node.find", Read, "Nodes that match a filter, sorted, a page at a time.", nodes::find)
+        .large()
         .op("node.count", Read, "How many nodes match a filter.", nodes::count)
         .route(get("/count").filtered(&[]).member("count"))
         .op("node.create", Active, "Adds a node.", nodes::create)
@@ -60,6 +61,7 @@ pub fn table() -> Table {
             "Writes a node and a tree of nodes below it, all or nothing.",
             nodes::submit,
         )
+        .large()
         .op(
             "node.mark",
             Active,
@@ -70,6 +72,7 @@ pub fn table() -> Table {
         .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)
         .op("event.publish", Active, "Puts an event of one's own on a channel.", events::publish)
         .op("event.find", Read, "The history of a channel, or of all.", history::find)
+        .large()
         .route(
             get("/events")
                 .filtered(history::REST)

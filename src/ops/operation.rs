@@ -84,6 +84,8 @@ pub struct Operation {
     pub takes: Described,
     /// The result, for documents.
     pub gives: Described,
+    /// Its answers may be megabytes: a session has few of them at a time.
+    pub large: bool,
     /// Schema of the parameters.
     params: Schema,
     run: Run,
@@ -156,10 +158,21 @@ impl Table {
             takes: Described::of::<P>(),
             gives: Described::of::<R>(),
             params: SchemaGenerator::default().into_root_schema_for::<P>(),
+            large: false,
+            params: schema(|generator| generator.into_root_schema_for::<P>()),
+            result: schema(|generator| generator.into_root_schema_for::<R>()),
             run,
         };
         self.by_name.insert(name, self.operations.len());
         self.operations.push(operation);
+        self
+    }
+
+    /// Says that the answers of the operation added last may be large ([`Operation::large`]).
+    pub(super) fn large(mut self) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.large = true;
+        }
         self
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::limits;
 use super::subscription::Subscription;
@@ -21,6 +21,7 @@ pub struct Handle {
     /// Whether credentials may be taken from where the page came from.
     origin_allowed: bool,
     state: Mutex<State>,
+    large: Arc<Semaphore>,
     /// Wakes the session's task: the log has moved, or the state here has changed.
     pub(super) wake: Arc<Notify>,
 }
@@ -38,7 +39,8 @@ impl Handle {
     pub(super) fn new(id: String, peer: Arc<Peer>, origin_allowed: bool, caller: Option<Caller>) -> Handle {
         let said_hello = caller.is_some();
         let state = State { said_hello, caller: caller.unwrap_or_default(), ..State::default() };
-        Handle { id, peer, origin_allowed, state: Mutex::new(state), wake: Arc::new(Notify::new()) }
+        let large = Arc::new(Semaphore::new(limits::LARGE));
+        Handle { id, peer, origin_allowed, state: Mutex::new(state), large, wake: Arc::default() }
     }
 
     /// Identifies the session in logs.
@@ -105,6 +107,11 @@ impl Handle {
     }
     pub(super) fn has_said_hello(&self) -> bool {
         lock(&self.state).said_hello
+    }
+
+    /// Waits for a place among the requests with large answers. It is given back when the answer goes out.
+    pub(super) async fn place_for_large(&self) -> Option<OwnedSemaphorePermit> {
+        self.large.clone().acquire_owned().await.ok()
     }
 
     /// Takes the number for a new subscription: 400 if it is in use, 429 if there are too many.

@@ -10,12 +10,17 @@ pub const MESSAGE_BEFORE_HELLO: usize = 8 << 10;
 pub const SUBSCRIPTIONS: usize = 128;
 /// Requests at a time.
 pub const INFLIGHT: usize = 32;
+/// Requests at a time whose answers may be large; further ones wait for their turn. What they answer is held until
+/// the client has read it, so this times a page is what a session that asks and does not read can cost.
+pub const LARGE: usize = 4;
 /// Bytes of answers that wait for a slow socket before no further request is finished.
 pub const ANSWERS: usize = 4 << 20;
 /// Bytes of events that are put to the socket at once.
 pub const BATCH: usize = 64 << 10;
 /// Events that are looked at before others get their turn.
 pub const SCAN: usize = 256;
+/// Bytes of events that are looked at before others get their turn: filters may have patterns.
+pub const SCAN_BYTES: usize = 1 << 20;
 /// A reader with `"on_slow":"latest"` that is further behind skips to now.
 pub const LATEST_LAG: u64 = 1024;
 /// How long the peer may take to answer our close.

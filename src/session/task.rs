@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message, WebSocket};
 use futures::future::BoxFuture;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinError, JoinSet};
 use tokio_tungstenite::tungstenite;
 use tracing::Instrument;
@@ -83,6 +84,8 @@ struct Answered {
     /// Begins now that its answer goes out.
     opened: Option<Subscription>,
     close: Option<CloseCode>,
+    /// Held until the answer goes out, if it may be large.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 enum Wake {
@@ -338,12 +341,16 @@ async fn recheck(app: Arc<App>, handle: Arc<Handle>, user: ObjectId) -> Answered
     if matches!(app.user(user).await, Ok(None)) {
         handle.dismiss(user);
     }
-    Answered { text: None, opened: None, close: None }
+    Answered { text: None, opened: None, close: None, _place: None }
 }
 
 /// Runs one request and puts its answer into words.
 async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> Answered {
     let slot: Slot = Arc::new(Mutex::new(None));
+    let place = match app.table.get(&request.method) {
+        Ok(operation) if operation.large => handle.place_for_large().await,
+        _ => None,
+    };
     let call = async {
         let caller = handle.fresh_caller(&app).await?;
         let context =
@@ -362,9 +369,9 @@ async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> A
     if let Err(error) = &result {
         span.in_scope(|| error.log(name));
     }
-    let text = request.id.map(|id| rpc::answer(&id, result.as_ref().map(String::clone)));
+    let text = request.id.map(|id| rpc::answer(&id, result.as_deref()));
     let opened = lock(&slot).take();
-    Answered { text, opened, close }
+    Answered { text, opened, close, _place: place }
 }
 
 /// Reads for a subscription, again and again while the store or the log is away.
