@@ -15,6 +15,8 @@ use crate::ops::nodes::idempotency_key;
 pub const EVENT_TYPE: &str = "api.kernelci.org";
 const LONGEST_CHANNEL: usize = 64;
 const MOST_ATTRIBUTES: usize = 32;
+/// Bytes of JSON in an event's payload: what a message on the WebSocket may have, whatever way it comes.
+const MOST_DATA: usize = 1 << 20;
 /// How long a publisher waits for its sequence number before it is told that it comes later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -24,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Publish {
     /// 1 to 64 of letters, digits and `_ . : -`.
     channel: String,
-    /// The payload: any JSON.
+    /// The payload: any JSON of at most 1 MiB.
     data: Value,
     /// CloudEvent `type`; default `api.kernelci.org`.
     #[serde(default, rename = "type")]
@@ -63,6 +65,9 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
     let user = context.caller.user()?;
     channel_name("channel", &params.channel)?;
     check_attributes(&params.attributes)?;
+    if weigh(&params.data)? > MOST_DATA {
+        return Err(Error::new(Kind::TooLarge, format!("data: an event holds at most {MOST_DATA} bytes")));
+    }
     let text = |field: &str, value: Option<String>, default: &str| match value {
         Some(text) if text.is_empty() || text.len() > 256 => {
             Err(Error::invalid(field, "expected 1 to 256 characters"))
@@ -88,6 +93,26 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
     let published = tokio::time::timeout(PATIENCE, context.app.log.publish(event)).await;
     let seq = published.map_err(|_| Error::new(Kind::Timeout, "the event was not confirmed in time"))??;
     Ok(Published { seq, id: id.to_hex() })
+}
+
+/// About how many bytes of JSON a payload is; 422 for what not every store can keep.
+// Recursion: messages and bodies are at most 64 levels deep.
+fn weigh(data: &Value) -> Result<usize> {
+    Ok(match data {
+        Value::Null | Value::Bool(_) => 4,
+        Value::Number(number) if number.is_u64() && !number.is_i64() => {
+            return Err(Error::invalid("data", "expected whole numbers below 2^63"));
+        }
+        Value::Number(_) => 8,
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().try_fold(2, |sum, item| weigh(item).map(|more| sum + more))?,
+        Value::Object(members) => {
+            members.iter().try_fold(2, |sum, (key, value)| match key.contains('\0') {
+                true => Err(Error::invalid("data", "a key must not contain NUL")),
+                false => weigh(value).map(|more| sum + key.len() + 3 + more),
+            })?
+        }
+    })
 }
 
 /// The same key of the same user makes the same event, which stands in a log only once.

@@ -91,19 +91,8 @@ impl Subscription {
     /// Looks at what was read, without anything that takes time. Only where nothing is to be included.
     pub fn look(&self, read: &Read) -> Batch {
         let mut frames = gap_frames(self.sub(), read);
-        let mut seq = read.gap.map_or(self.seq, |(_, to)| to.max(self.seq));
-        let mut bytes = 0;
-        for entry in &read.entries {
-            seq = entry.seq;
-            if self.filter.as_ref().is_none_or(|filter| filter.matches(entry.value())) {
-                let frame = event_frame(self.sub(), entry);
-                bytes += frame.len();
-                frames.push((frame, seq));
-            }
-            if bytes > limits::BATCH {
-                break;
-            }
-        }
+        let (matching, seq) = select(read, self.filter.as_deref(), self.seq);
+        frames.extend(matching.iter().map(|entry| (event_frame(self.sub(), entry), entry.seq)));
         Batch { frames, seq, epoch: read.epoch.clone() }
     }
 
@@ -134,18 +123,7 @@ impl Reader {
     pub async fn read(&self, store: &dyn Store) -> Result<Batch> {
         let read = self.channel.read(self.seq, limits::SCAN).await?;
         let mut frames = gap_frames(self.sub, &read);
-        let mut seq = read.gap.map_or(self.seq, |(_, to)| to.max(self.seq));
-        let (mut matching, mut bytes) = (Vec::new(), 0);
-        for entry in &read.entries {
-            seq = entry.seq;
-            if self.filter.as_ref().is_none_or(|filter| filter.matches(entry.value())) {
-                bytes += entry.json.len();
-                matching.push(entry);
-            }
-            if bytes > limits::BATCH {
-                break;
-            }
-        }
+        let (matching, seq) = select(&read, self.filter.as_deref(), self.seq);
         if !self.include.node {
             frames.extend(matching.iter().map(|entry| (event_frame(self.sub, entry), entry.seq)));
         } else if !matching.is_empty() {
@@ -156,6 +134,25 @@ impl Reader {
         }
         Ok(Batch { frames, seq, epoch: read.epoch })
     }
+}
+
+/// Those events that match, and the number of the last one that was looked at: no more at once than others can wait
+/// for.
+fn select<'r>(read: &'r Read, filter: Option<&Filter>, seq: u64) -> (Vec<&'r Arc<Entry>>, u64) {
+    let mut seq = read.gap.map_or(seq, |(_, to)| to.max(seq));
+    let (mut matching, mut bytes, mut looked) = (Vec::new(), 0, 0);
+    for entry in &read.entries {
+        seq = entry.seq;
+        looked += entry.json.len();
+        if filter.is_none_or(|filter| filter.matches(entry.value())) {
+            bytes += entry.json.len();
+            matching.push(entry);
+        }
+        if bytes > limits::BATCH || looked > limits::SCAN_BYTES {
+            break;
+        }
+    }
+    (matching, seq)
 }
 
 /// The nodes that these events are about and, if wanted, all above them; one query a level.
