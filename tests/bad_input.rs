@@ -197,6 +197,47 @@ both_backends! {
         goes_on(&server).await;
     }
 
+    /// A page of nodes may have megabytes, a session 32 requests in flight, and anybody may ask.
+    async fn answers_that_nobody_reads_cost_little(server: Server) {
+        const BIG: usize = 900_000;
+        let mut raw = server.admin().await;
+        for number in 0..10 {
+            let mut big = node("checkout", &format!("big {number}"));
+            big["data"] = json!({"log": "x".repeat(BIG)});
+            raw.call("node.create", json!({"node": big})).await;
+        }
+        let before = server.memory();
+        let mut silent = server.anonymous().await;
+        let mut ids = Vec::new();
+        for _ in 0..32 {
+            ids.push(silent.send_request("node.find", json!({"limit": 1000})).await.expect("sent"));
+        }
+        let until = Instant::now() + Duration::from_secs(3);
+        let mut most = 0;
+        while Instant::now() < until {
+            most = most.max(server.memory().saturating_sub(before));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(most < 200 << 20, "{} MiB for one session", most >> 20);
+        goes_on(&server).await;
+        // Whoever reads in the end is answered, one after the other.
+        for id in ids.into_iter().take(6) {
+            let answer = silent.answer(id).await;
+            assert!(answer["result"]["items"].as_array().is_some_and(|items| items.len() > 7), "a page");
+        }
+    }
+
+    /// Refusals are answers, too: whoever only asks and never reads is sent away.
+    async fn endless_requests_without_reading(server: Server) {
+        let mut silent = server.anonymous().await;
+        let refused = json!({"jsonrpc": "2.0", "id": "x".repeat(120), "method": "y".repeat(60)}).to_string();
+        let flood = async {
+            while silent.send(Message::text(refused.clone())).await.is_ok() {}
+        };
+        tokio::time::timeout(PATIENCE, flood).await.expect("the server takes no more");
+        goes_on(&server).await;
+    }
+
     async fn wrong_types_name_the_parameter(server: Server) {
         let mut raw = server.admin().await;
         for (method, params, name) in [
@@ -311,6 +352,36 @@ both_backends! {
         goes_on(&server).await;
     }
 
+    /// Strangers cannot make the server hold more of a body than of a message.
+    async fn bodies_of_strangers_are_small(server: Server) {
+        let padded = |size: usize| {
+            let padding = " ".repeat(size);
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"node.count"{padding}}}"#)
+        };
+        let post = async |body: reqwest::Body, token: Option<&str>| {
+            let request = reqwest::Client::new().post(format!("{}/latest/rpc", server.url())).body(body);
+            let request = token.into_iter().fold(request, |request, token| request.bearer_auth(token));
+            request.send().await.map_or(0, |answer| answer.status().as_u16())
+        };
+        let chunked = |size: usize| {
+            let parts: Vec<_> = padded(size).into_bytes().chunks(1 << 16).map(|part| Ok::<_, std::io::Error>(part.to_vec())).collect();
+            reqwest::Body::wrap_stream(futures::stream::iter(parts))
+        };
+        let token = server.token().await;
+        for size in [1000, 1_000_000] {
+            assert_eq!(post(padded(size).into(), None).await, 200, "{size}");
+            assert_eq!(post(chunked(size), None).await, 200, "{size} in chunks");
+        }
+        for size in [2_000_000, 20_000_000] {
+            assert_eq!(post(padded(size).into(), None).await, 413, "{size}");
+            assert_eq!(post(chunked(size), None).await, 413, "{size} in chunks");
+            assert_eq!(post(padded(size).into(), Some("no.such.token")).await, 413, "{size} with a bad token");
+            assert_eq!(post(padded(size).into(), Some(token)).await, 200, "{size} of somebody known");
+            assert_eq!(post(chunked(size), Some(token)).await, 200, "{size} of somebody known in chunks");
+        }
+        goes_on(&server).await;
+    }
+
     async fn rest_bodies(server: Server) {
         let client = reqwest::Client::new();
         for (body, status) in [
@@ -321,6 +392,7 @@ both_backends! {
             (vec![b' '; (32 << 20) + 1], 413),
         ] {
             let request = client.post(format!("{}/latest/rpc", server.url())).header("content-type", "application/json");
+            let request = request.bearer_auth(server.token().await);
             let shown = String::from_utf8_lossy(&body[..body.len().min(20)]).into_owned();
             let answer = request.body(body).send().await.expect("answers");
             // JSON-RPC over POST may also answer 200 with the error inside.

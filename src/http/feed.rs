@@ -18,7 +18,7 @@ use futures::{Stream, StreamExt};
 use super::answer::failed;
 use crate::app::App;
 use crate::auth::Access;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filter::{EVENT, Filter};
 use crate::hub::{self, Item};
 use crate::model::{NODE_CHANNEL, Position};
@@ -49,6 +49,10 @@ async fn open(
     query: Vec<(String, String)>,
     headers: &HeaderMap,
 ) -> Result<(Start, impl Stream<Item = Result<Item>> + Send + use<>)> {
+    if app.sessions.len() as u64 >= app.config.max_sessions {
+        let detail = "too many sessions and feeds on this instance: come back later";
+        return Err(Error::new(Kind::Unavailable, detail).retry_after(1000));
+    }
     let caller = credentials(app, headers).await?.caller.unwrap_or_default();
     caller.check(Access::Read, app.config.anonymous_read)?;
     let mut channel = NODE_CHANNEL.to_owned();
@@ -87,8 +91,13 @@ async fn sse(app: Arc<App>, query: Vec<(String, String)>, headers: HeaderMap) ->
     let (start, events) = open(&app, query, &headers).await?;
     let missed = start.missed.as_ref().map(|missed| Ok(Item::Gap(missed.from, missed.to)));
     let draining = app.draining.clone();
+    // Counted as long as the stream lives.
+    let counted = app.sessions.token();
     let events = futures::stream::iter(missed)
         .chain(events)
+        .inspect(move |_| {
+            let _ = &counted;
+        })
         .map(|item| match item {
             Ok(Item::Event(epoch, entry)) => {
                 Ok(SseEvent::default().id(format!("{epoch}:{}", entry.seq)).data(&entry.json))

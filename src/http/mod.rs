@@ -2,6 +2,7 @@
 
 mod answer;
 mod documents;
+mod body;
 mod feed;
 mod files;
 mod health;
@@ -21,6 +22,7 @@ use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::HeaderMap;
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use tower::Layer;
@@ -29,9 +31,7 @@ use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::session;
 use answer::failed;
-
-/// Bytes of one request body: large hierarchies come over REST.
-pub const BODY: usize = 32 << 20;
+pub use body::BODY;
 
 /// The service that answers every request. All routes exist under `/latest`; [`prefix`] maps the other ways to
 /// write a path onto it, [`trace`] gives every request an id.
@@ -58,6 +58,7 @@ pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY))
+        .layer(middleware::from_fn_with_state(app.clone(), body::guard))
         .with_state(app);
     trace::TraceLayer.layer(prefix::VersionLayer.layer(router))
 }

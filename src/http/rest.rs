@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::{Map, Value};
 
-use super::BODY;
 use super::answer::{failed, json};
+use super::body::{BODY, incomplete};
 use super::peer;
 use super::validation::{self, Origin};
 use crate::app::App;
@@ -151,8 +151,7 @@ async fn read_body(route: &Route, operation: &Operation, body: HttpBody) -> Resu
     if route.body == Body::None {
         return Ok(Map::new());
     }
-    let too_large = |_| Error::new(Kind::TooLarge, format!("a request body has at most {BODY} bytes"));
-    let bytes = to_bytes(body, BODY).await.map_err(too_large)?;
+    let bytes = to_bytes(body, BODY).await.map_err(|_| incomplete())?;
     if route.body == Body::Form {
         let fields = url::form_urlencoded::parse(&bytes);
         let fields = fields.filter(|(name, _)| operation.has_param(name));

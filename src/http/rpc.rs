@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
+use super::body::incomplete;
 use super::peer::From;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
@@ -22,12 +23,7 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
-    let Ok(body) = body else {
-        return failed(
-            "rpc",
-            &Error::new(Kind::TooLarge, format!("a request body has at most {} bytes", super::BODY)),
-        );
-    };
+    let Ok(body) = body else { return failed("rpc", &incomplete()) };
     let request = match std::str::from_utf8(&body) {
         Ok(text) => rpc::read(text),
         Err(_) => Err(rpc::Unreadable {

@@ -11,6 +11,8 @@ use crate::filter::Filter;
 use crate::model::event::Entry;
 
 const BATCH: usize = 256;
+/// Bytes of events that are looked at before others get their turn.
+const LOOK: usize = 1 << 20;
 
 /// What a reader gets.
 #[derive(Debug)]
@@ -54,7 +56,12 @@ pub async fn follow(
                 items.push(Item::Gap(from, to));
                 state.seq = state.seq.max(to);
             }
+            let mut looked = 0;
             for entry in read.entries {
+                if looked > LOOK {
+                    break;
+                }
+                looked += entry.json.len();
                 state.seq = entry.seq;
                 if state.filter.matches(entry.value()) {
                     items.push(Item::Event(read.epoch.clone(), entry));
@@ -62,6 +69,9 @@ pub async fn follow(
             }
             state.follower.saw(state.seq);
             state.ready = items.into_iter();
+            if looked > LOOK {
+                tokio::task::yield_now().await;
+            }
         }
     }))
 }

@@ -159,8 +159,6 @@ impl Table {
             gives: Described::of::<R>(),
             params: SchemaGenerator::default().into_root_schema_for::<P>(),
             large: false,
-            params: schema(|generator| generator.into_root_schema_for::<P>()),
-            result: schema(|generator| generator.into_root_schema_for::<R>()),
             run,
         };
         self.by_name.insert(name, self.operations.len());

@@ -2,8 +2,9 @@
 
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Error;
 
-use crate::support::{PATIENCE, Raw, Server, both_backends, node};
+use crate::support::{Backend, PATIENCE, Raw, Server, both_backends, node};
 
 fn feed(server: &Server, scheme: &str, query: &str) -> String {
     format!("{scheme}://127.0.0.1:{}/latest/events/feed?{query}", server.port())
@@ -70,6 +71,24 @@ both_backends! {
         assert_eq!(names, ["a", "b", "c"]);
         let rest = sse(&server, "channel=node&from=earliest", Some(&first[0].0), 2).await;
         assert_eq!(rest, first[1..]);
+    }
+
+    async fn a_full_instance_has_no_room_for_feeds_either(backend: Backend) {
+        let server = Server::start_with(backend, &[("MAX_SESSIONS", "2")]).await;
+        let session = server.anonymous().await;
+        let get = async || reqwest::get(feed(&server, "http", "")).await.expect("answers");
+        let followed = get().await;
+        assert_eq!(followed.status(), 200);
+        assert_eq!(get().await.status(), 503);
+        let refused = Raw::connect(&feed(&server, "ws", ""), Some("cloudevents.json"), &[]).await;
+        assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 503));
+        assert_eq!(server.connect().await.expect_close().await, 1013);
+        drop((session, followed));
+        let since = std::time::Instant::now();
+        while get().await.status() != 200 {
+            assert!(since.elapsed() < PATIENCE, "those who left make room");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
     }
 
     async fn a_wrong_query_is_refused(server: Server) {

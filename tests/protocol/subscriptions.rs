@@ -213,9 +213,28 @@ both_backends! {
             (json!({"channel": "no such channel!", "data": 1}), "channel"),
             (json!({"channel": "lab", "data": 1, "attributes": {"Not-Valid": 1}}), "Not-Valid"),
             (json!({"data": 1}), "channel"),
+            (json!({"channel": "lab", "data": {"a\u{0}": 1}}), "NUL"),
+            (json!({"channel": "lab", "data": [u64::MAX]}), "2^63"),
         ] {
             let error = raw.fail("event.publish", params).await;
             assert!(error["data"]["detail"].to_string().contains(word), "{error}");
         }
+        // A body over HTTP may be larger than a message, an event not.
+        let large = json!({"jsonrpc": "2.0", "id": 1, "method": "event.publish",
+            "params": {"channel": "lab", "data": "x".repeat(1 << 20)}});
+        let request = reqwest::Client::new().post(format!("{}/latest/rpc", server.url()));
+        let request = request.bearer_auth(server.token().await).body(large.to_string());
+        let answer: Value = request.send().await.expect("answers").json().await.expect("JSON");
+        assert_eq!(answer["error"]["data"]["status"], 413, "{answer}");
+        // Pages of large events end early, and go on.
+        for _ in 0..8 {
+            raw.call("event.publish", json!({"channel": "logs", "data": "x".repeat(1_000_000)})).await;
+        }
+        let page = raw.call("event.find", json!({"channel": "logs", "limit": 1000})).await;
+        let first = page["items"].as_array().map_or(0, Vec::len);
+        assert!((1..8).contains(&first), "{first} of 8 MB");
+        let rest = raw.call("event.find", json!({"channel": "logs", "limit": 1000, "after": page["next"]})).await;
+        assert_eq!(rest["items"].as_array().map(Vec::len), Some(8 - first));
+        assert_eq!(rest["next"], Value::Null);
     }
 }

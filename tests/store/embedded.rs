@@ -112,6 +112,25 @@ async fn a_second_opener_is_refused_with_a_sentence() {
     store.ping().await.unwrap();
 }
 
+/// Password hashes are in there, and somebody else may have made the directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_files_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (store, _log) = open(dir.path()).await.unwrap();
+    store.commit(commit(vec![write(&node("first"), Expect::Absent)])).await.unwrap();
+    let mut seen = 0;
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let file = file.unwrap();
+        if file.file_name().to_string_lossy().starts_with("kernelci.db") {
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.path());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "the database and its write-ahead log");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();

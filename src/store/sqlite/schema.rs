@@ -1,6 +1,7 @@
 //! The file: its lock, its tables, its version, and how connections to it are set up.
 
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -65,6 +66,7 @@ pub(super) fn lock(dir: &Path) -> Result<File> {
 
 /// Opens the write connection, makes or checks tables and indexes, and reads the epoch.
 pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection, String)> {
+    make_private(path)?;
     let mut connection = Connection::open(path)?;
     // Before anything else opens the file: switching to WAL needs it alone.
     connection.pragma_update(None, "journal_mode", "wal")?;
@@ -83,12 +85,11 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     connection.pragma_update(None, "cache_size", -64 * 1024)?;
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     match transaction.pragma_query_value(None, "user_version", |row| row.get(0))? {
-        // Version 2 only added tables.
-        0 | 1 => {
+        // Version 2 only added tables, and goes on doing so.
+        0..=VERSION => {
             PARTS.iter().try_for_each(|tables| transaction.execute_batch(tables))?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
-        VERSION => {}
         other => {
             return Err(Error::new(
                 Kind::Unavailable,
@@ -103,6 +104,20 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     let epoch = epoch(&transaction)?;
     transaction.commit()?;
     Ok((connection, epoch))
+}
+
+/// Makes the file if there is none, readable by nobody else wherever the directory is: password hashes will be in there.
+/// SQLite gives the files beside it the same rights.
+fn make_private(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.write(true).create_new(true).open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            Err(Error::new(Kind::Unavailable, format!("cannot make {}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens a read connection to a file that [`open`] has made.
