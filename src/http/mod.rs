@@ -1,8 +1,8 @@
 //! HTTP: the routes of the operations, JSON-RPC over POST, the WebSocket's door, feeds, pages, health.
 
 mod answer;
-mod documents;
 mod body;
+mod documents;
 mod feed;
 mod files;
 mod health;

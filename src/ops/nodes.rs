@@ -19,7 +19,7 @@ use crate::store::{Query, Wire};
 const MOST_FOUND: u64 = 1000;
 const MOST_FIELDS: usize = 64;
 /// A page ends when it has this many bytes, so that an answer stays bounded whatever nodes hold.
-pub(super) const PAGE_BYTES: usize = 8 << 20;
+const PAGE_BYTES: usize = 8 << 20;
 
 /// One node.
 #[derive(Deserialize, JsonSchema)]

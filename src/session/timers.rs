@@ -31,7 +31,8 @@ pub(super) struct Timers {
     hello: Option<Instant>,
     interval: Duration,
     ping: Instant,
-    heard: Instant,
+    /// Pings since something was heard. Counted, not timed: a server that stood still has heard nobody for a while.
+    unanswered: u8,
     /// The end of token that the client has been warned of.
     warned: Option<Timestamp>,
 }
@@ -41,12 +42,12 @@ impl Timers {
         let now = Instant::now();
         // Sessions that arrive together after a restart shall not ping together ever after.
         let first = interval.mul_f64(rand::random_range(0.5..1.0));
-        Timers { hello: Some(now + hello_timeout), interval, ping: now + first, heard: now, warned: None }
+        Timers { hello: Some(now + hello_timeout), interval, ping: now + first, unanswered: 0, warned: None }
     }
 
     /// Something came from the peer.
     pub(super) fn heard(&mut self) {
-        self.heard = Instant::now();
+        self.unanswered = 0;
     }
 
     /// When [`Timers::due`] has to be asked next.
@@ -84,9 +85,10 @@ impl Timers {
             }
         }
         if now >= self.ping {
-            if now.duration_since(self.heard) > self.interval * 2 + self.interval / 2 {
+            if self.unanswered >= 2 {
                 return Some(Due::NoPong);
             }
+            self.unanswered += 1;
             self.ping = now + self.interval;
             return Some(Due::Ping);
         }

@@ -189,9 +189,9 @@ both_backends! {
 
     async fn whoever_says_nothing_is_cut(backend: Backend) {
         let server = Server::start_with(backend, &[("HELLO_TIMEOUT_MS", "500")]).await;
+        let since = Instant::now();
         let mut silent = server.connect().await;
         let mut polite = server.anonymous().await;
-        let since = Instant::now();
         assert_eq!(silent.expect_close().await, 4408);
         assert!(since.elapsed() >= Duration::from_millis(300), "{:?}", since.elapsed());
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -181,8 +181,10 @@ impl Server {
 
     /// A WebSocket session of `admin`.
     pub async fn admin(&self) -> Raw {
+        // Logging in takes a while on a busy machine, longer than a session may wait for its hello or a pong.
+        let token = self.token().await;
         let mut raw = self.connect().await;
-        raw.call("session.hello", json!({"token": self.token().await, "client": "tests"})).await;
+        raw.call("session.hello", json!({"token": token, "client": "tests"})).await;
         raw
     }
 
