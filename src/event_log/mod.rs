@@ -28,6 +28,11 @@ pub trait EventLog: Send + Sync + 'static {
     async fn ping(&self) -> Result<()>;
     /// The position of the newest event of a channel (seq 0 if there never was one).
     async fn head(&self, channel: &str) -> Result<Position>;
+    /// The head after a closer look, for a reader who says that it has seen more than [`EventLog::head`] tells: the log
+    /// may be about to find out that it has been set back.
+    async fn head_again(&self, channel: &str) -> Result<Position> {
+        self.head(channel).await
+    }
     /// The lowest sequence number that can still be read; head + 1 when nothing is retained.
     async fn floor(&self, channel: &str) -> Result<u64>;
     /// The sequence number behind which the events that happened at `time` or later begin.

@@ -1,14 +1,15 @@
 //! The event log on Redis Streams, with MongoDB as its history.
 //!
 //! Redis gives the order and holds the hot window; MongoDB is the record. An event comes here from the outbox that was
-//! written with its node (`relay`), stands in the stream and in the history under one number, and is read from
-//! the stream while that still has it (`stream`), else from the history (`history`). `epoch` notices when Redis
-//! has lost something.
+//! written with its node (`relay`), is given a number by Redis, enters the history under it, and is then shown to
+//! readers (`settle`), who read it from the stream while that still has it (`stream`), else from the history
+//! (`history`). `epoch` notices when Redis has lost something.
 
 pub(crate) mod epoch;
 pub(crate) mod history;
 pub(crate) mod pending;
 pub(crate) mod relay;
+mod settle;
 pub(crate) mod stream;
 mod tail;
 
@@ -70,12 +71,17 @@ impl EventLog for RedisLog {
         Ok(Position { epoch: epoch.to_string(), seq: head })
     }
 
+    async fn head_again(&self, channel: &str) -> Result<Position> {
+        self.inner.channels.verify(channel).await?;
+        self.head(channel).await
+    }
+
     async fn floor(&self, channel: &str) -> Result<u64> {
         let known = self.inner.channels.known(channel).await?;
         let (_, head) = self.inner.head(channel).await?;
         let span = Span { channel, epoch: &known.epoch, after: known.base, to: head };
         let oldest = self.inner.channels.history.numbers_in(span, FLOOR_WINDOW).await?;
-        // What is in the stream can be read, whether it is in the history already or not.
+        // What is in the stream can be read, whether expiry has taken it from the history already or not.
         let stream = self.inner.channels.redis.first(channel).await?.unwrap_or(head + 1);
         let (Some(&first), Some(&last)) = (oldest.first(), oldest.last()) else { return Ok(stream) };
         if stream < first {
@@ -88,14 +94,7 @@ impl EventLog for RedisLog {
 
     async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64> {
         let (epoch, head) = self.inner.head(channel).await?;
-        let channels = &self.inner.channels;
-        let mut first = channels.history.first_since(channel, &epoch, time).await?;
-        // The newest events may not be in the history yet.
-        for item in channels.redis.newest(channel, 1000).await? {
-            if item.time().is_some_and(|happened| happened >= time) {
-                first = Some(first.map_or(item.seq, |first| first.min(item.seq)));
-            }
-        }
+        let first = self.inner.channels.history.first_since(channel, &epoch, time).await?;
         Ok(first.map_or(head, |first| first.saturating_sub(1)))
     }
 

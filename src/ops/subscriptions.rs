@@ -193,7 +193,10 @@ pub struct Start {
 
 /// Finds the place in the log that `from` speaks of.
 pub async fn start(log: &dyn EventLog, channel: &str, from: &From) -> Result<Start> {
-    let head = log.head(channel).await?;
+    let mut head = log.head(channel).await?;
+    if matches!(from, From::Position(wanted) if wanted.seq > head.seq) {
+        head = log.head_again(channel).await?;
+    }
     let at = |seq| Start { position: Position { epoch: head.epoch.clone(), seq }, missed: None };
     match from {
         From::Now | From::Word(FromWord::Now) => Ok(at(head.seq)),

@@ -56,8 +56,10 @@ impl Fault {
     /// Those that one member of MongoDB and a Redis without persistence are enough for.
     pub const ON_TWO_INSTANCES: &[Fault] = &[
         Fault::KillInstance,
+        Fault::Flush,
         Fault::FreezeInstance,
         Fault::KillRedis,
+        Fault::OldDump,
         Fault::RestartInstance,
         Fault::CutClients,
         Fault::HalfOpenClients,

@@ -36,9 +36,9 @@ async fn the_embedded_server_is_killed_at_any_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_instances_on_a_redis_that_keeps_everything() {
+async fn two_instances_on_a_redis_that_forgets() {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let mut run = Run::on(Cluster::production(2, 1, Keeps::Everything).await).await;
+    let mut run = Run::on(Cluster::production(2, 1, Keeps::Nothing).await).await;
     for fault in Fault::ON_TWO_INSTANCES {
         run.suffer(*fault).await;
     }

@@ -69,6 +69,17 @@ impl Servers {
             redis::cmd("DEL").arg(keys).query_async::<()>(&mut redis).await.unwrap();
         }
     }
+    /// Waits until Redis has given this number, whether readers see it or not.
+    pub async fn given(&self, channel: &str, number: u64) {
+        let key = format!("{}{{{channel}}}:state", self.options.key_prefix);
+        eventually("a number", async || {
+            let mut redis = self.redis.clone();
+            let given: Option<u64> =
+                redis::cmd("HGET").arg(&key).arg("given").query_async(&mut redis).await.unwrap();
+            given == Some(number)
+        })
+        .await;
+    }
     /// Removes what the test has left behind.
     pub async fn clean(self) {
         self.forget("*").await;

@@ -1,36 +1,40 @@
--- Appends events to one channel's stream; each gets the next number, once.
+-- Gives events of one channel their numbers, once, and keeps them until they are in the history (confirm.lua): readers
+-- do not see them before.
 --
--- KEYS: state, stream, then one "seen" key per event.
--- ARGV: the epoch that the caller knows, the lowest head that it can be at, the stream's length, how many seconds an
---       event is remembered, then one CloudEvent (JSON text) per event.
--- Returns {"ok", number of each event}, or {"stale"} and writes nothing: the state is missing, belongs to another
--- epoch or has lost events that somebody has seen. The caller then looks closer (epoch.rs).
-local state = redis.call('HMGET', KEYS[1], 'epoch', 'head', 'base')
-local head, base = tonumber(state[2]), tonumber(state[3])
-if state[1] ~= ARGV[1] or not head or not base or head < tonumber(ARGV[2]) then return { 'stale' } end
-if head > base then
-  local info, last = redis.pcall('XINFO', 'STREAM', KEYS[2]), nil
+-- KEYS: state, stream, pending, then one "seen" key per event.
+-- ARGV: the generation that the caller knows, the lowest head that the channel can be at, how many seconds an event is
+--       remembered, then the id and the CloudEvent (JSON text) of each event.
+-- Returns {"ok", head, number of each event}, or {"stale"} and writes nothing: the state is missing, belongs to another
+-- generation or has lost events that somebody has seen. The caller then looks closer (epoch.rs).
+local function last(key)
+  local info = redis.pcall('XINFO', 'STREAM', key)
   for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then last = info[i + 1] end
+    if info[i] == 'last-generated-id' then return info[i + 1] end
   end
-  if last ~= string.format('%.0f-0', head) then return { 'stale' } end
 end
 
-local answer = { 'ok' }
-local first = head
-for i = 3, #KEYS do
-  -- "<number> <epoch>": a number of another epoch means nothing in this one.
+local state = redis.call('HMGET', KEYS[1], 'generation', 'head', 'given', 'seed', 'epoch')
+local head, given, seed = tonumber(state[2]), tonumber(state[3]), tonumber(state[4])
+if state[1] ~= ARGV[1] or not head or not given or not seed or head < tonumber(ARGV[2]) then return { 'stale' } end
+if head > seed and last(KEYS[2]) ~= string.format('%.0f-0', head) then return { 'stale' } end
+if given > seed and last(KEYS[3]) ~= string.format('%.0f-0', given) then return { 'stale' } end
+
+local answer = { 'ok', head }
+local first = given
+for i = 4, #KEYS do
+  -- "<number> <generation>": a number of another generation means nothing in this one.
   local seen = redis.call('GET', KEYS[i])
   local number = seen and string.match(seen, '^(%d+) (.*)$')
   if number and string.sub(seen, #number + 2) == ARGV[1] then
     answer[#answer + 1] = tonumber(number)
   else
-    head = head + 1
-    local text = string.format('%.0f', head)
-    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], text .. '-0', 'e', ARGV[1], 'j', ARGV[i + 2])
-    redis.call('SET', KEYS[i], text .. ' ' .. ARGV[1], 'EX', ARGV[4])
-    answer[#answer + 1] = head
+    given = given + 1
+    local text = string.format('%.0f', given)
+    local id, json = ARGV[2 * i - 4], ARGV[2 * i - 3]
+    redis.call('XADD', KEYS[3], text .. '-0', 'e', state[5], 'j', json, 'i', id)
+    redis.call('SET', KEYS[i], text .. ' ' .. ARGV[1], 'EX', ARGV[3])
+    answer[#answer + 1] = given
   end
 end
-if head > first then redis.call('HSET', KEYS[1], 'head', string.format('%.0f', head)) end
+if given > first then redis.call('HSET', KEYS[1], 'given', string.format('%.0f', given)) end
 return answer

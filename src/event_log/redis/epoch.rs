@@ -1,11 +1,12 @@
-//! Which epoch a channel is in, and what happens when Redis has lost events.
+//! Which epoch a channel is in, and what happens when Redis has lost something.
 //!
-//! The epoch is written down twice: in Redis, next to the numbers that it makes meaningful, and in MongoDB, which does
-//! not forget. When they disagree, when Redis has nothing, or when its head is below a number that MongoDB or this
-//! process has seen, events were lost; the channel gets a new epoch that begins above everything seen. A
-//! counter (`generation`) makes all instances agree on the latest one.
+//! Readers see an event only when it is in the history under its number (`settle.rs`), so Redis can lose nothing that
+//! anybody has seen. When it has nothing, or less than MongoDB or this process knows of, a new *generation* begins:
+//! numbering goes on behind the last number of the history, in the same epoch, and readers notice nothing. What had
+//! a number and was not in the history yet still is in its outbox and gets another one. A counter in MongoDB makes all
+//! instances agree on the latest generation.
 //!
-//! What was lost in Redis and not yet in the history still is in the outboxes, so the events themselves are not lost.
+//! A new *epoch* begins only when MongoDB itself knows less than readers were shown: it was restored from a backup.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,7 +16,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use mongodb::options::ReturnDocument;
 
-use super::history::{History, Inserted, Span, number};
+use super::history::{History, number};
 use super::stream::{Redis, State};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
@@ -26,8 +27,6 @@ use crate::store::mongo::errors::{self, call, is_duplicate};
 const MAX_CHANNELS: usize = 10_000;
 /// How often a look is repeated while other instances change the same channel.
 const TRIES: u64 = 20;
-/// How many numbers a repair compares in one step.
-const REPAIR_STEP: usize = 5_000;
 
 /// A channel as this process last saw it, in one epoch.
 #[derive(Debug)]
@@ -35,13 +34,16 @@ pub(crate) struct Known {
     pub(crate) epoch: Arc<str>,
     /// Events of this epoch have higher numbers than this.
     pub(crate) base: u64,
+    generation: AtomicU64,
     /// The highest number that this process has seen.
     high: AtomicU64,
-    /// Everything up to here is in the history.
-    repaired: AtomicU64,
 }
 
 impl Known {
+    /// The generation that numbers are given in, as far as this process knows.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
     /// The highest number that this process has seen in this epoch.
     pub(crate) fn high(&self) -> u64 {
         self.high.load(Relaxed)
@@ -91,6 +93,7 @@ impl Channels {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get(channel).filter(|known| *known.epoch == *state.epoch) {
             known.saw(state.head);
+            known.generation.fetch_max(state.generation, Relaxed);
             return known.clone();
         }
         if all.len() >= MAX_CHANNELS {
@@ -99,42 +102,39 @@ impl Channels {
         let known = Arc::new(Known {
             epoch: state.epoch.as_str().into(),
             base: state.base,
+            generation: state.generation.into(),
             high: state.head.into(),
-            repaired: state.base.into(),
         });
         all.insert(channel.to_owned(), known.clone());
         known
     }
 
-    /// Compares Redis with MongoDB and with what this process has seen, and starts a new epoch if events were lost.
+    /// Compares Redis with MongoDB and with what this process has seen, and starts a new generation if something was
+    /// lost.
     pub(crate) async fn verify(&self, channel: &str) -> Result<Arc<Known>> {
         for attempt in 0..TRIES {
-            // Redis comes last: its head only grows, so it must be at or above everything read before.
+            // Redis comes last: it only grows, so it must be at or above everything read before.
             let written = self.written(channel).await?;
-            let highest = self.history.highest(channel).await?.max(written.head);
-            let seen = self.remembered(channel).map_or(0, |known| known.high());
+            let highest = self.highest(channel, &written).await?;
+            let seen = self.seen(channel, &written);
             let state = self.redis.state(channel).await?;
             match &state {
                 Some(state)
                     if state.generation == written.generation
                         && state.epoch == written.epoch
                         && state.is_whole()
-                        && state.head >= highest.max(seen) =>
+                        && state.given >= highest
+                        && state.head >= seen =>
                 {
                     return Ok(self.remember(channel, state));
                 }
-                // MongoDB's epoch is being started: help, or the other instance is about to do it.
+                // MongoDB's generation is being started: help, or the other instance is about to do it.
                 Some(state) if state.generation < written.generation && !written.seeded => {
-                    self.start(channel, &written, highest.max(seen)).await?;
+                    self.start(channel, &written).await?;
                 }
-                None if written.generation > 0 && !written.seeded => {
-                    self.start(channel, &written, highest.max(seen)).await?;
-                }
+                None if written.generation > 0 && !written.seeded => self.start(channel, &written).await?,
                 // Redis is ahead for a moment, or something was lost.
-                _ => {
-                    let generation = state.map_or(0, |state| state.generation).max(written.generation) + 1;
-                    self.declare(channel, &written, generation, highest.max(seen)).await?;
-                }
+                _ => self.declare(channel, &written, state.as_ref()).await?,
             }
             tokio::time::sleep(Duration::from_millis(attempt * 5)).await;
         }
@@ -144,14 +144,25 @@ impl Channels {
             .retry_after(1000))
     }
 
-    /// Starts a new epoch because the numbers of `known` turned out to be given twice.
-    pub(crate) async fn renew(&self, channel: &str, known: &Known) -> Result<()> {
+    /// Starts a new generation because numbers of `known`'s turned out to be given twice.
+    pub(crate) async fn renew(&self, channel: &str, generation: u64) -> Result<()> {
         let written = self.written(channel).await?;
-        if written.epoch == *known.epoch {
-            let highest = self.history.highest(channel).await?.max(written.head).max(known.high());
-            self.declare(channel, &written, written.generation + 1, highest).await?;
+        if written.generation == generation {
+            let state = self.redis.state(channel).await?;
+            self.declare(channel, &written, state.as_ref()).await?;
         }
         self.verify(channel).await.map(drop)
+    }
+
+    /// The highest number that this process has seen in the epoch that MongoDB names.
+    fn seen(&self, channel: &str, written: &Written) -> u64 {
+        let known = self.remembered(channel).filter(|known| *known.epoch == *written.epoch);
+        known.map_or(0, |known| known.high())
+    }
+
+    /// The highest number that MongoDB knows of.
+    async fn highest(&self, channel: &str, written: &Written) -> Result<u64> {
+        Ok(self.history.highest(channel).await?.max(written.head).max(written.base))
     }
 
     /// What MongoDB says of the channel; a channel that it does not know has generation 0.
@@ -160,24 +171,51 @@ impl Channels {
         Ok(found.map_or_else(Written::default, |found| Written::read(&found)))
     }
 
-    /// Writes a new epoch into MongoDB, if it still says what was read there, and starts it in Redis.
-    async fn declare(&self, channel: &str, was: &Written, generation: u64, highest: u64) -> Result<()> {
-        let epoch = uuid::Uuid::new_v4().simple().to_string();
+    /// Writes a new generation into MongoDB, if it still says what was read there, and starts it in Redis.
+    async fn declare(&self, channel: &str, was: &Written, state: Option<&State>) -> Result<()> {
+        let state = state.filter(|state| state.epoch == was.epoch);
+        let shown = state.map_or(0, |state| state.head).max(self.seen(channel, was));
+        // After `shown`: all of that must be there.
+        let highest = self.highest(channel, was).await?;
+        let lost = was.generation > 0 && shown > highest;
+        let (epoch, base) = match was.generation > 0 && !lost {
+            true => (was.epoch.clone(), was.base),
+            false => (uuid::Uuid::new_v4().simple().to_string(), shown.max(highest)),
+        };
+        let generation = state.map_or(0, |state| state.generation).max(was.generation) + 1;
         let filter = match was.generation {
             0 => doc! {"_id": channel, "generation": {"$exists": false}},
             generation => doc! {"_id": channel, "generation": number(generation)},
         };
         let update = doc! {
-            "$set": {"epoch": &epoch, "generation": number(generation), "seeded": false},
+            "$set": {
+                "epoch": &epoch, "base": number(base), "generation": number(generation), "seeded": false,
+            },
             "$currentDate": {"since": true},
-            "$max": {"head": number(highest)},
+            "$max": {"head": number(highest.max(base))},
         };
         let write = self.history.channels.find_one_and_update(filter, update);
         let write = write.upsert(was.generation == 0).return_document(ReturnDocument::After);
         match errors::raw(write).await {
             Ok(Some(document)) => {
-                tracing::info!(channel, epoch, generation, highest, was = was.epoch, "a new epoch begins");
-                self.start(channel, &Written::read(&document), highest).await
+                if lost {
+                    tracing::error!(
+                        channel,
+                        epoch,
+                        shown,
+                        highest,
+                        "MongoDB has lost history: a new epoch begins"
+                    );
+                } else {
+                    tracing::info!(
+                        channel,
+                        epoch,
+                        generation,
+                        highest,
+                        "numbering goes on behind the history"
+                    );
+                }
+                self.start(channel, &Written::read(&document)).await
             }
             // Another instance was first.
             Ok(None) => Ok(()),
@@ -186,8 +224,21 @@ impl Channels {
         }
     }
 
-    async fn start(&self, channel: &str, written: &Written, highest: u64) -> Result<()> {
-        self.redis.seed(channel, &written.epoch, written.generation, highest.max(written.head)).await?;
+    /// Starts MongoDB's generation in Redis, behind everything that is in the history now.
+    async fn start(&self, channel: &str, written: &Written) -> Result<()> {
+        let head = self.highest(channel, written).await?;
+        // A write that a majority has, after that read: what was read will not be rolled back.
+        self.history.remember(channel, head).await?;
+        if !self.redis.seed(channel, &written.epoch, written.generation, head, written.base).await? {
+            // Redis shows more than there was a moment ago. If it is still more, MongoDB has lost something.
+            let state = self.redis.state(channel).await?;
+            let shown =
+                state.as_ref().filter(|state| state.epoch == written.epoch).map_or(0, |state| state.head);
+            if shown > self.highest(channel, written).await? {
+                return Box::pin(self.declare(channel, written, state.as_ref())).await;
+            }
+            return Ok(());
+        }
         let filter = doc! {"_id": channel, "generation": number(written.generation)};
         call(self.history.channels.update_one(filter, doc! {"$set": {"seeded": true}})).await.map(drop)
     }
@@ -216,42 +267,16 @@ impl Channels {
         }
         Ok(())
     }
-
-    /// Brings what is in the stream and not yet in the history into the history: an instance may have died between
-    /// the two. Afterwards an event that was ever appended in this epoch is found in the history.
-    pub(crate) async fn repair(&self, channel: &str) -> Result<()> {
-        let known = self.known(channel).await?;
-        let floor = known.high();
-        let Some(state) = self.redis.state(channel).await?.filter(|state| known.agrees(state, floor)) else {
-            return Ok(());
-        };
-        let first = self.redis.first(channel).await?.unwrap_or(u64::MAX);
-        let mut from = known.repaired.load(Relaxed).max(first.saturating_sub(1));
-        while from < state.head {
-            let to = state.head.min(from + REPAIR_STEP as u64);
-            let span = Span { channel, epoch: &known.epoch, after: from, to };
-            let present = self.history.numbers_in(span, REPAIR_STEP).await?;
-            for (low, high) in holes(from, to, &present) {
-                let missing = self.redis.range(channel, low, high, REPAIR_STEP).await?;
-                for part in missing.chunks(256) {
-                    if self.history.insert(channel, part).await? == Inserted::Taken {
-                        return self.renew(channel, &known).await;
-                    }
-                }
-            }
-            from = to;
-        }
-        known.repaired.fetch_max(state.head, Relaxed);
-        Ok(())
-    }
 }
 
 /// What MongoDB has of a channel.
 #[derive(Debug, Default)]
 struct Written {
     epoch: String,
+    /// Events of this epoch have higher numbers than this.
+    base: u64,
     generation: u64,
-    /// Whether Redis has been told of this epoch.
+    /// Whether Redis has been told of this generation.
     seeded: bool,
     /// The highest number in the history, also after the events have expired.
     head: u64,
@@ -263,6 +288,7 @@ impl Written {
             |key| document.get(key).and_then(integer).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         Written {
             epoch: document.get_str("epoch").unwrap_or_default().to_owned(),
+            base: number("base"),
             generation: number("generation"),
             seeded: document.get_bool("seeded").unwrap_or(true),
             head: number("head"),

@@ -2,6 +2,8 @@
 //! stream. Documents of KernelCI's own server are read as well; they have no `epoch` and one sequence for all
 //! channels.
 
+use std::collections::HashMap;
+
 use bson::{Bson, Document, doc};
 use chrono::DateTime;
 use futures::TryStreamExt;
@@ -14,7 +16,7 @@ use crate::model::event::{Entry, NODE_CHANNEL};
 use crate::model::{Event, ObjectId, Timestamp};
 use crate::store::mongo::bson_json::{from_json, object, to_json};
 use crate::store::mongo::document::{date, integer};
-use crate::store::mongo::errors::{self, QUERY_TIME, call};
+use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
 use crate::store::mongo::stored::Stored;
 
 /// What events of KernelCI's own server do not say of themselves.
@@ -25,7 +27,7 @@ const OLD_TYPE: &str = "api.kernelci.org";
 #[derive(Clone)]
 pub(crate) struct History {
     pub(crate) events: Collection<Stored>,
-    /// One document per channel: `{_id, epoch, generation, seeded, head}`. See `epoch.rs`.
+    /// One document per channel: `{_id, epoch, base, generation, seeded, head}`. See `epoch.rs`.
     pub(crate) channels: Collection<Stored>,
 }
 
@@ -44,7 +46,8 @@ pub(crate) struct Span<'a> {
 pub(crate) enum Inserted {
     /// All are in the history now.
     All,
-    /// Another event already has the number of one of these: Redis has forgotten events and counted again.
+    /// One of these is there under another number, or another event has its number: Redis has forgotten events and
+    /// counted again.
     Taken,
 }
 
@@ -63,32 +66,46 @@ impl History {
         History { events: db.collection("eventhistory"), channels: db.collection("channel") }
     }
 
-    /// Adds events; those that are there already stay as they are.
+    /// Adds events one after the other, until one has to be refused; those that are there already, under the same
+    /// number, stay as they are.
     pub(crate) async fn insert(&self, channel: &str, items: &[Item]) -> Result<Inserted> {
-        if items.is_empty() {
-            return Ok(Inserted::All);
-        }
-        let documents: Vec<Stored> =
+        let mut documents: Vec<Stored> =
             items.iter().map(|item| document(channel, item).map(Stored)).collect::<Result<_>>()?;
-        let mut inserted = Inserted::All;
-        if let Err(error) = errors::raw(self.events.insert_many(&documents).ordered(false)).await {
-            let refused = errors::refused(&error);
-            if refused.is_empty() {
-                return Err(errors::translate(error));
+        // The second time round what was there is left out, so a third time is somebody else's doing.
+        for _ in 0..3 {
+            if documents.is_empty() {
+                return Ok(Inserted::All);
             }
-            for (_, duplicate, message) in refused {
-                match duplicate {
-                    false => return Err(errors::translate(error)),
-                    true if !message.contains("index: _id_") => inserted = Inserted::Taken,
-                    true => {}
+            match errors::raw(self.events.insert_many(&documents).ordered(true)).await {
+                Ok(_) => return Ok(Inserted::All),
+                Err(error) if is_duplicate(&error) => {}
+                Err(error) => return Err(errors::translate(error)),
+            }
+            let ids: Vec<ObjectId> =
+                documents.iter().filter_map(|document| document.get_object_id("_id").ok()).collect();
+            let present: HashMap<ObjectId, u64> = self.numbers(&ids).await?.into_iter().collect();
+            // Until the first that is not there: the others have not been tried.
+            let mut taken = false;
+            documents.retain(|document| {
+                match document.get_object_id("_id").ok().and_then(|id| present.get(&id)) {
+                    Some(number) => {
+                        taken |= *number != seq(document);
+                        false
+                    }
+                    None => true,
                 }
+            });
+            if taken || documents.len() == ids.len() {
+                return Ok(Inserted::Taken);
             }
         }
-        if let Some(head) = items.iter().map(|item| item.seq).max() {
-            let update = doc! {"$max": {"head": number(head)}};
-            call(self.channels.update_one(doc! {"_id": channel}, update)).await?;
-        }
-        Ok(inserted)
+        Ok(Inserted::Taken)
+    }
+
+    /// Remembers the highest number beyond the life of its event.
+    pub(crate) async fn remember(&self, channel: &str, head: u64) -> Result<()> {
+        let update = doc! {"$max": {"head": number(head)}};
+        call(self.channels.update_one(doc! {"_id": channel}, update)).await.map(drop)
     }
 
     /// The numbers of those of these events that are in the history.

@@ -2,7 +2,7 @@
 --
 -- KEYS: state, stream. ARGV: the stream id to read from, how many events.
 -- Returns the state's fields, the id of the newest event that the stream ever had, and the events.
-local state = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'head', 'base')
+local state = redis.call('HMGET', KEYS[1], 'epoch', 'generation', 'head', 'given', 'base', 'seed')
 local info = redis.pcall('XINFO', 'STREAM', KEYS[2])
 local last = false
 for i = 1, #info, 2 do

@@ -1,14 +1,15 @@
 //! The relay: from the outboxes into the logs.
 //!
-//! After a commit its events go to a queue in this process; the relay appends them to Redis, writes them into the
-//! history and only then removes them from the outbox. Nobody waits for it except `publish`. What a full queue, a
-//! dead process or a Redis outage left behind is found by the sweep that every instance makes.
+//! After a commit its events go to a queue in this process; the relay has Redis give them numbers, brings them into the
+//! history and before the readers ([`Channels::settle`]), and only then removes them from the outbox. Nobody waits for
+//! it except `publish`. What a full queue, a dead process or a Redis outage left behind is found by the sweep that
+//! every instance makes.
 //!
 //! * Once: `append.lua` recognises an event for an hour. Whatever may be older (a second try, somebody else's entry)
-//!   is first looked for in the history, after the history was completed from the stream ([`Channels::repair`]).
+//!   is first looked for in the history, which takes no event and no number twice.
 //! * In order: an outbox is always relayed from its oldest entry on.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,12 @@ use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::Collection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::epoch::Channels;
-use super::history::Inserted;
 use super::pending::Pending;
+use super::settle::Settled;
 use super::stream::Item;
 use crate::error::{Error, Result};
 use crate::model::ObjectId;
@@ -41,6 +43,8 @@ const SWEEP: usize = 1000;
 const MOST_COUNTED: i64 = 10_000;
 /// While the queue never runs empty, a sweep happens this often all the same.
 const SWEEP_AT_LEAST: Duration = Duration::from_secs(10);
+/// How often events are given new numbers in one go.
+const ROUNDS: usize = 5;
 /// How long an orderly end may take.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -145,6 +149,8 @@ struct Worker {
     mode: RelayMode,
     queue: mpsc::Receiver<(Vec<Job>, OwnedSemaphorePermit)>,
     stop: CancellationToken,
+    /// Takes what was relayed last out of its outboxes.
+    cleaning: Option<JoinHandle<Result<()>>>,
     /// Events that the last sweep saw: those that the next one sees again are overdue. (No clocks are compared.)
     seen: HashSet<ObjectId>,
 }
@@ -161,7 +167,7 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
         stop: stop.clone(),
         done,
     };
-    let worker = Worker { channels, outboxes, mode, queue, stop, seen: HashSet::new() };
+    let worker = Worker { channels, outboxes, mode, queue, stop, cleaning: None, seen: HashSet::new() };
     tokio::spawn(async move {
         worker.run().await;
         finished.send_replace(true);
@@ -202,6 +208,7 @@ impl Worker {
             while let Ok(queued) = self.queue.try_recv() {
                 self.take(queued).await;
             }
+            self.cleaned().await;
         };
         if tokio::time::timeout(DRAIN, drain).await.is_err() {
             tracing::warn!(
@@ -221,7 +228,7 @@ impl Worker {
         self.relay_all(jobs).await;
     }
 
-    async fn relay_all(&self, jobs: Vec<Job>) {
+    async fn relay_all(&mut self, jobs: Vec<Job>) {
         let mut jobs = VecDeque::from(jobs);
         while !jobs.is_empty() {
             let batch = jobs.drain(..jobs.len().min(BATCH)).collect();
@@ -230,7 +237,7 @@ impl Worker {
     }
 
     /// Relays a batch, again and again until it is done: what follows must not overtake it.
-    async fn relay(&self, mut batch: Vec<Job>) {
+    async fn relay(&mut self, mut batch: Vec<Job>) {
         let mut delay = 50;
         loop {
             match self.try_relay(&mut batch).await {
@@ -259,7 +266,7 @@ impl Worker {
         }
     }
 
-    async fn try_relay(&self, batch: &mut [Job]) -> Result<()> {
+    async fn try_relay(&mut self, batch: &mut [Job]) -> Result<()> {
         let mut channels: Vec<&str> = Vec::new();
         for job in batch.iter() {
             if !channels.contains(&job.event.channel.as_str()) {
@@ -274,7 +281,7 @@ impl Worker {
         if self.mode == RelayMode::AppendOnly {
             return Ok(());
         }
-        self.clean(batch).await?;
+        self.clean(batch).await;
         for job in batch {
             if let (Some(waiter), Some(seq)) = (job.waiter.take(), seqs.get(&job.event.id)) {
                 // The publisher may have stopped waiting.
@@ -291,59 +298,47 @@ impl Worker {
         jobs: &[&Job],
         seqs: &mut HashMap<ObjectId, u64>,
     ) -> Result<()> {
-        let mut events: Vec<&Pending> = jobs.iter().map(|job| &job.event).collect();
-        if jobs.iter().any(|job| !job.fresh) {
-            self.channels.repair(channel).await?;
-            let ids: Vec<ObjectId> = events.iter().map(|event| event.id).collect();
-            seqs.extend(self.channels.history.numbers(&ids).await?);
-            events.retain(|event| !seqs.contains_key(&event.id));
-        }
-        if events.is_empty() {
-            return Ok(());
-        }
-        for _ in 0..3 {
+        let ids: Vec<ObjectId> = jobs.iter().map(|job| job.event.id).collect();
+        let mut fresh = jobs.iter().all(|job| job.fresh);
+        for _ in 0..ROUNDS {
             let known = self.channels.known(channel).await?;
-            let floor = known.high();
-            let Some(places) = self.channels.redis.append(channel, &known.epoch, floor, &events).await?
-            else {
+            let mut events: Vec<&Pending> = jobs.iter().map(|job| &job.event).collect();
+            if !fresh {
+                seqs.extend(self.channels.history.numbers(&ids).await?);
+                events.retain(|event| !seqs.contains_key(&event.id));
+            }
+            // Whatever goes wrong from here on, nobody knows how far it came.
+            fresh = false;
+            let (generation, floor) = (known.generation(), known.high());
+            let Some(given) = self.channels.redis.append(channel, generation, floor, &events).await? else {
                 self.channels.verify(channel).await?;
                 continue;
             };
-            if places.len() != events.len() {
-                return Err(Error::internal(anyhow::anyhow!(
-                    "append.lua answered for {} events",
-                    places.len()
-                )));
-            }
-            places.iter().for_each(|&seq| known.saw(seq));
             if self.mode == RelayMode::AppendOnly {
                 return Ok(());
             }
-            let item = |(event, &seq): (&&Pending, &u64)| Item {
-                seq,
-                epoch: known.epoch.to_string(),
-                json: event.json.clone(),
+            let item = |(event, &seq): (&&Pending, &u64)| {
+                (seq, Item { seq, epoch: known.epoch.to_string(), json: event.json.clone() })
             };
-            let items: Vec<Item> = events.iter().zip(&places).map(item).collect();
-            match self.channels.history.insert(channel, &items).await? {
-                Inserted::All => {
-                    seqs.extend(events.iter().zip(places).map(|(event, seq)| (event.id, seq)));
-                    return Ok(());
+            let own: BTreeMap<u64, Item> = events.iter().zip(&given.numbers).map(item).collect();
+            let numbers = ids.iter().filter_map(|id| seqs.get(id)).chain(&given.numbers);
+            let target = numbers.copied().max().unwrap_or(0);
+            match self.channels.settle(channel, generation, &own, given.head, target).await? {
+                Settled::Done => {
+                    known.saw(target);
+                    seqs.extend(events.iter().zip(given.numbers).map(|(event, seq)| (event.id, seq)));
+                    return self.channels.history.remember(channel, target).await;
                 }
-                Inserted::Taken => {
-                    self.channels.renew(channel, &known).await?;
-                    return Err(Error::unavailable(
-                        "log",
-                        anyhow::anyhow!("numbers of {channel} were given twice"),
-                    ));
-                }
+                Settled::Again => continue,
             }
         }
-        Err(Error::unavailable("log", anyhow::anyhow!("the epoch of {channel} keeps changing")))
+        Err(Error::unavailable("log", anyhow::anyhow!("the numbers of {channel} keep changing")))
     }
 
-    /// Removes events that are in the history from their outboxes.
-    async fn clean(&self, batch: &[Job]) -> Result<()> {
+    /// Removes events that are in the history from their outboxes, while the next ones are relayed. If that fails, the
+    /// sweep finds them and tries again.
+    async fn clean(&mut self, batch: &[Job]) {
+        self.cleaned().await;
         let (mut nodes, mut in_nodes, mut in_collection) = (Vec::new(), Vec::new(), Vec::new());
         for job in batch {
             match job.source {
@@ -355,14 +350,25 @@ impl Worker {
             }
         }
         nodes.dedup();
-        if !nodes.is_empty() {
-            let query = doc! {"_id": {"$in": nodes}, "outbox.id": {"$in": &in_nodes}};
-            call(self.outboxes.nodes.update_many(query, vec![without(&in_nodes)])).await?;
+        let outboxes = self.outboxes.clone();
+        self.cleaning = Some(tokio::spawn(async move {
+            if !nodes.is_empty() {
+                let query = doc! {"_id": {"$in": nodes}, "outbox.id": {"$in": &in_nodes}};
+                call(outboxes.nodes.update_many(query, vec![without(&in_nodes)])).await?;
+            }
+            if !in_collection.is_empty() {
+                call(outboxes.events.delete_many(doc! {"_id": {"$in": in_collection}})).await?;
+            }
+            Ok(())
+        }));
+    }
+
+    /// Waits until what was relayed before is out of its outboxes.
+    async fn cleaned(&mut self) {
+        let Some(cleaning) = self.cleaning.take() else { return };
+        if let Ok(Err(error)) = cleaning.await {
+            tracing::debug!(%error, "relayed events stay in their outboxes for now");
         }
-        if !in_collection.is_empty() {
-            call(self.outboxes.events.delete_many(doc! {"_id": {"$in": in_collection}})).await?;
-        }
-        Ok(())
     }
 
     /// Relays events that were pending at the last sweep already.

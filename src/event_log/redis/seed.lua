@@ -1,11 +1,13 @@
--- Starts an epoch of one channel, unless the channel is already in this generation or a later one: so instances that
--- do this at the same time agree on the latest.
+-- Starts a generation of one channel, unless the channel is already in this one or a later one: so instances that do
+-- this at the same time agree on the latest.
 --
--- KEYS: state, stream. ARGV: epoch, generation, the number that the next event must be above.
-local generation = tonumber(redis.call('HGET', KEYS[1], 'generation') or '0')
-if generation >= tonumber(ARGV[2]) then return 0 end
-local head = math.max(tonumber(redis.call('HGET', KEYS[1], 'head') or '0'), tonumber(ARGV[3]))
-local text = string.format('%.0f', head)
-redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'generation', ARGV[2], 'head', text, 'base', text)
+-- KEYS: state, stream, pending. ARGV: epoch, generation, the number that the next event must be above, the number that
+-- all events of the epoch are above.
+-- Returns 1, or 0 and writes nothing: readers have been shown more of this epoch than the caller knows.
+local state = redis.call('HMGET', KEYS[1], 'generation', 'epoch', 'head')
+if tonumber(state[1] or '0') >= tonumber(ARGV[2]) then return 1 end
+if state[2] == ARGV[1] and tonumber(state[3] or '0') > tonumber(ARGV[3]) then return 0 end
+redis.call('DEL', KEYS[2], KEYS[3])
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'generation', ARGV[2], 'head', ARGV[3], 'given', ARGV[3], 'seed', ARGV[3],
+  'base', ARGV[4])
 return 1

@@ -15,7 +15,7 @@ use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisResult, Script};
 use super::pending::Pending;
 use crate::error::{Error, Result};
 use crate::metrics;
-use crate::model::Timestamp;
+use crate::model::{ObjectId, Timestamp};
 
 /// About how many events stay in the stream; older ones are read from the history.
 const STREAM_LENGTH: usize = 100_000;
@@ -36,6 +36,7 @@ pub(crate) struct Redis {
     prefix: Arc<str>,
     look: Arc<Script>,
     append: Arc<Script>,
+    confirm: Arc<Script>,
     seed: Arc<Script>,
 }
 
@@ -44,10 +45,14 @@ pub(crate) struct Redis {
 pub(crate) struct State {
     pub(crate) epoch: String,
     pub(crate) generation: u64,
-    /// The number of the newest event.
+    /// The number of the newest event that readers see.
     pub(crate) head: u64,
+    /// The number that was given last: those above `head` are on their way into the history.
+    pub(crate) given: u64,
     /// The epoch's events have higher numbers than this.
     pub(crate) base: u64,
+    /// The generation's events have higher numbers than this.
+    seed: u64,
     /// The number of the newest event that the stream ever had.
     last: Option<u64>,
 }
@@ -55,19 +60,37 @@ pub(crate) struct State {
 impl State {
     /// Whether the stream ends where the state says.
     pub(crate) fn is_whole(&self) -> bool {
-        self.last == Some(self.head) || (self.last.is_none() && self.head == self.base)
+        self.last == Some(self.head) || (self.last.is_none() && self.head == self.seed)
     }
 }
 
-/// An event in the stream.
-#[derive(Debug)]
+/// An event with its number.
+#[derive(Clone, Debug)]
 pub(crate) struct Item {
     pub(crate) seq: u64,
     pub(crate) epoch: String,
     pub(crate) json: String,
 }
 
+/// What [`Redis::append`] answers.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// The number of the newest event that readers see.
+    pub(crate) head: u64,
+    /// The number of each event.
+    pub(crate) numbers: Vec<u64>,
+}
+
 impl Item {
+    /// The event's id.
+    pub(crate) fn id(&self) -> Option<ObjectId> {
+        #[derive(serde::Deserialize)]
+        struct Id<'a> {
+            #[serde(borrow)]
+            id: std::borrow::Cow<'a, str>,
+        }
+        serde_json::from_str::<Id<'_>>(&self.json).ok()?.id.parse().ok()
+    }
     /// When the event happened.
     pub(crate) fn time(&self) -> Option<Timestamp> {
         #[derive(serde::Deserialize)]
@@ -105,6 +128,7 @@ impl Redis {
             prefix: prefix.into(),
             look: Arc::new(Script::new(include_str!("look.lua"))),
             append: Arc::new(Script::new(include_str!("append.lua"))),
+            confirm: Arc::new(Script::new(include_str!("confirm.lua"))),
             seed: Arc::new(Script::new(include_str!("seed.lua"))),
         })
     }
@@ -151,9 +175,18 @@ impl Redis {
 
     /// Events `from` to `to` that the stream still has, at most `limit`.
     pub(crate) async fn range(&self, channel: &str, from: u64, to: u64, limit: usize) -> Result<Vec<Item>> {
+        self.range_of(&self.key(channel, "stream"), from, to, limit).await
+    }
+
+    /// Events `from` to `to` that have numbers and are not shown yet, at most `limit`.
+    pub(crate) async fn pending(&self, channel: &str, from: u64, to: u64, limit: usize) -> Result<Vec<Item>> {
+        self.range_of(&self.key(channel, "pending"), from, to, limit).await
+    }
+
+    async fn range_of(&self, key: &str, from: u64, to: u64, limit: usize) -> Result<Vec<Item>> {
         let mut connection = self.manager.clone();
         let mut command = redis::cmd("XRANGE");
-        command.arg(self.key(channel, "stream")).arg(format!("{from}-0")).arg(format!("{to}-0"));
+        command.arg(key).arg(format!("{from}-0")).arg(format!("{to}-0"));
         let reply: StreamRangeReply =
             wait(command.arg("COUNT").arg(limit).query_async(&mut connection)).await?;
         Ok(reply.ids.iter().filter_map(item).collect())
@@ -164,29 +197,22 @@ impl Redis {
         Ok(self.range(channel, 0, u64::MAX, 1).await?.first().map(|item| item.seq))
     }
 
-    /// The newest `limit` events, newest first.
-    pub(crate) async fn newest(&self, channel: &str, limit: usize) -> Result<Vec<Item>> {
-        let mut connection = self.manager.clone();
-        let mut command = redis::cmd("XREVRANGE");
-        command.arg(self.key(channel, "stream")).arg("+").arg("-").arg("COUNT").arg(limit);
-        let reply: StreamRangeReply = wait(command.query_async(&mut connection)).await?;
-        Ok(reply.ids.iter().filter_map(item).collect())
-    }
-
-    /// Appends events of one channel, each once, and tells their numbers. `None`: the channel is not in this epoch or
-    /// its head is below `floor`, and nothing was written.
+    /// Gives events of one channel their numbers, each once. `None`: the channel is not in this generation or its head
+    /// is below `floor`, and nothing was written.
     pub(crate) async fn append(
         &self,
         channel: &str,
-        epoch: &str,
+        generation: u64,
         floor: u64,
         events: &[&Pending],
-    ) -> Result<Option<Vec<u64>>> {
+    ) -> Result<Option<Given>> {
         let mut script = self.append.prepare_invoke();
         script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
-        script.arg(epoch).arg(floor).arg(STREAM_LENGTH).arg(SEEN_SECONDS);
+        script.key(self.key(channel, "pending"));
+        script.arg(generation).arg(floor).arg(SEEN_SECONDS);
         for event in events {
-            script.key(self.key(channel, &format!("seen:{}", event.id))).arg(&event.json);
+            script.key(self.key(channel, &format!("seen:{}", event.id)));
+            script.arg(event.id.to_hex()).arg(&event.json);
         }
         let mut connection = self.manager.clone();
         let answer: redis::Value = wait(script.invoke_async(&mut connection)).await?;
@@ -196,12 +222,37 @@ impl Redis {
         let mut answer = answer.into_iter();
         match answer.next().map(redis::from_redis_value::<String>) {
             Some(Ok(word)) if word == "ok" => {
-                let seqs: Vec<u64> =
+                let mut numbers: Vec<u64> =
                     answer.map(redis::from_redis_value).collect::<Result<_, _>>().map_err(Error::internal)?;
-                Ok(Some(seqs))
+                if numbers.len() != events.len() + 1 {
+                    let count = numbers.len();
+                    return Err(Error::internal(anyhow::anyhow!("append.lua answered {count} numbers")));
+                }
+                let head = numbers.remove(0);
+                Ok(Some(Given { head, numbers }))
             }
             _ => Ok(None),
         }
+    }
+
+    /// Shows events to readers, which are in the history under these numbers: the first one and those behind it. Answers
+    /// the head; `None` if that cannot be, see `confirm.lua`.
+    pub(crate) async fn confirm(
+        &self,
+        channel: &str,
+        generation: u64,
+        first: u64,
+        ids: &[ObjectId],
+    ) -> Result<Option<u64>> {
+        let mut script = self.confirm.prepare_invoke();
+        script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
+        script.key(self.key(channel, "pending"));
+        script.arg(generation).arg(STREAM_LENGTH).arg(first);
+        for id in ids {
+            script.arg(id.to_hex());
+        }
+        let mut connection = self.manager.clone();
+        wait(script.invoke_async(&mut connection)).await
     }
 
     /// Removes events up to and including `seq` from the stream.
@@ -212,13 +263,22 @@ impl Redis {
         wait(command.query_async::<()>(&mut connection)).await
     }
 
-    /// Starts an epoch; has no effect when the channel is in this generation already, or in a later one.
-    pub(crate) async fn seed(&self, channel: &str, epoch: &str, generation: u64, head: u64) -> Result<()> {
+    /// Starts a generation behind `head`; has no effect when the channel is in this one already, or in a later one.
+    /// False: readers have been shown more of the epoch than `head`, and nothing was written.
+    pub(crate) async fn seed(
+        &self,
+        channel: &str,
+        epoch: &str,
+        generation: u64,
+        head: u64,
+        base: u64,
+    ) -> Result<bool> {
         let mut script = self.seed.prepare_invoke();
         script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
-        script.arg(epoch).arg(generation).arg(head);
+        script.key(self.key(channel, "pending"));
+        script.arg(epoch).arg(generation).arg(head).arg(base);
         let mut connection = self.manager.clone();
-        wait(script.invoke_async::<()>(&mut connection)).await
+        wait(script.invoke_async(&mut connection)).await
     }
 
     /// A connection of its own: `XREAD BLOCK` would hold up everybody else's commands.
@@ -273,12 +333,16 @@ async fn in_time<T>(command: impl Future<Output = RedisResult<T>>) -> Result<T> 
 }
 
 fn read_state(fields: &[Option<String>], last: Option<u64>) -> Option<State> {
-    let [Some(epoch), Some(generation), Some(head), Some(base)] = fields else { return None };
+    let [Some(epoch), Some(generation), Some(head), Some(given), Some(base), Some(seed)] = fields else {
+        return None;
+    };
     Some(State {
         epoch: epoch.clone(),
         generation: generation.parse().ok()?,
         head: head.parse().ok()?,
+        given: given.parse().ok()?,
         base: base.parse().ok()?,
+        seed: seed.parse().ok()?,
         last,
     })
 }

@@ -86,8 +86,8 @@ pub(crate) fn code(error: &Mongo) -> Option<i32> {
         ErrorKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
         ErrorKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
         ErrorKind::InsertMany(many) => match (&many.write_errors, &many.write_concern_error) {
-            (Some(errors), _) if !errors.is_empty() => errors.first().map(|error| error.code),
             (_, Some(error)) => Some(error.code),
+            (Some(errors), _) => errors.first().map(|error| error.code),
             _ => None,
         },
         _ => None,
@@ -97,11 +97,4 @@ pub(crate) fn code(error: &Mongo) -> Option<i32> {
 /// Whether a unique index refused the write.
 pub(crate) fn is_duplicate(error: &Mongo) -> bool {
     code(error) == Some(DUPLICATE_KEY)
-}
-
-/// The documents of an `insert_many` that were refused and why: (index, is a duplicate, message).
-pub(crate) fn refused(error: &Mongo) -> Vec<(usize, bool, String)> {
-    let ErrorKind::InsertMany(many) = error.kind.as_ref() else { return Vec::new() };
-    let errors = many.write_errors.iter().flatten();
-    errors.map(|error| (error.index, error.code == DUPLICATE_KEY, error.message.clone())).collect()
 }
