@@ -1,74 +1,12 @@
 // The dashboard in a real browser on the real server.
 
 import assert from "node:assert/strict";
-import { mkdir } from "node:fs/promises";
-import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-import { LiveServer } from "./live_server.mjs";
+import { test } from "node:test";
+import { PHONE, SCREENSHOTS, close, eventually, fitsTheWindow, open, server, state } from "./browser.mjs";
 import { busyDay, checkout, child, submitTests } from "./made_up_runs.mjs";
 
-const SCREENSHOTS = fileURLToPath(new URL("../../target/screenshots/", import.meta.url));
-const ARGS = [
-  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync",
-];
-
-let server;
-let browser;
-
-before(async () => {
-  await mkdir(SCREENSHOTS, { recursive: true });
-  server = await LiveServer.start();
-  const executablePath = process.env.CHROMIUM || "/usr/bin/chromium";
-  browser = await chromium.launch({ executablePath, args: ARGS });
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-
-/** Opens a page; `page.problems` collects what the browser complains about. */
-async function open(path = "/", options = {}) {
-  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
-  const page = await context.newPage();
-  page.problems = [];
-  page.on("pageerror", (error) => page.problems.push(`exception: ${error.message}`));
-  page.on("console", (message) => {
-    if (["error", "warning"].includes(message.type())) page.problems.push(`${message.type()}: ${message.text()}`);
-  });
-  page.on("dialog", (dialog) => {
-    page.problems.push(`dialog: ${dialog.message()}`);
-    dialog.dismiss();
-  });
-  await page.goto(server.url + path);
-  return page;
-}
-
-const state = async (page, name) => {
-  try {
-    await page.locator(`#connection[data-state="${name}"]`).waitFor({ timeout: 15_000 });
-  } catch (error) {
-    throw new Error(`not ${name} (${page.problems.join("; ") || "the browser reports nothing"})`, { cause: error });
-  }
-};
 const row = (page, branch) => page.locator("#checkouts li", { hasText: branch });
 const bar = (page, branch, kind) => row(page, branch).locator(`.bar-cell.${kind}`);
-const eventually = async (read, wanted, ms = 5_000) => {
-  const end = Date.now() + ms;
-  let got;
-  do {
-    got = await read();
-    if (got === wanted) return;
-    await new Promise((wake) => setTimeout(wake, 25));
-  } while (Date.now() < end);
-  assert.equal(got, wanted);
-};
-const close = async (page) => {
-  assert.deepEqual(page.problems, []);
-  await page.context().close();
-};
 
 test("an empty server shows what to do", async () => {
   const page = await open();
@@ -249,8 +187,8 @@ test("screenshots: light, dark, narrow", async () => {
   const views = {
     "desktop-light": {},
     "desktop-dark": { colorScheme: "dark", detail: true },
-    mobile: { viewport: { width: 400, height: 860 }, deviceScaleFactor: 2 },
-    "mobile-dark-detail": { viewport: { width: 400, height: 860 }, deviceScaleFactor: 2, colorScheme: "dark", detail: true },
+    mobile: PHONE,
+    "mobile-dark-detail": { ...PHONE, colorScheme: "dark", detail: true },
   };
   for (const [name, { detail, ...options }] of Object.entries(views)) {
     const page = await open("/", options);
@@ -258,8 +196,7 @@ test("screenshots: light, dark, narrow", async () => {
     await page.locator("#checkouts li:first-child .bar-cell.test:not(.loading)").waitFor();
     if (detail) await row(page, "linux-6.12.y").getByRole("link").click();
     await page.waitForTimeout(500);
-    const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
-    assert.ok(content <= window, `${name} is ${content} px wide in a window of ${window} px`);
+    await fitsTheWindow(page, name);
     await page.screenshot({ path: `${SCREENSHOTS}${name}.png` });
     await close(page);
   }

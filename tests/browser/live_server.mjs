@@ -22,11 +22,10 @@ export class LiveServer {
   /** `http://127.0.0.1:<port>`; the port stays the same over restarts. */
   url = "http://127.0.0.1:0";
 
-  static async start() {
-    const server = new LiveServer();
-    server.#data = await mkdtemp(join(tmpdir(), "kernelci-live-browser-"));
-    await server.start();
-    return server;
+  /** Starts it with an empty store. */
+  async create() {
+    this.#data = await mkdtemp(join(tmpdir(), "kernelci-live-browser-"));
+    await this.start();
   }
 
   async start() {
@@ -56,31 +55,36 @@ export class LiveServer {
     await this.#answers();
   }
 
-  /** Kills it without a chance to say goodbye. */
-  async kill() {
+  /** Ends it: without a chance to say goodbye, or with SIGTERM. */
+  async kill(signal = "SIGKILL") {
     const child = this.#process;
     if (!child || child.exitCode !== null || child.signalCode !== null) return;
-    child.kill("SIGKILL");
+    child.kill(signal);
     await once(child, "exit");
   }
 
   /** Ends it and removes its data. */
   async stop() {
     await this.kill();
-    await rm(this.#data, { recursive: true, force: true });
+    if (this.#data) await rm(this.#data, { recursive: true, force: true });
   }
 
   /** Calls a method as the administrator. */
   async rpc(method, params) {
-    this.#token ??= await this.#login();
+    const token = await this.token();
     const response = await fetch(`${this.url}/latest/rpc`, {
       method: "POST",
-      headers: { "content-type": "application/json", authorization: `Bearer ${this.#token}` },
+      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
       body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }),
     });
     const answer = await response.json();
     if (!("result" in answer)) throw new Error(`${method}: ${JSON.stringify(answer)}`);
     return answer.result;
+  }
+
+  /** A token of the administrator. */
+  async token() {
+    return (this.#token ??= await this.#login());
   }
 
   async #login() {

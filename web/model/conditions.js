@@ -18,8 +18,3 @@ export function filterOf(conditions) {
   }
   return query.toString();
 }
-
-/** The moment that is so many hours ago, as stored times are written. */
-export function hoursAgo(hours, now = Date.now()) {
-  return new Date(now - hours * 3_600_000).toISOString().slice(0, 19);
-}

@@ -161,13 +161,13 @@ function anomaly(status, name, words, where, seen) {
 function eventTable(caption, events) {
   const columns = [
     { title: "Time", cell: ({ ts }) => el("time", { title: dateTime(parseTime(ts)), text: age(parseTime(ts)) }) },
-    { title: "Kind", cell: (event) => String(event.kind).replaceAll("_", " ") },
-    { title: "Runtime", cell: (event) => [event.runtime, event.device_type].filter(Boolean).join(" · ") },
-    { title: "Job", class: "name", cell: (event) => (event.node_id ? el("a", { href: nodeHref(event.node_id), text: event.job_name ?? event.node_id }) : event.job_name) },
+    { title: "Runtime", class: "clip", cell: (event) => [event.runtime, event.device_type].filter(Boolean).join(" · ") },
     { title: "Result", cell: (event) => (event.result ? el("span", { class: `chip ${event.result}`, text: event.result }) : "") },
     { title: "Error", class: "wide", cell: (event) => [event.error_type, event.error_msg].filter(Boolean).join(": ") },
+    { title: "Job", class: "clip", cell: (event) => (event.node_id ? el("a", { href: nodeHref(event.node_id), text: event.job_name ?? event.node_id }) : event.job_name) },
+    { title: "Kind", cell: (event) => String(event.kind).replaceAll("_", " ") },
   ];
-  const filled = columns.filter(({ title, cell }) => title !== "Result" || events.some(cell));
+  const filled = columns.filter(({ title, cell }) => !["Result", "Error"].includes(title) || events.some(cell));
   return table(caption, filled, events);
 }
 

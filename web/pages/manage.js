@@ -1,6 +1,6 @@
 // Submitting a checkout with an API token.
 
-import { hoursAgo } from "../model/conditions.js";
+import { hoursAgo } from "../model/times.js";
 import { ask } from "../net/rest.js";
 import { session } from "../net/server.js";
 import { token } from "../net/token.js";

@@ -2,7 +2,7 @@
 
 import { STATUSES } from "../model/tree.js";
 import { Breakdown, percent } from "../model/breakdown.js";
-import { hoursAgo } from "../model/conditions.js";
+import { hoursAgo } from "../model/times.js";
 import { readNodes, session } from "../net/server.js";
 import { SIGNS } from "../view/bars.js";
 import { connectionBadge } from "../view/badge.js";

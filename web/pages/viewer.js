@@ -1,7 +1,7 @@
 // The viewer: a node, a search, the grid of a tree. The address says which:
 // ?node_id=…, ?search=<condition>&search=…, ?view=trees|day|week.
 
-import { hoursAgo } from "../model/conditions.js";
+import { hoursAgo } from "../model/times.js";
 import { session } from "../net/server.js";
 import { connectionBadge } from "../view/badge.js";
 import { NodeView } from "../view/node_page.js";

@@ -1,6 +1,6 @@
 // Choosing a tree and a branch out of those that there were checkouts of.
 
-import { hoursAgo } from "../model/conditions.js";
+import { hoursAgo } from "../model/times.js";
 import { branchesOf } from "../model/grid.js";
 import { readNodes } from "../net/server.js";
 import { el } from "./dom.js";

@@ -39,7 +39,7 @@ export function ring(counts, label, names) {
     "svg",
     { class: "ring", viewBox: "0 0 120 120", role: "img", "aria-label": `${label}: ${inWords(counts, names)}` },
     svg("g", { transform: "rotate(-90 60 60)" }, ...parts),
-    svg("text", { x: 60, y: 66, "text-anchor": "middle" }, short(total)),
+    svg("text", { x: 60, y: 65, "text-anchor": "middle" }, short(total)),
   );
   const legend = names.filter((name) => counts[name]).map((name) =>
     el("li", { class: name }, el("i", { "aria-hidden": "true" }), el("span", { text: name.replace("_", " ") }), el("b", { text: short(counts[name]) }),

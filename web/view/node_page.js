@@ -30,10 +30,8 @@ export class NodeView {
       return;
     }
     const subscriptions = new Subscriptions(rpc);
-    // Its own changes, and children that are made.
-    const filter = { any: [{ "data.id": this.#id }, { "data.parent": this.#id }] };
-    subscriptions.add({ channel: "node", filter, include: ["node"] }, {
-      onEvent: (event, node) => (node?.id === this.#id ? this.#show(node) : this.#countChildren()),
+    subscriptions.add({ channel: "node", filter: { "data.id": this.#id }, include: ["node"] }, {
+      onEvent: (event, node) => node && this.#show(node),
       onReset: () => this.#load(),
     });
     rpc.onSession = () => subscriptions.resume();

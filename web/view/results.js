@@ -1,7 +1,7 @@
 // Results of a branch, commit by commit: which branch, since when, and the grid. The address says what is shown.
 
-import { hoursAgo } from "../model/conditions.js";
 import { Grid, commitsOf } from "../model/grid.js";
+import { hoursAgo, hoursOf } from "../model/times.js";
 import { readNodes } from "../net/server.js";
 import { recentBranches, showBranches } from "./branches.js";
 import { el } from "./dom.js";
@@ -18,13 +18,6 @@ const MOST_NODES = 3_000;
 const AT_ONCE = 3;
 const FRAMES = { 24: "last 24 hours", 72: "last 3 days", 168: "last week", 336: "last two weeks", 672: "last four weeks" };
 const FIELDS = ["id", "kind", "name", "path", "group", "state", "result"];
-
-/** Hours of a `timeframe` in an address: a number of hours, or days as `7d`. */
-export function hoursOf(text) {
-  const found = /^(\d{1,5})([hd]?)$/.exec(text ?? "");
-  const hours = found ? Number(found[1]) * (found[2] === "d" ? 24 : 1) : 168;
-  return Math.min(Math.max(hours, 1), 24 * 180);
-}
 
 export class ResultsView {
   #rpc;
