@@ -55,6 +55,7 @@ test("a checkout is submitted with a token that stays secret", async () => {
   const { tree, branch, commit, url } = node.data.kernel_revision;
   assert.deepEqual([tree, branch, commit], ["next", "pending", COMMIT]);
   assert.match(url, /^https:/);
+  assert.match(node.treeid, /^[0-9a-f]{64}$/);
 
   // The same tab keeps the token over a reload; the form comes back when it is asked for.
   await page.reload();

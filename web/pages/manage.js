@@ -64,7 +64,8 @@ form.addEventListener("submit", async (event) => {
   const wanted = jobfilter();
   if (!wanted.length) return answer.replaceChildren(failure(new Error("The job filter names no job.")));
   const node = {
-    kind: "checkout", name: "checkout", path: ["checkout"], jobfilter: wanted, data: { kernel_revision: { tree, branch, url, commit } },
+    kind: "checkout", name: "checkout", path: ["checkout"], treeid: newTreeId(), jobfilter: wanted,
+    data: { kernel_revision: { tree, branch, url, commit } },
   };
   localStorage.setItem(PREVIOUS, JSON.stringify({ tree, branch, commit, jobfilter: wanted }));
   enable(form, false);
@@ -78,6 +79,9 @@ form.addEventListener("submit", async (event) => {
   }
   update();
 });
+
+// What all nodes of the run will have in common. (randomUUID is for pages over https only.)
+const newTreeId = () => [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 async function readChoices() {
   const found = await recentBranches(rpc, OFFERED_DAYS);

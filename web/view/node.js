@@ -2,6 +2,7 @@
 
 import { dateTime, httpUrl, parseTime } from "../format.js";
 import { el } from "./dom.js";
+import { nodeHref } from "./links.js";
 import { factList } from "./run.js";
 
 /** Shows `node` in `body`; `checkout` is the checkout of its run, if that is known. */
@@ -10,7 +11,7 @@ export function showNode(node, checkout, body) {
   body.replaceChildren(
     nodeFacts(node, href, checkout && `#/checkout/${encodeURIComponent(checkout.id)}`),
     ...artifacts(node.artifacts ?? {}),
-    el("h3", { text: "Node" }),
+    el("h3", {}, "Node ", el("a", { href: `/${nodeHref(node.id)}`, text: "as a page of its own" })),
     el("pre", { class: "json", tabindex: "0", text: JSON.stringify(node, null, 2) }),
   );
 }

@@ -102,16 +102,23 @@ export class ResultsView {
     const shown = { caption: `${this.#kind} results of ${tree} / ${branch}`, columns, grid: new Grid(), loading: columns.length };
     this.#shown = shown;
     const queue = [...columns];
+    const open = () => wanted() && this.#shown === shown;
     const worker = async () => {
-      for (let column = queue.shift(); column && wanted(); column = queue.shift()) {
+      for (let column = queue.shift(); column && open(); column = queue.shift()) {
         const filter = { ...revision, "data.kernel_revision.commit": column.commit, kind: this.#kind };
         const add = (nodes) => nodes.forEach((node) => shown.grid.add(column.commit, node));
-        column.more = await readNodes(this.#rpc, { filter, fields: FIELDS, sort: ["-id"] }, MOST_NODES, add, wanted);
+        column.more = await readNodes(this.#rpc, { filter, fields: FIELDS, sort: ["-id"] }, MOST_NODES, add, open);
         shown.loading--;
-        if (wanted()) this.#redraw();
+        if (open()) this.#redraw();
       }
     };
-    await Promise.all(Array.from({ length: AT_ONCE }, worker));
+    try {
+      await Promise.all(Array.from({ length: AT_ONCE }, worker));
+    } catch (error) {
+      // An empty cell must not look like "nothing ran" when it was not read.
+      if (open()) this.#shown = null;
+      throw error;
+    }
     return null;
   }
 
