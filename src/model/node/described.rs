@@ -66,8 +66,18 @@ impl JsonSchema for Body {
         "NodeBody".into()
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let about = "A node as clients send it. `kind` has to be a known one; fields that are not known are passed over.";
-        object(generator, &fields::BASE, about).into()
+        let about = "A node as clients send it. Fields that are not known are passed over.";
+        let mut schema = object(generator, &fields::BASE, about);
+        let kinds: Vec<Value> = kinds::all()
+            .map(|(name, model)| {
+                let data =
+                    model.map_or(json!({"type": ["object", "null"]}), |model| reference(generator, model));
+                json!({"properties": {"kind": {"const": name}, "data": data}})
+            })
+            .collect();
+        schema.insert("anyOf".into(), kinds.into());
+        schema.insert("required".into(), json!(["kind", "name", "path"]));
+        schema.into()
     }
 }
 
@@ -133,7 +143,8 @@ impl Field {
 
 /// `data` of any kind of node.
 fn data(generator: &mut SchemaGenerator) -> Value {
-    let mut choices: Vec<Value> = kinds::models().map(|model| reference(generator, model)).collect();
+    let mut choices: Vec<Value> =
+        kinds::all().filter_map(|(_, model)| Some(reference(generator, model?))).collect();
     choices.push(json!({"type": "object"}));
     json!({"anyOf": choices})
 }
@@ -177,10 +188,12 @@ impl Type {
             Type::Date if answered => {
                 json!({"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?(Z|[+-]\d\d:\d\d)?$"})
             }
-            Type::Date => json!({"type": ["string", "number"]}),
+            Type::Date => {
+                json!({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number", "minimum": 0}]})
+            }
             Type::Choice(words) => json!({"type": "string", "enum": words}),
             Type::Id => json!({"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}),
-            Type::Url | Type::HttpUrl => text(),
+            Type::Url | Type::HttpUrl => json!({"type": "string", "format": "uri"}),
             Type::Object => json!({"type": "object"}),
             Type::List(of, most) => {
                 let mut list = json!({"type": "array", "items": of.described(generator, answered)});

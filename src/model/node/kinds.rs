@@ -150,9 +150,9 @@ static REGRESSION: Model = Model {
     ],
 };
 
-/// What `data` must look like, for each kind that says so.
-pub(super) fn models() -> impl Iterator<Item = &'static Model> {
-    KINDS.iter().filter_map(|kind| kind.data)
+/// The kinds, each with what its `data` must look like.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, Option<&'static Model>)> {
+    KINDS.iter().map(|kind| (kind.name, kind.data))
 }
 
 /// The kind of this name; 400 if there is none.

@@ -35,15 +35,30 @@ pub(super) fn all() -> Vec<Own> {
         all.push(own("get", path, "server", summary, json!({"200": answer("Done.", JSON)})));
     }
     for (path, summary) in [
-        ("/", "The dashboard; for clients that do not ask for HTML a greeting in JSON."),
-        ("/dashboard", "The dashboard."),
-        ("/docs", "Methods, notifications, errors and examples, for people."),
+        (
+            "/dashboard",
+            "The dashboard; with `builds`, `testsuites` or `tests` in the query grids of results.",
+        ),
+        ("/docs", "Methods, notifications, errors and examples."),
+        ("/viewer", "A node, a search, trees."),
+        ("/manage", "Submits checkouts."),
+        ("/analytics", "What telemetry shows."),
+        ("/stats", "Results in numbers."),
+        ("/user/invite", "Invites somebody."),
+        ("/user/accept-invite", "Where an invitation leads."),
     ] {
         all.push(own("get", path, "pages", summary, json!({"200": answer("The page.", HTML)})));
     }
+    let greeting = json!({"200": {"description": "HTML for browsers, JSON for others.", "content": {HTML: {}, JSON: {}}}});
+    all.push(own("get", "/", "pages", "The dashboard, or a greeting.", greeting));
     let metrics = json!({"200": answer("Metrics in Prometheus' text form.", "text/plain")});
     all.push(own("get", "/metrics", "server", "Figures for Prometheus.", metrics));
-    all.push(file());
+    all.extend([
+        file("/static/{*path}", "A script, a style, a picture."),
+        file("/static/css/{name}", "A style that others link to."),
+        file("/static/js/{name}", "A script that others link to."),
+        file("/icons/{name}", "A picture of a result."),
+    ]);
     all
 }
 
@@ -140,10 +155,12 @@ fn ready() -> Own {
     own("get", "/ready", "server", "Whether the server can serve.", responses)
 }
 
-fn file() -> Own {
-    let responses = json!({"200": answer("The file.", "*/*"), "404": failure("NotFound")});
-    let mut own = own("get", "/static/{*path}", "pages", "A script, a style, a picture.", responses);
+fn file(path: &'static str, summary: &str) -> Own {
+    let responses =
+        json!({"200": answer("The file.", "*/*"), "400": failure("BadRequest"), "404": failure("NotFound")});
+    let mut own = own("get", path, "pages", summary, responses);
+    let name = if path.ends_with("{name}") { "name" } else { "path" };
     own.described["parameters"] =
-        json!([{"name": "path", "in": "path", "required": true, "schema": {"type": "string"}}]);
+        json!([{"name": name, "in": "path", "required": true, "schema": {"type": "string"}}]);
     own
 }
