@@ -1,56 +1,48 @@
 // The docs page: what /latest/methods.json says, as a page. The server makes that file from its table of operations.
 
 import { el, setText } from "./view/dom.js";
-import { prose, schemaView } from "./view/schema.js";
+import { exampleView, stepLines, stepsByMethod } from "./view/example.js";
+import { prose, schemaView, typeView } from "./view/schema.js";
 
 const byId = (id) => document.getElementById(id);
-
-const TALK = [
-  ["→", { jsonrpc: "2.0", id: 1, method: "session.hello", params: { client: "example/1" } }],
-  ["←", { jsonrpc: "2.0", id: 1, result: { session: "…", user: null, epoch: "9f2c", ping_ms: 25000, limits: {} } }],
-  ["→", { jsonrpc: "2.0", id: 2, method: "event.subscribe",
-    params: { sub: 1, channel: "node", filter: { "data.kind": "job", "data.state": "done" }, include: ["node"] } }],
-  ["←", { jsonrpc: "2.0", id: 2, result: { sub: 1, position: { epoch: "9f2c", seq: 12345 }, recovered: true } }],
-  ["→", { jsonrpc: "2.0", id: 3, method: "node.find",
-    params: { filter: { kind: "kbuild", result: "fail" }, sort: ["-created"], limit: 20 } }],
-  ["←", { jsonrpc: "2.0", method: "event", params: { sub: 1, seq: 12346, event: { specversion: "1.0" }, node: { kind: "job" } } }],
-  ["←", { jsonrpc: "2.0", id: 3, result: { items: [{ kind: "kbuild" }], next: null } }],
-];
-
-function talk() {
-  byId("talk").append(
-    ...TALK.map(([side, message]) =>
-      el("div", { class: side === "→" ? "client" : "server" }, el("b", { text: side }), el("code", { text: JSON.stringify(message) })),
-    ),
-  );
-  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "node.find", params: { filter: { kind: "checkout" }, limit: 1 } });
-  setText(byId("curl"), `curl -s ${location.origin}/latest/rpc -H 'Content-Type: application/json' \\\n  -d '${body}'`);
-}
-
+const code = (text) => el("code", { text: String(text) });
 const methodId = (name) => `method-${name}`;
 
-function method({ name, summary, access, routes, params, result }, schemas) {
+function route({ method, path, how }) {
+  return el("li", {}, el("span", { class: `verb ${method.toLowerCase()}`, text: method }), code(path), el("span", { class: "how" }, ...prose(how)));
+}
+
+function method({ name, summary, access, routes, params, result }, schemas, example) {
   return el(
     "section",
     { id: methodId(name), class: "method" },
-    el("h3", {}, el("code", { text: name }), el("span", { class: "access", text: access ?? "" })),
+    el("h3", {}, el("a", { href: `#${methodId(name)}` }, code(name)), el("span", { class: "access", text: access ?? "" })),
     el("p", {}, ...prose(summary)),
-    routes?.length ? el("p", { class: "routes" }, ...routes.map((route) => el("code", { text: route }))) : null,
+    routes?.length ? el("ul", { class: "routes" }, ...routes.map(route)) : null,
     el("h4", { text: "Parameters" }),
-    ...schemaView(params, schemas, true),
+    schemaView(params, schemas, true),
     el("h4", { text: "Result" }),
-    ...schemaView(result, schemas, false),
+    schemaView(result, schemas, false),
+    example
+      ? el(
+          "details",
+          {},
+          el("summary", { text: "Example" }),
+          el("div", { class: "talk" }, ...example.steps.flatMap(stepLines)),
+          el("p", {}, "Out of ", el("a", { href: `#example-${example.id}`, text: example.title }), "."),
+        )
+      : null,
   );
 }
 
 function contents(methods) {
   const groups = new Map();
   for (const { name } of methods) {
-    const group = name.split(".")[0];
+    const [group, verb] = name.split(/\.(.*)/);
     if (!groups.has(group)) groups.set(group, []);
-    groups.get(group).push(el("li", {}, el("a", { href: `#${methodId(name)}`, text: name })));
+    groups.get(group).push(el("li", {}, el("a", { href: `#${methodId(name)}`, title: name, text: verb })));
   }
-  return [...groups.values()].map((items) => el("li", {}, el("ul", {}, ...items)));
+  return [...groups].map(([group, items]) => el("li", {}, el("span", { class: "group", text: group }), el("ul", {}, ...items)));
 }
 
 function table(head, rows) {
@@ -66,51 +58,67 @@ function table(head, rows) {
   );
 }
 
-const code = (text) => el("code", { text: String(text) });
+function notification({ name, meaning, params }, schemas) {
+  return el("section", { class: "method" }, el("h3", {}, code(name)), el("p", {}, ...prose(meaning)), schemaView(params, schemas, false));
+}
 
-function show({ methods = [], errors = [], close_codes: closeCodes = [], notifications = [], components = {} }) {
-  const schemas = components.schemas ?? {};
+function show(catalogue, examples) {
+  const { methods, notifications, errors, close_codes: closeCodes, limits } = catalogue;
+  const schemas = catalogue.components.schemas;
+  const shown = stepsByMethod(examples);
   byId("contents").replaceChildren(...contents(methods));
-  byId("methods").replaceChildren(...methods.map((row) => method(row, schemas)));
-  byId("notifications").append(
-    table(
-      ["name", "parameters", "meaning"],
-      notifications.map(({ name, params, meaning }) => [code(name), schemaView(params, schemas, false), prose(meaning)]),
-    ),
-  );
+  byId("example-list").replaceChildren(...examples.map(exampleView));
+  byId("methods").replaceChildren(...methods.map((row) => method(row, schemas, shown.get(row.name))));
+  byId("notifications").append(...notifications.map((row) => notification(row, schemas)));
+  // Results of methods stand with their methods.
+  const types = Object.entries(schemas).filter(([name]) => !name.includes("."));
+  byId("types").append(...types.map(([name, schema]) => typeView(name, schema, schemas)));
   byId("errors").append(
     table(
       ["code", "HTTP", "message", "try again?"],
-      errors.map((row) => [code(row.code), String(row.status), String(row.message), row.temporary ? "later" : "no"]),
+      errors.map((row) => [code(row.code), String(row.status), row.message, row.temporary ? "later" : "no"]),
     ),
   );
   byId("close-codes").append(
-    table(["code", "name", "meaning"], closeCodes.map((row) => [code(row.code), String(row.name ?? ""), prose(row.meaning)])),
+    table(["code", "name", "meaning"], closeCodes.map((row) => [code(row.code), row.name, prose(row.meaning)])),
+  );
+  byId("limits").append(
+    table(["what", "at most"], limits.map(({ what, most, unit }) => [prose(what), `${most.toLocaleString("en")} ${unit}`])),
   );
 }
 
-// Shows only the methods whose name or summary has what was typed.
+// Shows only the methods whose name, summary or routes have what was typed.
 function search(methods) {
   byId("search").addEventListener("input", ({ target }) => {
     const text = target.value.trim().toLowerCase();
-    for (const { name, summary } of methods) {
-      const hidden = !`${name} ${summary}`.toLowerCase().includes(text);
+    document.body.classList.toggle("searching", text !== "");
+    for (const { name, summary, routes } of methods) {
+      const words = [name, summary, ...routes.map(({ method, path }) => `${method} ${path}`)].join("\n").toLowerCase();
+      const hidden = !words.includes(text);
       byId(methodId(name)).hidden = hidden;
-      document.querySelector(`nav a[href="#${CSS.escape(methodId(name))}"]`).parentElement.hidden = hidden;
+      document.querySelector(`#contents a[href="#${CSS.escape(methodId(name))}"]`).parentElement.hidden = hidden;
     }
+    for (const group of byId("contents").children) group.hidden = !group.querySelector("li:not([hidden])");
   });
 }
 
-talk();
+async function load(address) {
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`${address}: the server answered ${response.status}`);
+  return response.json();
+}
+
+setText(
+  byId("first"),
+  `curl -s '${location.origin}/latest/nodes?result=fail&limit=3'\ncurl -N '${location.origin}/latest/events/feed?data.result=fail'`,
+);
 try {
-  const response = await fetch("/latest/methods.json");
-  if (!response.ok) throw new Error(`the server answered ${response.status}`);
-  const catalogue = await response.json();
-  show(catalogue);
-  search(catalogue.methods ?? []);
+  const [catalogue, examples] = await Promise.all([load("/latest/methods.json"), load("/static/examples.json")]);
+  show(catalogue, examples);
+  search(catalogue.methods);
   byId("state").hidden = true;
   // The address may name what was not there when the page was opened.
-  if (location.hash) byId(location.hash.slice(1))?.scrollIntoView();
+  if (location.hash) byId(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
 } catch (error) {
   setText(byId("state"), `The methods could not be loaded: ${error.message}`);
 }

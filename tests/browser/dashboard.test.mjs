@@ -170,18 +170,6 @@ const restart = (signal) => async () => {
 test("the server is killed and comes back: nothing is missing, nothing is there twice", restart("SIGKILL"));
 test("the server is replaced by another one: the same", restart("SIGTERM"));
 
-test("the documentation page shows every method", async () => {
-  const page = await open("/latest/docs");
-  const catalogue = await (await fetch(`${server.url}/latest/methods.json`)).json();
-  await page.locator("#methods .method").first().waitFor();
-  const shown = await page.locator("#methods .method h3 > code").allInnerTexts();
-  assert.deepEqual(shown, catalogue.methods.map((method) => method.name));
-  assert.equal(await page.locator("#errors tbody tr").count(), catalogue.errors.length);
-  assert.equal(await page.locator("#close-codes tbody tr").count(), catalogue.close_codes.length);
-  await page.screenshot({ path: `${SCREENSHOTS}docs.png` });
-  await close(page);
-});
-
 test("screenshots: light, dark, narrow", async () => {
   await busyDay(server);
   const views = {

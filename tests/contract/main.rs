@@ -3,6 +3,7 @@
 
 mod address;
 mod events;
+mod examples;
 mod groups;
 mod kv;
 mod metrics;

@@ -18,7 +18,7 @@ mod services;
 pub use http::{Answer, Http, answer};
 pub use proxy::{Mode, Proxy};
 pub use raw::{Lost, PATIENCE, Raw};
-pub use server::{Backend, Fixture, SECRET, Server};
+pub use server::{Backend, Fixture, PASSWORD, SECRET, Server};
 pub use services::services;
 
 use serde_json::{Value, json};

@@ -12,7 +12,8 @@ use super::services::{remove, services};
 
 /// The `SECRET_KEY` of every server under test: tests may sign tokens themselves.
 pub const SECRET: &str = "a secret of the tests, long enough for HS256";
-const PASSWORD: &str = "a password of the tests";
+/// The password of `admin`.
+pub const PASSWORD: &str = "a password of the tests";
 
 /// What a server keeps its data in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

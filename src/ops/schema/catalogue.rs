@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::components::Components;
 use super::notifications::notifications;
 use crate::error::Kind;
-use crate::ops::Table;
+use crate::ops::{Answer, Body, Route, Table};
 use crate::session::{close, limits};
 
 /// Methods, notifications, errors, close codes and limits, with the schemas that they refer to.
@@ -14,8 +14,7 @@ pub fn catalogue(table: &Table) -> Value {
     let methods: Vec<Value> = table
         .iter()
         .map(|operation| {
-            let routes: Vec<String> =
-                operation.routes.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+            let routes: Vec<Value> = operation.routes.iter().map(route).collect();
             json!({
                 "name": operation.name,
                 "summary": operation.summary,
@@ -40,6 +39,31 @@ pub fn catalogue(table: &Table) -> Value {
     let schemas = components.finish(std::iter::once(&mut catalogue));
     catalogue["components"] = json!({"schemas": schemas});
     catalogue
+}
+
+/// A route and, in a few words, how a request becomes parameters and the result an answer.
+fn route(route: &Route) -> Value {
+    let mut how = Vec::new();
+    how.extend(match route.body {
+        Body::Under(name) => Some(format!("the body is `{name}`")),
+        Body::Form => Some("the body is a form".into()),
+        Body::Params | Body::None => None,
+    });
+    how.extend(match route.filter_beside {
+        Some([]) => Some("the query is the `filter`".into()),
+        Some(own) => Some(format!("the query has `{}`, the rest of it is the `filter`", own.join("`, `"))),
+        None => None,
+    });
+    how.extend(route.fixed.iter().map(|(name, value)| format!("`{name}` is `{value}`")));
+    how.extend(match route.answer {
+        Answer::Whole => None,
+        Answer::OrNull => Some("answers `null` where there is none".into()),
+        Answer::Member(name) => Some(format!("answers `{name}` alone")),
+        Answer::Null => Some("answers `null`".into()),
+        Answer::Empty => Some("answers nothing".into()),
+    });
+    how.extend((!matches!(route.status, 200)).then(|| format!("status {}", route.status)));
+    json!({"method": route.method.as_str(), "path": route.path, "how": how.join("; ")})
 }
 
 /// The table of errors.
