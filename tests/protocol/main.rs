@@ -3,6 +3,7 @@
 
 mod delivery;
 mod feeds;
+mod races;
 mod requests;
 mod rest;
 mod session;
