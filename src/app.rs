@@ -17,7 +17,7 @@ use crate::hub::{Hub, lock};
 use crate::metrics;
 use crate::model::{ObjectId, User};
 use crate::ops::{self, Table};
-use crate::store::{Store, UserKey, mongo, sqlite};
+use crate::store::{IndexStatus, Store, UserKey, mongo, sqlite};
 
 /// How long a user is believed to be as the store said: the longest that a deactivated user's sessions keep rights.
 const USER_MEMORY: Duration = Duration::from_secs(1);
@@ -114,6 +114,16 @@ impl App {
         self.hub.close();
         self.log.close().await;
         self.store.close().await;
+    }
+}
+
+/// What indexes the store that the settings ask for has, lacks, and has without need; nothing is changed.
+pub async fn index_status(config: &Config) -> Result<Vec<IndexStatus>> {
+    match config.backend()? {
+        Backend::Embedded => Ok(sqlite::index_status(&config.data).await?),
+        Backend::Production { mongo_url, .. } => {
+            mongo::index_status(&mongo_url, &config.mongo_db).await.context("MongoDB (MONGO_URL)")
+        }
     }
 }
 

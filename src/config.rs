@@ -170,12 +170,12 @@ impl Config {
             }
             (Some(_), None) => {
                 bail!(
-                    "MONGO_URL is set and REDIS_URL is not: production needs both, the embedded default neither"
+                    "MONGO_URL (or MONGO_SERVICE) is set and REDIS_URL (or REDIS_HOST) is not: production needs both, the embedded default neither"
                 )
             }
             (None, Some(_)) => {
                 bail!(
-                    "REDIS_URL is set and MONGO_URL is not: production needs both, the embedded default neither"
+                    "REDIS_URL (or REDIS_HOST) is set and MONGO_URL (or MONGO_SERVICE) is not: production needs both, the embedded default neither"
                 )
             }
         }

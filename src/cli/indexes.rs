@@ -8,15 +8,12 @@ use crate::app;
 use crate::config::Config;
 use crate::store::IndexState;
 
-/// Opens the store, which makes what is missing, and lists.
+/// Lists them as they are, beside a running server or without one: the server makes what is missing when it starts.
 pub(super) async fn run(config: Config) -> Result<()> {
     config.check()?;
-    let (store, log) = app::open(&config).await?;
-    let indexes = store.indexes().await;
-    log.close().await;
-    store.close().await;
+    let indexes = app::index_status(&config).await?;
     let mut out = std::io::stdout().lock();
-    for index in indexes? {
+    for index in indexes {
         let state = match index.state {
             IndexState::Present => "present",
             IndexState::Missing => "missing",

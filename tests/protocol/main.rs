@@ -1,6 +1,7 @@
 //! The WebSocket protocol `kernelci.v1.json` and its relatives (POST /rpc, feeds) over real sockets.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod command_line;
 mod delivery;
 mod feeds;
 mod races;

@@ -108,6 +108,11 @@ impl Server {
         format!("ws://127.0.0.1:{}/latest/ws", self.port)
     }
 
+    /// The data folder.
+    pub fn folder(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
@@ -268,7 +273,7 @@ impl Server {
         let process = Command::new(env!("CARGO_BIN_EXE_kernelci-live"))
             .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
             .arg("--data")
-            .arg(self.folder.path().join("data"))
+            .arg(self.folder())
             .env_clear()
             .envs(self.settings.iter().map(|(key, value)| (key, value)))
             .current_dir(self.folder.path())

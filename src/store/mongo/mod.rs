@@ -134,6 +134,11 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
     Ok((Arc::new(store), Arc::new(RedisLog::new(channels, relay, outboxes.events))))
 }
 
+/// What indexes a database has, lacks, and has without need. Changes nothing.
+pub async fn index_status(mongo_url: &str, database: &str) -> Result<Vec<IndexStatus>> {
+    indexes::status(&connect(mongo_url).await?.database(database)).await
+}
+
 async fn connect(url: &str) -> Result<Client> {
     let setting = |error| {
         Error::invalid("mongo_url", "expected mongodb://host:port/").because(anyhow::Error::new(error))

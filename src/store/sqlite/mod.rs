@@ -78,6 +78,19 @@ pub enum Synchronous {
     Full,
 }
 
+/// What indexes the database in `dir` has, lacks, and has without need. Changes nothing, and a server may be using it.
+pub async fn index_status(dir: &Path) -> Result<Vec<IndexStatus>> {
+    let path = dir.join(schema::FILE);
+    tokio::task::spawn_blocking(move || {
+        if !path.exists() {
+            return Err(Error::not_found(format!("there is no database {} yet", path.display())));
+        }
+        indexes::status(&schema::open_reader(&path)?)
+    })
+    .await
+    .map_err(Error::internal)?
+}
+
 /// Opens the data directory `dir`, which is made if it is missing: the store and the event log in one file.
 ///
 /// Fails with a sentence for the operator if another process has the directory open, or a newer version wrote it.

@@ -1,0 +1,50 @@
+//! Commands beside a running server.
+
+use std::process::Command;
+
+use bson::Document;
+
+use crate::support::{Backend, Server, both_backends};
+
+/// What `kernelci-live indexes` prints about the store of this server.
+fn indexes(server: &Server) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kernelci-live"));
+    command.arg("indexes").arg("--data").arg(server.folder());
+    for name in ["MONGO_URL", "MONGO_DB", "REDIS_URL"] {
+        match server.setting(name) {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let output = command.output().expect("runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+both_backends! {
+    async fn indexes_are_shown_as_they_are(server: Server) {
+        let all = indexes(&server);
+        assert!(all.lines().count() > 8 && all.lines().all(|line| line.starts_with("present ")), "{all}");
+        match server.backend() {
+            Backend::Embedded => {
+                let path = server.folder().join("kernelci.db");
+                let database = rusqlite::Connection::open(path).expect("opens");
+                let find = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'node' AND sql NOTNULL LIMIT 1";
+                let name: String = database.query_row(find, [], |row| row.get(0)).expect("an index");
+                database.execute_batch(&format!("DROP INDEX {name}; CREATE INDEX mine ON node (revision)")).expect("dropped");
+            }
+            Backend::Production => {
+                let (url, name) = (server.setting("MONGO_URL").expect("a URL"), server.setting("MONGO_DB").expect("a name"));
+                let nodes = mongodb::Client::with_uri_str(url).await.expect("connects").database(name).collection::<Document>("node");
+                let names = nodes.list_index_names().await.expect("indexes");
+                let name = names.iter().find(|name| *name != "_id_").expect("an index");
+                nodes.drop_index(name.as_str()).await.expect("dropped");
+                let keys = bson::doc! {"mine": 1};
+                nodes.create_index(mongodb::IndexModel::builder().keys(keys).build()).await.expect("made");
+            }
+        }
+        let all = indexes(&server);
+        let count = |state: &str| all.lines().filter(|line| line.starts_with(state)).count();
+        assert_eq!((count("missing "), count("left over ")), (1, 1), "{all}");
+    }
+}
