@@ -6,9 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Path;
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use rust_embed::RustEmbed;
 
 use super::answer;
@@ -33,16 +35,20 @@ pub(super) fn routes() -> Router<Arc<App>> {
 }
 
 /// A file of our own pages.
-async fn file(Path(path): Path<String>) -> Response {
-    match stored(&path) {
-        Some(content) if !path.ends_with(".html") => {
-            let mut response = respond(&path, content);
-            // Checked again each time: a new server must not meet the scripts of the old one.
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            response
-        }
-        _ => missing(),
+async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
+    let Some(file) = Web::get(&path).filter(|_| !path.ends_with(".html")) else { return missing() };
+    let tag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(file.metadata.sha256_hash()));
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
+    let mut response = match known {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => respond(&path, file.data.into_owned()),
+    };
+    // Checked again each time: a new server must not meet the scripts of the old one.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
     }
+    response
 }
 
 /// A file under an address that others may have written down (contract 1.4, 8).

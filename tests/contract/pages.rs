@@ -113,7 +113,13 @@ async fn icons_and_files_say_what_is_wrong() {
         assert_eq!((answer.status, header(&answer, "content-type")), (200, Some(kind)));
         assert_eq!(header(&answer, "cache-control"), hour);
     }
-    assert_eq!(header(&http.get("/static/style.css").await, "cache-control"), Some("no-cache"));
+    // Ours are asked for each time, and sent when they are others than before.
+    let ours = http.get("/static/style.css").await;
+    assert_eq!(header(&ours, "cache-control"), Some("no-cache"));
+    let again = |tag: &str| answer(http.request("GET", "/static/style.css").header("if-none-match", tag));
+    let unchanged = again(header(&ours, "etag").unwrap()).await;
+    assert_eq!((unchanged.status, unchanged.text.len()), (304, 0));
+    assert_eq!(again("\"another\"").await.text, ours.text);
 
     let refusals: [(&str, u16, &str); 14] = [
         ("/icons/ok", 400, "Invalid icon name"),
