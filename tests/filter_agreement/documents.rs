@@ -90,9 +90,24 @@ pub(crate) fn id() -> impl Strategy<Value = Value> {
     select(IDS).prop_map(Value::from)
 }
 
-/// Milliseconds of a few moments close to each other.
+/// Milliseconds of a few moments close to each other, and of the first and the last that there are.
 pub(crate) fn moment() -> impl Strategy<Value = i64> {
-    select(vec![0, 1, 999, 1000, 1_767_225_600_000, 1_767_225_600_001, 1_767_225_600_500, 1_767_312_000_000])
+    const FIRST: i64 = -62_135_596_800_000;
+    const LAST: i64 = 253_402_300_799_999;
+    select(vec![
+        FIRST,
+        LAST,
+        -1,
+        -1000,
+        0,
+        1,
+        999,
+        1000,
+        1_767_225_600_000,
+        1_767_225_600_001,
+        1_767_225_600_500,
+        1_767_312_000_000,
+    ])
 }
 
 /// Keys that paths also use.

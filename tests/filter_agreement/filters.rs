@@ -171,7 +171,8 @@ fn condition(schema: &'static Schema) -> impl Strategy<Value = (String, Value)> 
         let exists = any::<bool>().prop_map(Value::from).prop_map(named("exists"));
         if matches!(kind, FieldType::Json | FieldType::Text) {
             let re = pattern().prop_map(Value::from).prop_map(named("re"));
-            prop_oneof![6 => compare, 2 => list, 1 => exists, 2 => re].boxed()
+            let int = select(vec![0, 1, -1, 123, i64::MAX]).prop_map(Value::from).prop_map(named("int"));
+            prop_oneof![12 => compare, 4 => list, 2 => exists, 4 => re, 1 => int].boxed()
         } else {
             prop_oneof![6 => compare, 2 => list, 1 => exists].boxed()
         }
