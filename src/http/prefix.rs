@@ -1,4 +1,5 @@
 //! The ways to write a path (contract 1.1): `/latest/x`, `/v0/x` and `/x` are the same; other versions are refused.
+//! Slashes that follow a slash count as one.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll};
@@ -8,6 +9,9 @@ use axum::http::{Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use futures::future::{Either, Ready, ready};
 use tower::{Layer, Service};
+
+use super::answer::failed;
+use crate::error::Error;
 
 /// Wraps the router, which knows `/latest` only.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +42,8 @@ enum Target {
 }
 
 fn target(path: &str) -> Target {
+    let single = path.contains("//").then(|| single_slashes(path));
+    let path = single.as_deref().unwrap_or(path);
     let path = match version(path) {
         Some("v0") if matches!(path.as_bytes().get(3), None | Some(b'/')) => format!("/latest{}", &path[3..]),
         Some("v0") => path.to_owned(),
@@ -47,10 +53,20 @@ fn target(path: &str) -> Target {
     };
     match path.strip_suffix('/') {
         Some("/latest") => Target::Path("/latest/".into()),
-        Some(plain) if !plain.ends_with('/') => Target::Redirect(plain.to_owned()),
-        _ if path == "/latest" => Target::Path("/latest/".into()),
-        _ => Target::Path(path),
+        Some(plain) => Target::Redirect(plain.to_owned()),
+        None if path == "/latest" => Target::Path("/latest/".into()),
+        None => Target::Path(path),
     }
+}
+
+fn single_slashes(path: &str) -> String {
+    let mut single = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !single.ends_with('/') {
+            single.push(c);
+        }
+    }
+    single
 }
 
 /// The version token: what `^/(v[\d.]+)` captures.
@@ -82,7 +98,7 @@ where
                     *request.uri_mut() = uri;
                     Either::Left(self.inner.call(request))
                 }
-                Err(_) => now(StatusCode::BAD_REQUEST.into_response()),
+                Err(_) => now(failed("http", &Error::bad_request("this path is none"))),
             },
             Target::Redirect(path) => {
                 let to = format!("{path}{query}");
@@ -117,6 +133,10 @@ mod tests {
             ("/viewer", path("/latest/viewer")),
             ("/v/x", path("/latest/v/x")),
             ("/latest/nodes/", Target::Redirect("/latest/nodes".into())),
+            ("/latest//whoami", path("/latest/whoami")),
+            ("//v0///node//x", path("/latest/node/x")),
+            ("//", path("/latest/")),
+            ("//example.org/", Target::Redirect("/latest/example.org".into())),
         ] {
             assert_eq!(target(from), to, "{from}");
         }

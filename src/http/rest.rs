@@ -8,18 +8,24 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use bytes::Bytes;
+use futures::TryStreamExt;
 use serde_json::{Map, Value};
 
 use super::answer::{failed, json};
 use super::body::{BODY, incomplete};
 use super::peer;
-use super::validation::{self, Origin};
+use super::validation::{self, Given, Origin};
 use crate::app::App;
+use crate::auth::{Access, Caller};
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
-use crate::ops::{Answer, Body, Context, Operation, Peer, Reply, Route};
+use crate::ops::{Answer, Body, Context, Operation, Params, Peer, Reply, RestBody, Route};
 use crate::rpc::{MOST_DEPTH, depth_exceeds};
 use crate::session::credentials;
+
+/// Larger bodies are parsed off the async threads.
+const LARGE: usize = 1 << 20;
 
 /// The handler of a route.
 pub(super) fn handler(operation: &'static str, route: Route) -> MethodRouter<Arc<App>> {
@@ -57,80 +63,104 @@ async fn answer(
     let operation = app.table.get(operation)?;
     let (parts, body) = request.into_parts();
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
-    let params = read_body(route, operation, body).await?;
-    let caller = credentials(&app, &parts.headers).await?.caller.unwrap_or_default();
-    let mut read = Parameters { params, origins: HashMap::new(), with_revision: false };
-    read.add(route, operation, &asked)?;
-    let Parameters { mut params, origins, with_revision } = read;
-    if let Some(revision) = if_match(operation, &parts.headers)? {
-        params.insert("if_revision".into(), revision.into());
-    }
+    let caller = admit(&app, operation, &parts.headers).await;
+    let body = match read_body(route, body).await {
+        Err(error) if error.kind() == Kind::TooLarge => return Err(caller.err().unwrap_or(error)),
+        body => body?,
+    };
+    let caller = caller?;
+    let mut given = Given { route, params: parameters(route, operation, body)?, origins: HashMap::new() };
+    let with_revision = add(&mut given, operation, &asked);
+    add_headers(&mut given, operation, &parts.headers)?;
+    given.read(operation)?;
     let context = Context::new(app.clone(), caller, asked.peer, None);
-    let params = Value::Object(params);
-    match operation.call(context, &params.to_string()).await {
-        Ok(reply) => succeeded(route, &*reply, with_revision),
+    let params = given.take();
+    match operation.call(context, Params::Value(Value::Object(params))).await {
+        Ok(reply) => succeeded(route, reply, with_revision),
         Err(error) if route.answer == Answer::OrNull && error.kind() == Kind::NotFound => {
             Ok(json(StatusCode::OK, "null".into()))
         }
+        Err(error) => Err(given.listed(error)),
+    }
+}
+
+/// Who asks, if they may use the operation. Where everybody may, a token that is no good any more does not matter: the
+/// old server never looked at it there.
+async fn admit(app: &App, operation: &Operation, headers: &HeaderMap) -> Result<Caller> {
+    let anonymous_read = app.config.anonymous_read;
+    let caller = match credentials(app, headers).await {
+        Ok(credentials) => credentials.caller.unwrap_or_default(),
         Err(error) => {
-            let empty = Map::new();
-            let origin = |name: &str| origins.get(name).copied().unwrap_or(Origin::Body);
-            Err(validation::listed(error, params.as_object().unwrap_or(&empty), origin))
+            let open =
+                operation.access == Access::Open || (operation.access == Access::Read && anonymous_read);
+            if !open || error.kind() != Kind::Unauthorized {
+                return Err(error);
+            }
+            Caller::default()
         }
+    };
+    caller.check(operation.access, anonymous_read)?;
+    Ok(caller)
+}
+
+/// Adds the parameters of the query, the path and the route to those of the body, as they were written; whether the
+/// caller wants `revision` in the body of the answer.
+fn add(given: &mut Given<'_>, operation: &Operation, asked: &Asked) -> bool {
+    let query = url::form_urlencoded::parse(asked.query.as_bytes()).map(|pair| (pair, Origin::Query));
+    let path = asked.path.iter().map(|(name, text)| ((name.into(), text.into()), Origin::Path));
+    let mut conditions = url::form_urlencoded::Serializer::new(String::new());
+    let mut with_revision = false;
+    for ((name, text), origin) in query.chain(path) {
+        if name == "revision" && !operation.has_param("revision") {
+            with_revision = text == "true";
+            continue;
+        }
+        if let (Some(own), Origin::Query) = (given.route.filter_beside, origin)
+            && !own.contains(&&*name)
+        {
+            conditions.append_pair(&name, &text);
+            continue;
+        }
+        let name = given.route.param(&name).to_owned();
+        let in_body = given.params.contains_key(&name) && !given.origins.contains_key(&name);
+        if !operation.has_param(&name) || (in_body && origin == Origin::Query) {
+            continue;
+        }
+        given.params.insert(name.clone(), text.into());
+        given.origins.insert(name, origin);
     }
-}
-
-/// The parameters of a request, and where each came from.
-struct Parameters {
-    params: Map<String, Value>,
-    origins: HashMap<String, Origin>,
-    with_revision: bool,
-}
-
-impl Parameters {
-    /// Adds those of the query, the path and the route to those of the body.
-    fn add(&mut self, route: &Route, operation: &Operation, asked: &Asked) -> Result<()> {
-        let query = url::form_urlencoded::parse(asked.query.as_bytes());
-        let query = query.map(|pair| (pair, Origin::Query)).collect::<Vec<_>>();
-        let path = asked.path.iter().map(|(name, text)| ((name.into(), text.into()), Origin::Path));
-        let mut conditions = url::form_urlencoded::Serializer::new(String::new());
-        for ((name, text), origin) in query.into_iter().chain(path) {
-            if name == "revision" && !operation.has_param("revision") {
-                self.with_revision = text == "true";
-                continue;
-            }
-            if let (Some(own), Origin::Query) = (route.filter_beside, origin)
-                && !own.contains(&&*name)
-            {
-                conditions.append_pair(&name, &text);
-                continue;
-            }
-            let in_body = self.params.contains_key(&*name) && !self.origins.contains_key(&*name);
-            if !operation.has_param(&name) || (in_body && matches!(origin, Origin::Query)) {
-                continue;
-            }
-            let value = coerce(operation, &name, &text).map_err(|error| {
-                let given = Map::from_iter([(name.to_string(), (*text).into())]);
-                validation::listed(error, &given, |_| origin)
-            })?;
-            self.params.insert(name.to_string(), value);
-            self.origins.insert(name.into_owned(), origin);
-        }
-        if route.filter_beside.is_some() {
-            self.params.insert("filter".into(), conditions.finish().into());
-            self.origins.insert("filter".into(), Origin::Query);
-        }
-        for (name, value) in &route.fixed {
-            self.params.insert((*name).to_owned(), value.clone());
-        }
-        for (name, value) in &route.defaults {
-            self.params.entry(*name).or_insert_with(|| value.clone());
-        }
-        Ok(())
+    if given.route.filter_beside.is_some() {
+        given.params.insert("filter".into(), conditions.finish().into());
+        given.origins.insert("filter".into(), Origin::Query);
     }
+    for (name, value) in &given.route.fixed {
+        given.params.insert((*name).to_owned(), value.clone());
+    }
+    for (name, value) in &given.route.defaults {
+        given.params.entry(*name).or_insert_with(|| value.clone());
+    }
+    with_revision
 }
 
-fn succeeded(route: &Route, reply: &dyn Reply, with_revision: bool) -> Result<Response> {
+/// `If-Match` is `if_revision` and `Idempotency-Key` is `idempotency_key`, where the operation has them.
+fn add_headers(given: &mut Given<'_>, operation: &Operation, headers: &HeaderMap) -> Result<()> {
+    if let Some(value) = headers.get(header::IF_MATCH)
+        && operation.has_param("if_revision")
+    {
+        let revision = value.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse::<u64>().ok());
+        let bad = || Error::bad_request("If-Match: expected the ETag of the node, as \"7\"");
+        given.params.insert("if_revision".into(), revision.ok_or_else(bad)?.into());
+    }
+    if let Some(value) = headers.get("idempotency-key")
+        && operation.has_param("idempotency_key")
+    {
+        let bad = |_| Error::bad_request("Idempotency-Key: expected 1 to 128 visible ASCII characters");
+        given.params.insert("idempotency_key".into(), value.to_str().map_err(bad)?.into());
+    }
+    Ok(())
+}
+
+fn succeeded(route: &Route, reply: Box<dyn Reply>, with_revision: bool) -> Result<Response> {
     let status = StatusCode::from_u16(route.status).unwrap_or(StatusCode::OK);
     let member = match route.answer {
         Answer::Empty => return Ok(status.into_response()),
@@ -139,7 +169,14 @@ fn succeeded(route: &Route, reply: &dyn Reply, with_revision: bool) -> Result<Re
         Answer::Whole | Answer::OrNull => None,
     };
     let reply = reply.rest(member, with_revision)?;
-    let mut response = json(status, reply.body);
+    let mut response = match reply.body {
+        RestBody::Whole(text) => json(status, text),
+        RestBody::Pieces(pieces) => {
+            let pieces = pieces.map_ok(Bytes::from).inspect_err(|error| error.log("an answer in pieces"));
+            let body = HttpBody::from_stream(pieces);
+            (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        }
+    };
     if let Some(revision) = reply.revision {
         let etag = HeaderValue::try_from(format!("\"{revision}\"")).map_err(Error::internal)?;
         response.headers_mut().insert(header::ETAG, etag);
@@ -147,57 +184,54 @@ fn succeeded(route: &Route, reply: &dyn Reply, with_revision: bool) -> Result<Re
     Ok(response)
 }
 
-async fn read_body(route: &Route, operation: &Operation, body: HttpBody) -> Result<Map<String, Value>> {
+/// What the body of a request says.
+enum Read {
+    Json(Value),
+    Form(Vec<(String, String)>),
+    Nothing,
+}
+
+/// Reads the body whatever its content type says: clients of KernelCI mean JSON where JSON is expected.
+async fn read_body(route: &Route, body: HttpBody) -> Result<Read> {
     if route.body == Body::None {
-        return Ok(Map::new());
+        return Ok(Read::Nothing);
     }
     let bytes = to_bytes(body, BODY).await.map_err(|_| incomplete())?;
     if route.body == Body::Form {
-        let fields = url::form_urlencoded::parse(&bytes);
-        let fields = fields.filter(|(name, _)| operation.has_param(name));
-        return Ok(fields.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect());
+        return Ok(Read::Form(url::form_urlencoded::parse(&bytes).into_owned().collect()));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::invalid("body", "expected UTF-8"))?;
+    if bytes.len() > LARGE {
+        return tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(Error::internal)?;
+    }
+    parse(&bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<Read> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Error::bad_request("There was an error parsing the body: it is not UTF-8"))?;
+    if text.is_empty() {
+        return Ok(Read::Json(Value::Null));
+    }
     if depth_exceeds(text, MOST_DEPTH) {
-        return Err(Error::invalid("body", format!("nested deeper than {MOST_DEPTH} levels")));
+        return Err(validation::bad_body(&format!("nested deeper than {MOST_DEPTH} levels")));
     }
-    let value: Value = serde_json::from_str(text).map_err(|error| validation::not_json(&error))?;
-    match (route.body, value) {
-        (Body::Under(name), value) => Ok(Map::from_iter([(name.to_owned(), value)])),
-        (_, Value::Object(mut params)) => {
-            params.retain(|name, _| operation.has_param(name));
-            Ok(params)
-        }
-        _ => Err(Error::invalid("body", "expected a JSON object")),
-    }
+    serde_json::from_str(text).map(Read::Json).map_err(|error| validation::not_json(text, &error))
 }
 
-/// Reads text as what the operation's schema says that the parameter is.
-fn coerce(operation: &Operation, name: &str, text: &str) -> Result<Value> {
-    match operation.param_type(name) {
-        Some("integer") => {
-            let number: i64 = text.parse().map_err(|_| Error::invalid(name, "expected an integer"))?;
-            Ok(number.into())
+/// The parameters that the body gives; names that are none are passed over.
+fn parameters(route: &Route, operation: &Operation, body: Read) -> Result<Map<String, Value>> {
+    let known = |name: &String| operation.has_param(route.param(name));
+    let named = |(name, value): (String, Value)| (route.param(&name).to_owned(), value);
+    match (route.body, body) {
+        (_, Read::Nothing) => Ok(Map::new()),
+        (_, Read::Form(fields)) => {
+            let fields = fields.into_iter().filter(|(name, _)| known(name));
+            Ok(fields.map(|(name, text)| named((name, text.into()))).collect())
         }
-        Some("boolean") => match &*text.to_ascii_lowercase() {
-            "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true.into()),
-            "false" | "f" | "no" | "n" | "off" | "0" => Ok(false.into()),
-            _ => Err(Error::invalid(name, "expected true or false")),
-        },
-        Some("array") => Ok(text.split(',').collect()),
-        Some("object") => {
-            serde_json::from_str(text).map_err(|_| Error::invalid(name, "expected a JSON object"))
+        (Body::Under(name), Read::Json(value)) => Ok(Map::from_iter([(name.to_owned(), value)])),
+        (_, Read::Json(Value::Object(params))) => {
+            Ok(params.into_iter().filter(|(name, _)| known(name)).map(named).collect())
         }
-        _ => Ok(text.into()),
+        (_, Read::Json(other)) => Err(validation::not_a_body(&other)),
     }
-}
-
-/// `If-Match` is `if_revision` where the operation has one.
-fn if_match(operation: &Operation, headers: &HeaderMap) -> Result<Option<u64>> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    if operation.param_type("if_revision").is_none() {
-        return Ok(None);
-    }
-    let revision = value.to_str().ok().and_then(|text| text.trim().trim_matches('"').parse().ok());
-    revision.map(Some).ok_or_else(|| Error::bad_request("If-Match: expected the ETag of the node, as \"7\""))
 }

@@ -13,7 +13,7 @@ use super::peer::From;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
-use crate::ops::{Context, Peer};
+use crate::ops::{Context, Params, Peer};
 use crate::rpc;
 use crate::session::credentials;
 
@@ -57,5 +57,5 @@ async fn call(
 ) -> Result<String> {
     let caller = credentials(app, headers).await?.caller.unwrap_or_default();
     let context = Context::new(app.clone(), caller, peer, None);
-    app.table.get(&request.method)?.call(context, &request.params).await?.rpc()
+    app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()
 }

@@ -1,11 +1,22 @@
-//! REST's 422 bodies: a list of items in the shape that FastAPI gives them and KernelCI's clients read (contract 1.5).
+//! Parameters of REST requests, read as the schema of the operation says, in the way that FastAPI reads them and with
+//! its words where they are wrong (contract 1.5): 422 and a list of items.
+//!
+//! What passes here is read once more by the operation itself, which has the last word; [`listed`] puts that into the
+//! same shape.
+
+mod reader;
+
+use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Kind};
+use self::reader::{Reader, is_required};
+use crate::error::{Error, Kind, Result};
+use crate::model::problem::{At, Problems};
+use crate::ops::{Body, Operation, Route};
 
 /// Where a parameter came from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Body,
     Query,
@@ -22,75 +33,330 @@ impl Origin {
     }
 }
 
-/// The body is not JSON.
-pub(super) fn not_json(error: &serde_json::Error) -> Error {
+/// The parameters of a request before they are checked.
+#[derive(Debug)]
+pub(super) struct Given<'r> {
+    pub(super) route: &'r Route,
+    pub(super) params: Map<String, Value>,
+    /// Of those that do not stand in the body.
+    pub(super) origins: HashMap<String, Origin>,
+}
+
+impl Given<'_> {
+    /// Where the parameter stands, and its name there; none if it is the whole body.
+    fn place<'n>(&self, name: &'n str) -> (Origin, Option<&'n str>) {
+        match self.origins.get(name) {
+            Some(Origin::Path) => (Origin::Path, Some(name)),
+            Some(origin) => (*origin, Some(self.route.alias(name))),
+            None if matches!(self.route.body, Body::Under(under) if under == name) => (Origin::Body, None),
+            None if matches!(self.route.body, Body::Params | Body::Form) => {
+                (Origin::Body, Some(self.route.alias(name)))
+            }
+            None => (Origin::Query, Some(self.route.alias(name))),
+        }
+    }
+
+    /// Reads the parameters as the operation's schema says: text of queries, paths and forms becomes what it stands
+    /// for. 422 with an item for everything that is wrong.
+    pub(super) fn read(&mut self, operation: &Operation) -> Result<()> {
+        let root = operation.params.as_value();
+        let mut reader = Reader::new(root);
+        let members = |key: &str| root.get(key).and_then(Value::as_object);
+        let mut params = std::mem::take(&mut self.params);
+        for (name, schema) in members("properties").into_iter().flatten() {
+            let (origin, alias) = self.place(name);
+            let first = At::ROOT.key(origin.name());
+            let below = alias.map(|alias| first.key(alias));
+            let at = below.as_ref().unwrap_or(&first);
+            match params.get_mut(name) {
+                Some(value) if self.route.texts.contains(&name.as_str()) && !value.is_string() => {
+                    reader.wrong(at, "string_type", "Input should be a valid string", name, value);
+                }
+                Some(value) if alias.is_none() && !self.fits_body(&reader, schema, value) => {
+                    match value.is_null() {
+                        true => reader.problems.missing(at, value),
+                        false => not_an_object(&mut reader.problems, at, value),
+                    }
+                }
+                Some(value) => {
+                    if origin != Origin::Body {
+                        reader.unfold(schema, value);
+                    }
+                    reader.value(schema, value, at, name);
+                }
+                None if is_required(root, name) => {
+                    let input = if origin == Origin::Body { without_secrets(&params) } else { Value::Null };
+                    reader.problems.missing(at, &input);
+                }
+                None => {}
+            }
+        }
+        self.params = params;
+        reader.problems.into_placed_items()
+    }
+
+    /// The parameters for the operation. What errors may show of them stays here: what is small.
+    pub(super) fn take(&mut self) -> Map<String, Value> {
+        let small = self.params.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
+        let small = small.map(|(name, value)| (name.clone(), value.clone())).collect();
+        std::mem::replace(&mut self.params, small)
+    }
+
+    /// Whether the whole body can be the parameter: one that is an object must be one.
+    fn fits_body(&self, reader: &Reader<'_>, schema: &Value, value: &Value) -> bool {
+        !reader.is_object(schema) || value.is_object()
+    }
+
+    /// An operation's word about its parameters (`field: what was expected`) as a list of one item; other errors, and
+    /// those that are a list already, stay as they are.
+    pub(super) fn listed(&self, error: Error) -> Error {
+        let (Kind::InvalidParams, Value::String(text)) = (error.kind(), error.detail()) else { return error };
+        let (field, expected) = text.split_once(": ").unwrap_or(("params", text));
+        let missing = expected.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
+        let item = match missing {
+            Some(name) => {
+                // Missing further down: the path to the object that it is missing in comes first.
+                let path = if field == "params" { name.to_owned() } else { format!("{field}.{name}") };
+                let input = without_secrets(&self.params);
+                json!({"type": "missing", "loc": self.loc(&path), "msg": "Field required", "input": input})
+            }
+            None => {
+                let input = self.params.get(field).filter(|_| !is_secret(field)).cloned().unwrap_or_default();
+                let msg = format!("Value error, {expected}");
+                json!({"type": "value_error", "loc": self.loc(field), "msg": msg, "input": input, "ctx": {"error": {}}})
+            }
+        };
+        Error::new(Kind::InvalidParams, vec![item])
+    }
+
+    /// `ids[3].x` as `["body", "ids", 3, "x"]`.
+    fn loc(&self, path: &str) -> Value {
+        if path == "params" || path == "body" {
+            return json!(["body"]);
+        }
+        let mut steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']'));
+        let (origin, alias) = self.place(steps.next().unwrap_or(path));
+        let mut loc = vec![Value::from(origin.name())];
+        loc.extend(alias.map(Value::from));
+        loc.extend(steps.map(|step| step.parse::<usize>().map_or_else(|_| step.into(), Value::from)));
+        loc.into()
+    }
+}
+
+fn not_an_object(problems: &mut Problems, at: &At<'_>, value: &Value) {
+    let msg = "Input should be a valid dictionary or object to extract fields from";
+    problems.add(at, "model_attributes_type", msg, value, None);
+}
+
+/// The body is not what it must be at all: none, or no object.
+pub(super) fn not_a_body(value: &Value) -> Error {
+    let (at, mut problems) = (At::ROOT, Problems::default());
+    match value.is_null() {
+        true => problems.missing(&at, value),
+        false => not_an_object(&mut problems, &at, value),
+    }
+    problems.into_items().err().unwrap_or_else(|| Error::invalid("body", "expected a JSON object"))
+}
+
+/// The body is JSON that no operation reads.
+pub(super) fn bad_body(expected: &str) -> Error {
+    let mut problems = Problems::default();
+    problems.value_error(&At::ROOT, expected, &Value::Null);
+    problems.into_items().err().unwrap_or_else(|| Error::invalid("body", expected))
+}
+
+/// The body is not JSON: where and why, in the words of Python's parser.
+pub(super) fn not_json(text: &str, error: &serde_json::Error) -> Error {
+    let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let at = match error.is_eof() {
+        true => text.len(),
+        // The column counts the byte that was not understood.
+        false => (before + error.column().saturating_sub(1)).min(text.len()),
+    };
+    let chars = text.bytes().take(at).filter(|byte| (*byte as i8) >= -0x40).count();
+    let reason = error.to_string();
+    let python = match reason.split(" at line ").next().unwrap_or(&reason) {
+        "expected value" | "EOF while parsing a value" => "Expecting value",
+        "key must be a string" | "EOF while parsing an object" => {
+            "Expecting property name enclosed in double quotes"
+        }
+        "expected `,` or `}`" | "expected `,` or `]`" | "EOF while parsing a list" => {
+            "Expecting ',' delimiter"
+        }
+        "expected `:`" => "Expecting ':' delimiter",
+        "trailing characters" => "Extra data",
+        "EOF while parsing a string" => "Unterminated string starting at",
+        "invalid escape" => "Invalid \\escape",
+        other => other,
+    };
     let item = json!({
-        "type": "json_invalid", "loc": ["body", error.column()], "msg": "JSON decode error", "input": {},
-        "ctx": {"error": error.to_string()},
+        "type": "json_invalid", "loc": ["body", chars], "msg": "JSON decode error", "input": {},
+        "ctx": {"error": python},
     });
     Error::new(Kind::InvalidParams, vec![item])
 }
 
-/// An operation's word about its parameters (`field: what was expected`) as a list of one item; other errors, and
-/// those that are a list already, stay as they are.
-pub(super) fn listed(error: Error, params: &Map<String, Value>, origin: impl Fn(&str) -> Origin) -> Error {
-    let (Kind::InvalidParams, Value::String(text)) = (error.kind(), error.detail()) else { return error };
-    let (field, expected) = text.split_once(": ").unwrap_or(("params", text));
-    let missing = expected.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
-    let item = match missing {
-        Some(name) => {
-            // Missing further down: the path to the object that it is missing in comes first.
-            let path = if field == "params" { name.to_owned() } else { format!("{field}.{name}") };
-            json!({"type": "missing", "loc": loc(&path, &origin), "msg": "Field required", "input": shown(params)})
-        }
-        None => {
-            let input = params.get(field).cloned().unwrap_or(Value::Null);
-            let msg = format!("Value error, {expected}");
-            json!({"type": "value_error", "loc": loc(field, &origin), "msg": msg, "input": input})
-        }
-    };
-    Error::new(Kind::InvalidParams, vec![item])
+/// What must not come back in an answer.
+fn is_secret(name: &str) -> bool {
+    name.contains("password") || name.contains("secret") || name == "token"
 }
 
-fn loc(path: &str, origin: &impl Fn(&str) -> Origin) -> Value {
-    let first = path.split('.').next().unwrap_or(path);
-    let mut parts = vec![Value::from(origin(first).name())];
-    if path != "params" && path != "body" {
-        parts.extend(path.split('.').map(Value::from));
-    }
-    parts.into()
-}
-
-/// What was given, without what must not come back.
-fn shown(params: &Map<String, Value>) -> Value {
-    params
-        .iter()
-        .filter(|(name, _)| !name.contains("password") && *name != "token")
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect::<Map<_, _>>()
-        .into()
+fn without_secrets(params: &Map<String, Value>) -> Value {
+    let shown = params.iter().filter(|(name, _)| !is_secret(name));
+    shown.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::{self, Table};
 
-    fn one(error: Error, params: Value) -> Value {
-        let params = params.as_object().cloned().unwrap();
-        listed(error, &params, |name| if name == "limit" { Origin::Query } else { Origin::Body }).detail()[0]
-            .clone()
+    /// The 422 items of a request to the operation's first route: parameters in the query, in the body.
+    fn items(table: &Table, operation: &str, query: Value, body: Value) -> Vec<Value> {
+        match read(table, operation, query, body) {
+            Ok(params) => panic!("{params:?} is good"),
+            Err(error) => {
+                assert_eq!(error.status(), 422);
+                error.detail().as_array().unwrap().clone()
+            }
+        }
+    }
+
+    fn read(table: &Table, operation: &str, query: Value, body: Value) -> Result<Map<String, Value>> {
+        let operation = table.get(operation)?;
+        let mut params = body.as_object().cloned().unwrap_or_default();
+        let mut origins = HashMap::new();
+        for (name, value) in query.as_object().unwrap() {
+            params.insert(name.clone(), value.clone());
+            origins.insert(name.clone(), Origin::Query);
+        }
+        let mut given = Given { route: &operation.routes[0], params, origins };
+        given.read(operation)?;
+        Ok(given.take())
     }
 
     #[test]
-    fn parameters_are_named_as_fastapi_names_them() {
-        let item =
-            one(Error::invalid("params", "missing field `username`"), json!({"password": "x", "scope": ""}));
+    fn text_of_queries_becomes_what_it_stands_for() {
+        let table = ops::table();
+        let query = json!({"limit": "+1_0", "offset": "0"});
+        assert_eq!(
+            json!(read(&table, "node.page", query, json!({})).unwrap()),
+            json!({"limit": 10, "offset": 0})
+        );
+        let query = json!({"id": "x", "noevent": "True", "if_revision": "7"});
+        let read = read(&table, "node.replace", query, json!({"node": {}})).unwrap();
+        assert_eq!((&read["noevent"], &read["if_revision"]), (&json!(true), &json!(7)));
+    }
+
+    /// Rows of the table in contract 1.5.
+    #[test]
+    fn what_is_wrong_is_told_in_pydantics_words() {
+        let table = ops::table();
+        let page = |query: Value| items(&table, "node.page", query, json!({}));
+        assert_eq!(
+            page(json!({"limit": "0", "offset": "-1"})),
+            [
+                json!({"type": "greater_than_equal", "loc": ["query", "limit"],
+                    "msg": "Input should be greater than or equal to 1", "input": "0", "ctx": {"ge": 1}}),
+                json!({"type": "greater_than_equal", "loc": ["query", "offset"],
+                    "msg": "Input should be greater than or equal to 0", "input": "-1", "ctx": {"ge": 0}}),
+            ]
+        );
+        for (limit, kind) in [
+            (json!("abc"), "int_parsing"),
+            (json!(""), "int_parsing"),
+            (json!("1.5"), "int_parsing"),
+            (json!("9".repeat(30)), "int_parsing_size"),
+            (json!([]), "int_type"),
+            (json!(1.5), "int_from_float"),
+            (json!(1e300), "int_from_float"),
+        ] {
+            assert_eq!(page(json!({"limit": limit}))[0]["type"], kind, "{limit}");
+        }
+        let submit = |query: Value| items(&table, "node.submit", query, json!({"id": "x", "tree": {}}));
+        assert_eq!(
+            submit(json!({"events": "some"})),
+            [json!({"type": "enum", "loc": ["query", "events"], "msg": "Input should be 'root' or 'each'",
+                "input": "some", "ctx": {"expected": "'root' or 'each'"}})]
+        );
+        let replace = |query: Value| items(&table, "node.replace", query, json!({"id": "x", "node": {}}));
+        assert_eq!(
+            replace(json!({"noevent": "maybe"})),
+            [json!({"type": "bool_parsing", "loc": ["query", "noevent"],
+                "msg": "Input should be a valid boolean, unable to interpret input", "input": "maybe"})]
+        );
+    }
+
+    #[test]
+    fn bodies_are_read_by_the_names_of_the_route() {
+        let table = ops::table();
+        let mark = |body: Value| items(&table, "node.mark", json!({}), body);
+        let types = |items: &[Value]| -> Vec<(String, Value)> {
+            items
+                .iter()
+                .map(|item| (item["type"].as_str().unwrap().to_owned(), item["loc"].clone()))
+                .collect()
+        };
+        assert_eq!(
+            types(&mark(json!({}))),
+            [
+                ("missing".into(), json!(["body", "nodes"])),
+                ("missing".into(), json!(["body", "field"])),
+                ("missing".into(), json!(["body", "value"])),
+            ]
+        );
+        assert_eq!(
+            types(&mark(json!({"ids": [1, "x"], "field": 5, "value": true}))),
+            [
+                ("string_type".into(), json!(["body", "nodes", 0])),
+                ("string_type".into(), json!(["body", "field"])),
+                ("string_type".into(), json!(["body", "value"])),
+            ]
+        );
+        assert_eq!(
+            types(&mark(json!({"ids": "x", "field": "", "value": ""}))),
+            [("list_type".into(), json!(["body", "nodes"]))]
+        );
+        let update = |set: Value| items(&table, "node.update", json!({"id": "x"}), json!({"set": set}));
+        assert_eq!(types(&update(json!([]))), [("model_attributes_type".into(), json!(["body"]))]);
+        assert_eq!(types(&update(json!(null))), [("missing".into(), json!(["body"]))]);
+    }
+
+    #[test]
+    fn what_the_operation_says_has_the_same_shape_and_no_secrets() {
+        let table = ops::table();
+        let login = table.get("user.login").unwrap();
+        let params = json!({"password": "x", "scope": ""}).as_object().cloned().unwrap();
+        let mut given = Given { route: &login.routes[0], params, origins: HashMap::new() };
         let wanted = json!({"type": "missing", "loc": ["body", "username"], "msg": "Field required", "input": {"scope": ""}});
-        assert_eq!(item, wanted);
-        let item = one(Error::invalid("limit", "expected 1 to 1000"), json!({"limit": 0}));
-        assert_eq!(item["loc"], json!(["query", "limit"]));
-        assert_eq!((&item["msg"], &item["input"]), (&json!("Value error, expected 1 to 1000"), &json!(0)));
-        let error = listed(Error::forbidden(), &Map::new(), |_| Origin::Body);
-        assert_eq!(error.detail(), "Forbidden");
+        assert_eq!(given.read(login).unwrap_err().detail()[0], wanted);
+        assert_eq!(given.listed(Error::invalid("params", "missing field `username`")).detail()[0], wanted);
+        let item = given.listed(Error::invalid("scope[3].x", "expected more")).detail()[0].clone();
+        assert_eq!(item["loc"], json!(["body", "scope", 3, "x"]));
+        assert_eq!(item["msg"], "Value error, expected more");
+        assert_eq!(given.listed(Error::invalid("password", "too short")).detail()[0]["input"], Value::Null);
+        assert_eq!(given.listed(Error::forbidden()).detail(), "Forbidden");
+    }
+
+    /// As Python's parser says it.
+    #[test]
+    fn broken_json_is_told_with_its_place() {
+        for (text, at, reason) in [
+            ("{", 1, "Expecting property name enclosed in double quotes"),
+            ("x", 0, "Expecting value"),
+            ("{\"a\":}", 5, "Expecting value"),
+            ("{\"a\" 1}", 5, "Expecting ':' delimiter"),
+            ("{\"a\": 1 2}", 8, "Expecting ',' delimiter"),
+            ("[1,\n 2 3]", 7, "Expecting ',' delimiter"),
+            ("\"é\" x", 4, "Extra data"),
+        ] {
+            let error = serde_json::from_str::<Value>(text).unwrap_err();
+            let item = not_json(text, &error).detail()[0].clone();
+            assert_eq!(
+                (&item["loc"], &item["ctx"]["error"]),
+                (&json!(["body", at]), &json!(reason)),
+                "{text}"
+            );
+        }
     }
 }

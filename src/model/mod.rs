@@ -1,7 +1,9 @@
 //! What the data is: nodes and their kinds, events, users. No I/O, nothing of stores or transports.
 
 pub mod event;
+pub(crate) mod lax;
 pub mod node;
+pub(crate) mod problem;
 pub mod timestamp;
 pub mod user;
 

@@ -9,7 +9,6 @@ mod fields;
 pub mod hierarchy;
 mod kinds;
 pub mod payload;
-mod problem;
 mod shape;
 pub mod state;
 mod urls;
@@ -17,7 +16,7 @@ pub mod write;
 
 use serde_json::{Map, Value};
 
-use super::{ObjectId, Timestamp};
+use super::{ObjectId, Timestamp, lax};
 use crate::error::{Error, Result};
 
 pub use hierarchy::Tree;
@@ -195,7 +194,7 @@ impl Node {
             processed_by_kcidb_bridge: fields
                 .0
                 .get("processed_by_kcidb_bridge")
-                .and_then(shape::as_flag)
+                .and_then(|flag| lax::flag(flag).ok())
                 .unwrap_or(false),
             retry_counter: fields.0.get("retry_counter").and_then(Value::as_i64).unwrap_or(0),
             revision: fields.0.get("revision").and_then(Value::as_u64).unwrap_or(0),

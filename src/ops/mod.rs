@@ -18,7 +18,7 @@ pub mod subscriptions;
 pub mod users;
 
 pub use context::{Context, Peer};
-pub use operation::{Object, Operation, Reply, RestReply, Table};
+pub use operation::{Object, Operation, Params, Reply, RestBody, RestReply, Table};
 pub use route::{Answer, Body, Route};
 
 use crate::auth::Access::{Active, Open, Read, Verified};
@@ -44,8 +44,19 @@ pub fn table() -> Table {
         .route(get("/node/{id}").or_null())
         .op("node.find", Read, "Nodes that match a filter, sorted, a page at a time.", nodes::find)
         .large()
+        .op(
+            "node.page",
+            Read,
+            "Nodes that match a filter, oldest first, by offset, and how many there are.",
+            nodes::page,
+        )
+        .large()
+        .route(get("/nodes").filtered(&["limit", "offset"]))
+        .op("node.list", Read, "Nodes that match a filter, oldest first, without a count.", nodes::list)
+        .large()
+        .route(get("/nodes/fast").filtered(&["limit", "offset"]).member("items"))
         .op("node.count", Read, "How many nodes match a filter.", nodes::count)
-        .route(get("/count").filtered(&[]).member("count"))
+        .route(get("/count").filtered(&["limit", "offset"]).member("count"))
         .op("node.create", Active, "Adds a node.", nodes::create)
         .gives::<Node>()
         .route(post("/node").under("node"))
@@ -62,11 +73,19 @@ pub fn table() -> Table {
             nodes::submit,
         )
         .large()
+        .route(put("/nodes/{id}").under("tree").member("nodes"))
         .op(
             "node.mark",
             Active,
             "Sets one flag of many nodes; nodes that the user may not edit are skipped.",
             nodes::mark,
+        )
+        .route(
+            put("/batch/nodeset")
+                .renamed("nodes", "ids")
+                .text("value")
+                .with("noevent", true)
+                .member("updated"),
         )
         .op("event.subscribe", Read, "Follows a channel from a position.", subscriptions::subscribe)
         .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)

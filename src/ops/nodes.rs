@@ -1,5 +1,6 @@
-//! Nodes: reading them. Writing is in [`write`].
+//! Nodes: reading them; whole lists are in [`list`], writing is in [`write`].
 
+mod list;
 mod write;
 
 use schemars::JsonSchema;
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+pub use list::{list, page};
 pub use write::{Events, create, mark, replace, submit, update};
 
 use super::schema::types;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,29 +22,45 @@ pub trait Reply: Send {
     fn rpc(&self) -> Result<String>;
     /// The body of a REST answer: the result, or one `member` of it. `with_revision`: the caller wants `revision` in
     /// the body.
-    fn rest(&self, member: Option<&str>, with_revision: bool) -> Result<RestReply>;
+    fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply>;
 }
 
 /// A REST answer.
-#[derive(Debug)]
 pub struct RestReply {
-    /// JSON text.
-    pub body: String,
+    /// JSON.
+    pub body: RestBody,
     /// Becomes the `ETag`.
     pub revision: Option<u64>,
+}
+
+/// The JSON text of a REST answer.
+pub enum RestBody {
+    /// At once.
+    Whole(String),
+    /// Piece by piece, so that an answer may be larger than what memory should hold. A piece that fails ends the
+    /// connection, which is how HTTP says that a body is not complete.
+    Pieces(BoxStream<'static, Result<String>>),
+}
+
+/// The parameters of an operation.
+pub enum Params<'a> {
+    /// As JSON text.
+    Text(&'a str),
+    /// As a value: an object.
+    Value(Value),
 }
 
 impl<T: Serialize + Send> Reply for T {
     fn rpc(&self) -> Result<String> {
         serde_json::to_string(self).map_err(Error::internal)
     }
-    fn rest(&self, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
-        let mut body = serde_json::to_value(self).map_err(Error::internal)?;
+    fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        let mut body = serde_json::to_value(*self).map_err(Error::internal)?;
         if let Some(member) = member {
             body = body.get_mut(member).map(Value::take).unwrap_or_default();
         }
         let (body, revision) = strip_revision(body, with_revision);
-        Ok(RestReply { body: body.to_string(), revision })
+        Ok(RestReply { body: RestBody::Whole(body.to_string()), revision })
     }
 }
 
@@ -68,7 +85,7 @@ fn strip_revision(mut body: Value, keep: bool) -> (Value, Option<u64>) {
     (body, revision)
 }
 
-type Run = Arc<dyn Fn(Context, &str) -> BoxFuture<'static, Result<Box<dyn Reply>>> + Send + Sync>;
+type Run = Arc<dyn Fn(Context, Params<'_>) -> BoxFuture<'static, Result<Box<dyn Reply>>> + Send + Sync>;
 
 /// One operation.
 pub struct Operation {
@@ -92,8 +109,8 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Checks access, reads the parameters from JSON text (an object) and runs the operation.
-    pub async fn call(&self, context: Context, params: &str) -> Result<Box<dyn Reply>> {
+    /// Checks access, reads the parameters (an object) and runs the operation.
+    pub async fn call(&self, context: Context, params: Params<'_>) -> Result<Box<dyn Reply>> {
         context.caller.check(self.access, context.app.config.anonymous_read)?;
         (self.run)(context, params).await
     }
@@ -106,15 +123,6 @@ impl Operation {
     /// Whether the operation has any parameters.
     pub fn takes_any(&self) -> bool {
         self.params.as_value()["properties"].as_object().is_some_and(|all| !all.is_empty())
-    }
-
-    /// The JSON type of a top-level parameter (`integer`, `boolean`, …), for reading it from a query string.
-    pub fn param_type(&self, name: &str) -> Option<&str> {
-        let kind = self.params.as_value().get("properties")?.get(name)?.get("type")?;
-        match kind {
-            Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).find(|kind| *kind != "null"),
-            other => other.as_str(),
-        }
     }
 }
 
@@ -212,20 +220,27 @@ impl Table {
     }
 }
 
-fn read_params<P: DeserializeOwned>(params: &str) -> Result<P> {
-    if !params.trim_start().starts_with('{') {
-        return Err(Error::new(Kind::InvalidParams, "params: expected an object of named parameters"));
+fn read_params<P: DeserializeOwned>(params: Params<'_>) -> Result<P> {
+    match params {
+        Params::Text(text) if text.trim_start().starts_with('{') => {
+            let mut reader = serde_json::Deserializer::from_str(text);
+            let params = serde_path_to_error::deserialize(&mut reader).map_err(unreadable)?;
+            reader.end().map_err(|error| Error::invalid("params", error))?;
+            Ok(params)
+        }
+        Params::Value(Value::Object(params)) => {
+            serde_path_to_error::deserialize(Value::Object(params)).map_err(unreadable)
+        }
+        _ => Err(Error::new(Kind::InvalidParams, "params: expected an object of named parameters")),
     }
-    let mut reader = serde_json::Deserializer::from_str(params);
-    let params = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let path = error.path().to_string();
-        let text = error.inner().to_string();
-        // The position counts in our rendering of the parameters, which the caller never saw.
-        let text = text.split(" at line ").next().unwrap_or(&text);
-        Error::invalid(if path == "." { "params" } else { &path }, text)
-    })?;
-    reader.end().map_err(|error| Error::invalid("params", error))?;
-    Ok(params)
+}
+
+fn unreadable(error: serde_path_to_error::Error<serde_json::Error>) -> Error {
+    let path = error.path().to_string();
+    let text = error.inner().to_string();
+    // The position counts in our rendering of the parameters, which the caller never saw.
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    Error::invalid(if path == "." { "params" } else { &path }, text)
 }
 
 /// Parameters of an operation that has none.

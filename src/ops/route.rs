@@ -35,7 +35,7 @@ pub enum Answer {
 /// A REST method and path that an operation is reached by.
 ///
 /// `{name}` in the path and `name=` in the query become the parameters of that name, read as what the operation's
-/// schema says they are. The path wins over the body and the body over the query; names that are no parameters are
+/// schema says they are; the headers `If-Match` and `Idempotency-Key` are `if_revision` and `idempotency_key`. The path wins over the body and the body over the query; names that are no parameters are
 /// passed over, as KernelCI does.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -48,6 +48,10 @@ pub struct Route {
     /// If set, only these names of the query are parameters; all others together are the parameter `filter`, as the
     /// text of a query string (`kind=job&state=done`).
     pub filter_beside: Option<&'static [&'static str]>,
+    /// What the body and the query call a parameter that has another name, e.g. `("nodes", "ids")`.
+    pub renamed: Vec<(&'static str, &'static str)>,
+    /// Parameters of any JSON that this route takes as text only.
+    pub texts: Vec<&'static str>,
     /// Parameters that this route always has.
     pub fixed: Vec<(&'static str, Value)>,
     /// Parameters that this route has where the request says nothing.
@@ -90,6 +94,8 @@ impl Route {
             path,
             body,
             filter_beside: None,
+            renamed: Vec::new(),
+            texts: Vec::new(),
             fixed: Vec::new(),
             defaults: Vec::new(),
             answer: Answer::Whole,
@@ -112,6 +118,24 @@ impl Route {
     /// Everything in the query but `own` is the filter.
     pub fn filtered(self, own: &'static [&'static str]) -> Route {
         Route { filter_beside: Some(own), ..self }
+    }
+    /// The body and the query call the parameter `name` by another `alias`.
+    pub fn renamed(mut self, alias: &'static str, name: &'static str) -> Route {
+        self.renamed.push((alias, name));
+        self
+    }
+    /// The parameter must be text here.
+    pub fn text(mut self, name: &'static str) -> Route {
+        self.texts.push(name);
+        self
+    }
+    /// The parameter that the body or the query means by `name`.
+    pub fn param<'n>(&self, name: &'n str) -> &'n str {
+        self.renamed.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, param)| *param)
+    }
+    /// What the body and the query call the parameter `name`.
+    pub fn alias<'n>(&self, name: &'n str) -> &'n str {
+        self.renamed.iter().find(|(_, param)| *param == name).map_or(name, |(alias, _)| *alias)
     }
     /// Sets a parameter that this route always has.
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Route {

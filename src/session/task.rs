@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::lock;
 use crate::metrics;
 use crate::model::ObjectId;
-use crate::ops::Context;
+use crate::ops::{Context, Params};
 use crate::rpc;
 
 /// Ends a socket that did not become a session.
@@ -355,7 +355,7 @@ async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> A
         let caller = handle.fresh_caller(&app).await?;
         let context =
             Context::new(app.clone(), caller, handle.peer().clone(), Some((handle.clone(), slot.clone())));
-        app.table.get(&request.method)?.call(context, &request.params).await?.rpc()
+        app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()
     };
     let name = app.table.known_name(&request.method);
     // An error's line must say where it happened, whatever is filtered out.

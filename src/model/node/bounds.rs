@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
-use super::problem::{At, Problems};
 use crate::error::{Error, Kind, Result};
+use crate::model::problem::{At, Problems};
 
 /// Deepest nesting of one node.
 pub(super) const MAX_DEPTH: usize = 64;

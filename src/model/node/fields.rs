@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::problem::{At, Problems};
 use super::shape::{Field, Type, default, nullable, required};
 use super::{Outcome, State, bounds};
 use crate::error::Result;
+use crate::model::problem::{At, Problems};
 
 /// Most names of a path.
 const MAX_PATH: usize = 256;

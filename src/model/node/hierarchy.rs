@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::problem::{At, Problems};
 use super::{Node, fields, kinds, state, write};
 use crate::error::{Error, Kind, Result};
+use crate::model::problem::{At, Problems};
 use crate::model::{ObjectId, Timestamp};
 
 /// Most nodes of a tree.

@@ -4,9 +4,10 @@
 use serde_json::{Map, Number, Value};
 
 use super::fields::MANY;
-use super::problem::{At, Problems, cut, python_repr};
 use super::shape::{Model, Type, default, nullable, required};
 use crate::error::{Error, Result};
+use crate::model::lax;
+use crate::model::problem::{At, Problems, cut, python_repr};
 
 /// A kind of node.
 #[derive(Debug)]
@@ -197,7 +198,7 @@ pub(super) fn translate_version(data: Option<&mut Map<String, Value>>) -> Result
         let Some(value) = version.get_mut(key) else { continue };
         let number = match &*value {
             Value::String(text) if text.is_empty() => continue,
-            Value::String(text) => python_int(text),
+            Value::String(text) => lax::python_int(text),
             Value::Bool(true) => Some(1),
             // Python cuts the fraction off too; bodies hold no number that is too large for the cast.
             Value::Number(n) if n.is_f64() && n.as_f64() != Some(0.0) => n.as_f64().map(|float| float as i64),
@@ -212,18 +213,6 @@ pub(super) fn translate_version(data: Option<&mut Map<String, Value>>) -> Result
         *value = Value::Number(Number::from(number));
     }
     Ok(())
-}
-
-/// `int(text)`: blanks around, a sign, digits with single underscores between.
-fn python_int(text: &str) -> Option<i64> {
-    let text = text.trim();
-    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let groups_are_digits =
-        digits.split('_').all(|group| !group.is_empty() && group.bytes().all(|c| c.is_ascii_digit()));
-    match groups_are_digits {
-        true => text.replace('_', "").parse().ok(),
-        false => None,
-    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-use super::problem::{At, Problems, cut};
 use super::urls;
-use crate::model::{ObjectId, Timestamp};
+use crate::model::problem::{At, Problems, cut};
+use crate::model::{ObjectId, Timestamp, lax};
 
 /// Longest short text (names, ids of people and things) in characters.
 pub(super) const MAX_NAME: usize = 1024;
@@ -125,18 +125,15 @@ impl Type {
         match (self, value) {
             (Type::Text, Value::String(_)) => return same,
             (Type::Name, Value::String(text)) => match longer(text, MAX_NAME) {
-                true => too_long(MAX_NAME, value, at, problems),
+                true => problems.too_long(at, MAX_NAME, value),
                 false => return same,
             },
             (Type::Text | Type::Name, _) => wrong("string_type", "Input should be a valid string"),
             (Type::Int, Value::Number(number)) if number.is_i64() => return same,
             (Type::Int, _) => wrong("int_type", "Input should be a valid integer"),
-            (Type::Flag, _) => match flag(value) {
+            (Type::Flag, _) => match lax::flag(value) {
                 Ok(flag) => return Cow::Owned(flag.into()),
-                Err(Some(())) => {
-                    wrong("bool_parsing", "Input should be a valid boolean, unable to interpret input");
-                }
-                Err(None) => wrong("bool_type", "Input should be a valid boolean"),
+                Err(bad) => problems.not_a_flag(at, bad, value),
             },
             (Type::Date, _) => match Timestamp::parse_body(value) {
                 Ok(date) => return Cow::Owned(date.to_wire().into()),
@@ -147,7 +144,7 @@ impl Type {
             },
             (Type::Choice(words), _) => match value.as_str() {
                 Some(word) if words.contains(&word) => return same,
-                _ => bad_choice(words, value, at, problems),
+                _ => problems.not_one_of(at, words, value),
             },
             (Type::Id, _) => match id(value) {
                 Some(id) => return Cow::Owned(id.to_hex().into()),
@@ -163,7 +160,7 @@ impl Type {
             (Type::Url | Type::HttpUrl, _) => wrong("url_type", "URL input should be a string or URL"),
             (Type::Object, Value::Object(_)) => return same,
             (Type::List(_, most) | Type::Groups(most), Value::Array(list)) if list.len() > *most => {
-                too_many("List", *most, list.len(), value, at, problems);
+                problems.too_many(at, "List", *most, list.len(), value);
             }
             (Type::List(ty, _), Value::Array(list)) => {
                 return collect(list.iter().enumerate().map(|(i, v)| ty.read(v, &at.index(i), problems)))
@@ -172,7 +169,7 @@ impl Type {
             (Type::Groups(_), Value::Array(list)) => groups(list, value, at, problems),
             (Type::List(..) | Type::Groups(_), _) => wrong("list_type", "Input should be a valid list"),
             (Type::Dict(_, most), Value::Object(map)) if map.len() > *most => {
-                too_many("Dictionary", *most, map.len(), value, at, problems);
+                problems.too_many(at, "Dictionary", *most, map.len(), value);
             }
             (Type::Dict(ty, _), Value::Object(map)) => {
                 return collect(map.iter().map(|(key, v)| ty.read(v, &at.key(key), problems)))
@@ -195,30 +192,6 @@ fn collect<'v>(values: impl Iterator<Item = Cow<'v, Value>>) -> Option<Vec<Value
     changed.then(|| values.into_iter().map(Cow::into_owned).collect())
 }
 
-/// Reads a boolean as pydantic does. `Err(Some(()))`: the right type with the wrong content.
-fn flag(value: &Value) -> Result<bool, Option<()>> {
-    const YES: [&str; 6] = ["1", "true", "t", "yes", "y", "on"];
-    const NO: [&str; 6] = ["0", "false", "f", "no", "n", "off"];
-    match value {
-        Value::Bool(flag) => Ok(*flag),
-        Value::Number(number) => match number.as_f64() {
-            Some(0.0) => Ok(false),
-            Some(1.0) => Ok(true),
-            _ if number.is_f64() => Err(None),
-            _ => Err(Some(())),
-        },
-        Value::String(text) if YES.iter().any(|word| text.eq_ignore_ascii_case(word)) => Ok(true),
-        Value::String(text) if NO.iter().any(|word| text.eq_ignore_ascii_case(word)) => Ok(false),
-        Value::String(_) => Err(Some(())),
-        _ => Err(None),
-    }
-}
-
-/// The flag that a value means, if it means one.
-pub(super) fn as_flag(value: &Value) -> Option<bool> {
-    flag(value).ok()
-}
-
 /// The id that a value means: 24 hex digits.
 pub(super) fn id(value: &Value) -> Option<ObjectId> {
     value.as_str().and_then(|text| ObjectId::parse_str(text).ok())
@@ -226,17 +199,6 @@ pub(super) fn id(value: &Value) -> Option<ObjectId> {
 
 fn longer(text: &str, most: usize) -> bool {
     text.len() > most && text.chars().nth(most).is_some()
-}
-
-fn too_long(most: usize, value: &Value, at: &At<'_>, problems: &mut Problems) {
-    let msg = format!("String should have at most {most} characters");
-    problems.add(at, "string_too_long", msg, value, Some(json!({"max_length": most})));
-}
-
-fn too_many(what: &str, most: usize, actual: usize, value: &Value, at: &At<'_>, problems: &mut Problems) {
-    let msg = format!("{what} should have at most {most} items after validation, not {actual}");
-    let ctx = json!({"field_type": what, "max_length": most, "actual_length": actual});
-    problems.add(at, "too_long", msg, value, Some(ctx));
 }
 
 fn groups(list: &[Value], value: &Value, at: &At<'_>, problems: &mut Problems) {
@@ -249,21 +211,6 @@ fn groups(list: &[Value], value: &Value, at: &At<'_>, problems: &mut Problems) {
     if twice && list.iter().all(Value::is_string) {
         problems.value_error(at, "Groups must have unique names.", value);
     }
-}
-
-fn bad_choice(words: &[&str], value: &Value, at: &At<'_>, problems: &mut Problems) {
-    let mut expected = String::new();
-    for (i, word) in words.iter().enumerate() {
-        expected += match i {
-            0 => "'",
-            _ if i + 1 == words.len() => " or '",
-            _ => ", '",
-        };
-        expected += word;
-        expected += "'";
-    }
-    let msg = format!("Input should be {expected}");
-    problems.add(at, "enum", msg, value, Some(json!({"expected": expected})));
 }
 
 /// Two problems, as pydantic tells them about a union of an ObjectId and its text.
@@ -282,7 +229,7 @@ fn bad_id(value: &Value, at: &At<'_>, problems: &mut Problems) {
 
 fn bad_url(bad: &urls::Bad, value: &Value, at: &At<'_>, problems: &mut Problems) {
     match bad {
-        urls::Bad::Long => too_long(urls::MAX_CHARS, value, at, problems),
+        urls::Bad::Long => problems.too_long(at, urls::MAX_CHARS, value),
         urls::Bad::Scheme => {
             let ctx = json!({"expected_schemes": "'http' or 'https'"});
             problems.add(at, "url_scheme", "URL scheme should be 'http' or 'https'", value, Some(ctx));

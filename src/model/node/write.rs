@@ -5,10 +5,10 @@
 
 use serde_json::{Map, Value};
 
-use super::problem::{At, Problems, python_repr};
 use super::shape::Type;
 use super::{Node, Outcome, State, fields, kinds, state};
 use crate::error::{Error, Result};
+use crate::model::problem::{At, Problems, python_repr};
 use crate::model::{ObjectId, Timestamp};
 
 /// The only field that can be set on many nodes at once.

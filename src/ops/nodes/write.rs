@@ -21,7 +21,8 @@ use crate::store::{Commit, Committed, Expect, IdempotencyKey, Wire, Write};
 
 /// How often a write is done again because others were faster.
 const MOST_TRIES: u32 = 50;
-const MOST_MARKED: usize = 1000;
+/// As many as a hierarchy may have.
+const MOST_MARKED: usize = 20_000;
 
 /// A new node.
 #[derive(Deserialize, JsonSchema)]
@@ -112,13 +113,16 @@ pub struct Submitted {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
-    /// At most 1,000 ids.
+    /// At most 20,000 ids.
     ids: Vec<String>,
     /// `processed_by_kcidb_bridge`.
     field: String,
     /// true or false.
     #[schemars(with = "bool")]
     value: Value,
+    /// Write without events.
+    #[serde(default)]
+    noevent: bool,
 }
 
 /// How many were written.
@@ -138,17 +142,25 @@ pub async fn create(context: Context, params: Create) -> Result<Object> {
     if let Err(error) = references_exist(&context, &node).await {
         // What the node refers to may have gone since the first time. (The commit itself finds the key otherwise.)
         return match repeated(&context, idempotency.as_ref()).await? {
-            Some(ids) => Ok(again(&context, &ids).await?.swap_remove(0)),
+            Some(ids) => Ok(id_last(again(&context, &ids).await?.swap_remove(0))),
             None => Err(error),
         };
     }
     let event = event(&context, &node, "created", None, false);
     let write = Write { node: node.clone(), expect: Expect::Absent, events: vec![event] };
     match store.commit(Commit { writes: vec![write], idempotency }).await? {
-        Committed::Done => Ok(node.to_wire()),
-        Committed::Repeated(ids) => Ok(again(&context, &ids).await?.swap_remove(0)),
+        Committed::Done => Ok(id_last(node.to_wire())),
+        Committed::Repeated(ids) => Ok(id_last(again(&context, &ids).await?.swap_remove(0))),
         Committed::Conflict(id, _) => Err(Error::internal(anyhow::anyhow!("the new id {id} is taken"))),
     }
+}
+
+/// New nodes have always been answered so (contract 2.1).
+fn id_last(mut node: Wire) -> Wire {
+    if let Some(id) = node.shift_remove("id") {
+        node.insert("id".into(), id);
+    }
+    node
 }
 
 /// Contract 3.3.
@@ -264,12 +276,11 @@ pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
         let writes: Vec<Write> = stored
             .values()
             .map(|before| {
-                let mut node = before.clone();
-                node.processed_by_kcidb_bridge = value;
-                node.updated = now;
-                node.revision += 1;
-                let event = event(&context, &node, "updated", Some((before.state, before.result)), false);
-                Write { node, expect: Expect::Revision(before.revision), events: vec![event] }
+                let node = before.marked(value, now);
+                let previous = Some((before.state, before.result));
+                let event = (!params.noevent).then(|| event(&context, &node, "updated", previous, false));
+                let events = event.into_iter().collect();
+                Write { node, expect: Expect::Revision(before.revision), events }
             })
             .collect();
         let updated = writes.len() as u64;

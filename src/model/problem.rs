@@ -1,11 +1,12 @@
-//! What is wrong with a body, collected field by field and told in the two ways that KernelCI clients see
-//! (contract 1.5): a list of items (422) for the fields that every node has, and text (400) for what depends on
-//! the kind. Neither repeats more than a little of what the client sent.
+//! What is wrong with a request, collected field by field and told in the two ways that KernelCI clients see
+//! (contract 1.5), in pydantic's words: a list of items (422), and text (400) for what depends on a node's kind.
+//! Neither repeats more than a little of what the client sent.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use super::lax;
 use crate::error::{Error, Kind};
 
 /// More problems than this in one body are counted as "and so on": nobody reads them.
@@ -17,9 +18,9 @@ const CUT: usize = 100;
 /// Characters of a value that a 400 text repeats.
 const SHOWN: usize = 50;
 
-/// A place in a body: a chain of steps that lives on the stack, so that walking a good body allocates nothing.
+/// A place in a request: a chain of steps that lives on the stack, so that walking a good body allocates nothing.
 #[derive(Clone, Copy)]
-pub(super) struct At<'a> {
+pub(crate) struct At<'a> {
     up: Option<&'a At<'a>>,
     step: Step<'a>,
 }
@@ -32,15 +33,15 @@ enum Step<'a> {
 }
 
 impl<'a> At<'a> {
-    /// The body itself.
-    pub(super) const ROOT: At<'static> = At { up: None, step: Step::Root };
+    /// The whole.
+    pub(crate) const ROOT: At<'static> = At { up: None, step: Step::Root };
 
     /// The member `key` of what is here.
-    pub(super) fn key(&'a self, key: &'a str) -> At<'a> {
+    pub(crate) fn key(&'a self, key: &'a str) -> At<'a> {
         At { up: Some(self), step: Step::Key(key) }
     }
     /// The element `index` of what is here.
-    pub(super) fn index(&'a self, index: usize) -> At<'a> {
+    pub(crate) fn index(&'a self, index: usize) -> At<'a> {
         At { up: Some(self), step: Step::Index(index) }
     }
     fn path(&self) -> Vec<Value> {
@@ -71,15 +72,15 @@ struct Problem {
     ctx: Option<Value>,
 }
 
-/// Everything that is wrong with one body.
+/// Everything that is wrong with one request.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     list: Vec<Problem>,
 }
 
 impl Problems {
     /// Notes that `input`, which stands `at`, is wrong: pydantic's error type `kind`, its message and its context.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         at: &At<'_>,
         kind: &'static str,
@@ -101,23 +102,59 @@ impl Problems {
         });
     }
     /// Notes that a required member of `parent` is absent.
-    pub(super) fn missing(&mut self, at: &At<'_>, parent: &Value) {
+    pub(crate) fn missing(&mut self, at: &At<'_>, parent: &Value) {
         self.add(at, "missing", "Field required", parent, None);
     }
     /// Notes something that no type of pydantic's says; `msg` says what was expected.
-    pub(super) fn value_error(&mut self, at: &At<'_>, msg: &str, input: &Value) {
+    pub(crate) fn value_error(&mut self, at: &At<'_>, msg: &str, input: &Value) {
         self.add(at, "value_error", format!("Value error, {msg}"), input, Some(json!({"error": {}})));
     }
+    /// Notes that `input` is none of these words.
+    pub(crate) fn not_one_of(&mut self, at: &At<'_>, words: &[&str], input: &Value) {
+        let mut expected = String::new();
+        for (i, word) in words.iter().enumerate() {
+            expected += match i {
+                0 => "'",
+                _ if i + 1 == words.len() => " or '",
+                _ => ", '",
+            };
+            expected += word;
+            expected += "'";
+        }
+        let msg = format!("Input should be {expected}");
+        self.add(at, "enum", msg, input, Some(json!({"expected": expected})));
+    }
+    /// Notes that `input` is no boolean, however loosely read.
+    pub(crate) fn not_a_flag(&mut self, at: &At<'_>, bad: lax::Bad, input: &Value) {
+        match bad {
+            lax::Bad::Content => {
+                let msg = "Input should be a valid boolean, unable to interpret input";
+                self.add(at, "bool_parsing", msg, input, None);
+            }
+            lax::Bad::Type => self.add(at, "bool_type", "Input should be a valid boolean", input, None),
+        }
+    }
+    /// Notes that a text has more than `most` characters.
+    pub(crate) fn too_long(&mut self, at: &At<'_>, most: usize, input: &Value) {
+        let msg = format!("String should have at most {most} characters");
+        self.add(at, "string_too_long", msg, input, Some(json!({"max_length": most})));
+    }
+    /// Notes that a list or dictionary (`what`) has more than `most` items.
+    pub(crate) fn too_many(&mut self, at: &At<'_>, what: &str, most: usize, actual: usize, input: &Value) {
+        let msg = format!("{what} should have at most {most} items after validation, not {actual}");
+        let ctx = json!({"field_type": what, "max_length": most, "actual_length": actual});
+        self.add(at, "too_long", msg, input, Some(ctx));
+    }
     /// Whether nothing is wrong.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
     /// Whether so much is wrong that looking further is of no use.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.list.len() >= MOST
     }
     /// Moves everything from `other` here, its places taken to be below `prefix`.
-    pub(super) fn absorb(&mut self, other: Problems, prefix: &[Value]) {
+    pub(crate) fn absorb(&mut self, other: Problems, prefix: &[Value]) {
         for mut problem in other.list {
             if self.is_full() {
                 return;
@@ -127,7 +164,14 @@ impl Problems {
         }
     }
     /// 422 with a list of items below `["body"]`; nothing if nothing is wrong.
-    pub(super) fn into_items(self) -> Result<(), Error> {
+    pub(crate) fn into_items(mut self) -> Result<(), Error> {
+        for problem in &mut self.list {
+            problem.loc.insert(0, "body".into());
+        }
+        self.into_placed_items()
+    }
+    /// As [`Problems::into_items`], where the places begin with where a parameter came from.
+    pub(crate) fn into_placed_items(self) -> Result<(), Error> {
         if self.list.is_empty() {
             return Ok(());
         }
@@ -135,7 +179,7 @@ impl Problems {
         Err(Error::new(Kind::InvalidParams, items))
     }
     /// 400 with a text that names every field; nothing if nothing is wrong.
-    pub(super) fn into_text(self, title: &str) -> Result<(), Error> {
+    pub(crate) fn into_text(self, title: &str) -> Result<(), Error> {
         let count = self.list.len();
         if count == 0 {
             return Ok(());
@@ -161,11 +205,9 @@ impl Problems {
 
 impl Problem {
     fn into_item(self) -> Value {
-        let mut loc = vec![Value::from("body")];
-        loc.extend(self.loc);
         let mut item = Map::new();
         item.insert("type".into(), self.kind.into());
-        item.insert("loc".into(), loc.into());
+        item.insert("loc".into(), self.loc.into());
         item.insert("msg".into(), self.msg.into());
         item.insert("input".into(), self.input);
         if let Some(ctx) = self.ctx {
@@ -176,7 +218,7 @@ impl Problem {
 }
 
 /// At most the first [`CUT`] characters of what a client sent, for an error that repeats it.
-pub(super) fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(CUT) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
@@ -228,7 +270,7 @@ fn python_type(value: &Value) -> &'static str {
 }
 
 /// The value as Python would show it, cut to [`SHOWN`] characters.
-pub(super) fn python_repr(value: &Value) -> String {
+pub(crate) fn python_repr(value: &Value) -> String {
     let mut out = Shown { text: String::new(), room: SHOWN };
     if write_repr(&mut out, value).is_err() {
         out.text.push_str("...");

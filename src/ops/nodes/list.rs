@@ -1,0 +1,270 @@
+//! Nodes in the order of their making, as many as are asked for: the lists of contract 4.3 and 4.4.
+//!
+//! A list may be longer than memory should hold. The first nodes are read before anything is answered, so that what
+//! goes wrong has its status; over REST the rest follows piece by piece, each found by the id of the last node before
+//! it. A message of a session holds the first ones only: longer lists are paged there (`node.find`).
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{PAGE_BYTES, read_filter};
+use crate::error::{Error, Kind, Result};
+use crate::filter::Filter;
+use crate::model::lax;
+use crate::ops::{Context, Object, Reply, RestBody, RestReply, paging};
+use crate::store::{Query, Wire};
+
+/// Nodes that are read at a time.
+const PIECE: u64 = 1000;
+/// About how many bytes a later piece has: many nodes while they are small, few when they are large.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// Which nodes, from which on, how many.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PageOf {
+    /// As in `node.find`.
+    #[serde(default)]
+    filter: Option<Value>,
+    /// At least 1; default 50. A session's message holds at most 1,000.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    limit: Option<u64>,
+    /// Skip this many first.
+    #[serde(default)]
+    offset: Option<u64>,
+}
+
+/// A page of nodes, oldest first, and how many there are in all.
+#[derive(JsonSchema)]
+pub struct Page {
+    /// Nodes.
+    #[schemars(with = "Vec<Object>")]
+    items: Nodes,
+    /// All that match.
+    total: u64,
+    /// As asked.
+    limit: u64,
+    /// As asked.
+    offset: u64,
+}
+
+/// Which nodes, from which on, how many.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListOf {
+    /// As in `node.find`.
+    #[serde(default)]
+    filter: Option<Value>,
+    /// At most this many; 0 or nothing: all. A session's message holds at most 1,000.
+    #[serde(default)]
+    limit: Option<Number>,
+    /// Skip this many first.
+    #[serde(default)]
+    offset: Option<Number>,
+}
+
+/// An integer, or its digits.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected an integer")]
+enum Number {
+    Integer(i64),
+    Text(String),
+}
+
+/// Nodes, oldest first.
+#[derive(JsonSchema)]
+pub struct Listed {
+    /// Nodes.
+    #[schemars(with = "Vec<Object>")]
+    items: Nodes,
+}
+
+/// The nodes that were read, and the way to the others.
+struct Nodes {
+    read: Vec<Wire>,
+    rest: Option<Rest>,
+}
+
+/// What is left of a list.
+struct Rest {
+    context: Context,
+    filter: Filter,
+    last: Wire,
+    left: u64,
+    piece: u64,
+}
+
+/// Contract 4.3.
+pub async fn page(context: Context, params: PageOf) -> Result<Page> {
+    let (limit, offset) = (params.limit.unwrap_or(50), params.offset.unwrap_or(0));
+    if limit == 0 {
+        return Err(Error::invalid("limit", "expected 1 or more"));
+    }
+    let filter = read_filter(params.filter.as_ref())?;
+    let items = Nodes::read(&context, filter.clone(), offset, limit).await?;
+    let here = items.read.len() as u64;
+    // The end of the list is the end of counting. (A page beyond the end says nothing about where the end is.)
+    let total = match items.rest.is_none() && here < limit && (here > 0 || offset == 0) {
+        true => offset.saturating_add(here),
+        false => context.app.store.count_nodes(&filter).await?,
+    };
+    Ok(Page { items, total, limit, offset })
+}
+
+/// Contract 4.4.
+pub async fn list(context: Context, params: ListOf) -> Result<Listed> {
+    let limit = match Number::read(params.limit)?.unsigned_abs() {
+        0 => u64::MAX,
+        limit => limit,
+    };
+    let offset =
+        u64::try_from(Number::read(params.offset)?).map_err(|_| Error::bad_request("skip must be >= 0"))?;
+    let filter = read_filter(params.filter.as_ref())?;
+    let items = Nodes::read(&context, filter, offset, limit).await;
+    Ok(Listed { items: items.map_err(too_slow)? })
+}
+
+fn too_slow(error: Error) -> Error {
+    match error.kind() {
+        Kind::Timeout => Error::new(Kind::Timeout, "Timeout while fetching nodes: "),
+        _ => error,
+    }
+}
+
+impl Number {
+    /// Nothing is 0, and so is `null` in a query string.
+    fn read(number: Option<Number>) -> Result<i64> {
+        match number {
+            None => Ok(0),
+            Some(Number::Integer(number)) => Ok(number),
+            Some(Number::Text(text)) if text == "null" => Ok(0),
+            Some(Number::Text(text)) => lax::python_int(&text).ok_or_else(|| {
+                let shown: String = text.chars().take(64).collect();
+                Error::bad_request(format!("invalid literal for int() with base 10: '{shown}'"))
+            }),
+        }
+    }
+}
+
+impl Nodes {
+    async fn read(context: &Context, filter: Filter, offset: u64, limit: u64) -> Result<Nodes> {
+        // One more than a piece tells whether there is more.
+        let wanted = limit.min(PIECE + 1);
+        let query = Query { filter: filter.clone(), sort: paging::sort_keys(&[])?, limit: wanted, offset };
+        let mut read = context.app.store.find_nodes(&query).await?;
+        if limit <= PIECE || (read.len() as u64) <= PIECE {
+            return Ok(Nodes { read, rest: None });
+        }
+        read.truncate(PIECE as usize);
+        let last = read.last().map(key).unwrap_or_default();
+        let left = limit - PIECE;
+        Ok(Nodes { read, rest: Some(Rest { context: context.clone(), filter, last, left, piece: PIECE }) })
+    }
+
+    /// The items of a message, which must be all there are.
+    fn message(&self) -> Result<String> {
+        let text = join(&self.read, true)?;
+        match self.rest.is_none() && text.len() <= PAGE_BYTES {
+            true => Ok(text),
+            false => Err(Error::new(
+                Kind::TooLarge,
+                format!(
+                    "limit: a message holds at most {PIECE} nodes and {PAGE_BYTES} bytes: read the pages of node.find, or ask over REST"
+                ),
+            )),
+        }
+    }
+
+    /// All items between `head` and `tail`.
+    fn body(self, head: &str, tail: String, with_revision: bool) -> Result<RestReply> {
+        let first = format!("{head}{}", join(&self.read, with_revision)?);
+        let body = match self.rest {
+            None => RestBody::Whole(first + &tail),
+            Some(rest) => {
+                let first = stream::once(std::future::ready(Ok(first)));
+                let tail = stream::once(std::future::ready(Ok(tail)));
+                RestBody::Pieces(first.chain(rest.pieces(with_revision)).chain(tail).boxed())
+            }
+        };
+        Ok(RestReply { body, revision: None })
+    }
+}
+
+impl Rest {
+    fn pieces(self, with_revision: bool) -> BoxStream<'static, Result<String>> {
+        stream::try_unfold(self, move |mut rest| async move {
+            let sort = paging::sort_keys(&[])?;
+            let behind = paging::behind(&sort, &paging::cursor(&sort, &rest.last))?;
+            let filter = Filter::And(vec![rest.filter.clone(), behind]);
+            let query = Query { filter, sort, limit: rest.left.min(rest.piece), offset: 0 };
+            let nodes = rest.context.app.store.find_nodes(&query).await?;
+            let Some(last) = nodes.last() else { return Ok(None) };
+            rest.last = key(last);
+            let text = format!(",{}", join(&nodes, with_revision)?);
+            rest.left = match (nodes.len() as u64) < query.limit {
+                true => 0,
+                false => rest.left - nodes.len() as u64,
+            };
+            rest.piece = ((PIECE_BYTES / (text.len() / nodes.len()).max(1)) as u64).clamp(1, PIECE);
+            Ok(Some((text, rest)))
+        })
+        .boxed()
+    }
+}
+
+/// What finds the place behind a node again.
+fn key(node: &Wire) -> Wire {
+    node.get_key_value("id").map(|(key, id)| (key.clone(), id.clone())).into_iter().collect()
+}
+
+/// The nodes, with commas between them.
+fn join(nodes: &[Wire], with_revision: bool) -> Result<String> {
+    let mut text = String::new();
+    for node in nodes {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        let node = match with_revision {
+            true => serde_json::to_string(node),
+            false => {
+                let mut node = node.clone();
+                node.shift_remove("revision");
+                serde_json::to_string(&node)
+            }
+        };
+        text += &node.map_err(Error::internal)?;
+    }
+    Ok(text)
+}
+
+impl Page {
+    fn tail(&self) -> String {
+        format!("],\"total\":{},\"limit\":{},\"offset\":{}}}", self.total, self.limit, self.offset)
+    }
+}
+
+impl Reply for Page {
+    fn rpc(&self) -> Result<String> {
+        Ok(format!("{{\"items\":[{}{}", self.items.message()?, self.tail()))
+    }
+    fn rest(self: Box<Self>, _member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        let tail = self.tail();
+        self.items.body("{\"items\":[", tail, with_revision)
+    }
+}
+
+impl Reply for Listed {
+    fn rpc(&self) -> Result<String> {
+        Ok(format!("{{\"items\":[{}]}}", self.items.message()?))
+    }
+    fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        match member {
+            Some(_) => self.items.body("[", "]".into(), with_revision),
+            None => self.items.body("{\"items\":[", "]}".into(), with_revision),
+        }
+    }
+}
