@@ -59,7 +59,7 @@ impl Given<'_> {
     /// Reads the parameters as the operation's schema says: text of queries, paths and forms becomes what it stands
     /// for. 422 with an item for everything that is wrong.
     pub(super) fn read(&mut self, operation: &Operation) -> Result<()> {
-        let root = operation.params.as_value();
+        let root = operation.schema();
         let mut reader = Reader::new(root);
         let members = |key: &str| root.get(key).and_then(Value::as_object);
         let mut params = std::mem::take(&mut self.params);
@@ -69,7 +69,7 @@ impl Given<'_> {
             let below = alias.map(|alias| first.key(alias));
             let at = below.as_ref().unwrap_or(&first);
             match params.get_mut(name) {
-                Some(value) if self.route.texts.contains(&name.as_str()) && !value.is_string() => {
+                Some(value) if self.route.texts.iter().any(|text| text == name) && !value.is_string() => {
                     reader.wrong(at, "string_type", "Input should be a valid string", name, value);
                 }
                 Some(value) if alias.is_none() && !self.fits_body(&reader, schema, value) => {
@@ -168,15 +168,24 @@ pub(super) fn bad_body(expected: &str) -> Error {
 /// The body is not JSON: where and why, in the words of Python's parser.
 pub(super) fn not_json(text: &str, error: &serde_json::Error) -> Error {
     let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let reason = error.to_string();
+    let reason = reason.split(" at line ").next().unwrap_or(&reason);
     let at = match error.is_eof() {
         true => text.len(),
         // The column counts the byte that was not understood.
         false => (before + error.column().saturating_sub(1)).min(text.len()),
     };
+    let at = match reason {
+        // A word that is none of JSON's is told from its beginning.
+        "expected ident" => {
+            let head = text.as_bytes().get(..at).unwrap_or_default();
+            at - head.iter().rev().take_while(|byte| byte.is_ascii_alphabetic()).count()
+        }
+        _ => at,
+    };
     let chars = text.bytes().take(at).filter(|byte| (*byte as i8) >= -0x40).count();
-    let reason = error.to_string();
-    let python = match reason.split(" at line ").next().unwrap_or(&reason) {
-        "expected value" | "EOF while parsing a value" => "Expecting value",
+    let python = match reason {
+        "expected value" | "expected ident" | "EOF while parsing a value" => "Expecting value",
         "key must be a string" | "EOF while parsing an object" => {
             "Expecting property name enclosed in double quotes"
         }
@@ -344,6 +353,7 @@ mod tests {
         for (text, at, reason) in [
             ("{", 1, "Expecting property name enclosed in double quotes"),
             ("x", 0, "Expecting value"),
+            ("[nope]", 1, "Expecting value"),
             ("{\"a\":}", 5, "Expecting value"),
             ("{\"a\" 1}", 5, "Expecting ':' delimiter"),
             ("{\"a\": 1 2}", 8, "Expecting ',' delimiter"),

@@ -65,7 +65,7 @@ pub fn table() -> Table {
         .route(put("/node/{id}").under("node"))
         .op("node.update", Active, "Sets some fields of a node.", nodes::update)
         .gives::<Node>()
-        .route(patch("/node/{id}").under("set"))
+        .route(patch("/node/{id}").under("set").with("ignore_others", true))
         .op(
             "node.submit",
             Active,

@@ -115,6 +115,11 @@ impl Operation {
         (self.run)(context, params).await
     }
 
+    /// The JSON Schema of the parameters.
+    pub fn schema(&self) -> &Value {
+        self.params.as_value()
+    }
+
     /// Whether the operation has a parameter of this name.
     pub fn has_param(&self, name: &str) -> bool {
         self.params.as_value().get("properties").is_some_and(|all| all.get(name).is_some())

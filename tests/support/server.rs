@@ -241,21 +241,23 @@ impl Server {
     pub async fn deactivate(&self, username: &str) {
         match self.backend {
             Backend::Embedded => {
-                let file = self.folder.path().join("data/kernelci.db");
-                let database = rusqlite::Connection::open(file).expect("the database opens");
+                let database = self.database();
                 let sql = "UPDATE user SET is_active = 0 WHERE username = ?";
                 assert_eq!(database.execute(sql, [username]).expect("the user is written"), 1);
             }
             Backend::Production => {
-                let client =
-                    mongodb::Client::with_uri_str(&services().mongo).await.expect("MongoDB is there");
-                let name = self.setting("MONGO_DB").expect("a database");
-                let users = client.database(name).collection::<bson::Document>("user");
+                let users = self.mongo().await.collection::<bson::Document>("user");
                 let update = bson::doc! {"$set": {"is_active": false}};
                 let done = users.update_one(bson::doc! {"username": username}, update).await;
                 assert_eq!(done.expect("the user is written").modified_count, 1);
             }
         }
+    }
+
+    /// The file of an embedded server.
+    pub fn database(&self) -> rusqlite::Connection {
+        let file = self.folder.path().join("data/kernelci.db");
+        rusqlite::Connection::open(file).expect("the database opens")
     }
 
     /// What it has printed so far: standard error over all its lives, then standard output of this life.

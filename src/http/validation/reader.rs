@@ -202,9 +202,8 @@ impl<'s> Reader<'s> {
         let properties = schema.get("properties").and_then(Value::as_object);
         for (key, schema) in properties.into_iter().flatten() {
             let at = at.key(key);
-            match value.get_mut(key) {
-                Some(member) => self.value(schema, member, &at, name),
-                None => {}
+            if let Some(member) = value.get_mut(key) {
+                self.value(schema, member, &at, name);
             }
         }
         for key in properties.into_iter().flatten().map(|(key, _)| key) {

@@ -69,6 +69,9 @@ pub struct Update {
     /// Write without an event.
     #[serde(default)]
     noevent: bool,
+    /// Pass over fields that cannot be set, instead of refusing them.
+    #[serde(default)]
+    ignore_others: bool,
 }
 
 /// A hierarchy: a node with what is below it.
@@ -172,7 +175,8 @@ pub async fn replace(context: Context, params: Replace) -> Result<Object> {
 /// Contract 3.5.
 pub async fn update(context: Context, params: Update) -> Result<Object> {
     let options = Options { if_revision: params.if_revision, noevent: params.noevent };
-    change(&context, &params.id, options, |stored, now| stored.patch(&params.set, now, true)).await
+    change(&context, &params.id, options, |stored, now| stored.patch(&params.set, now, !params.ignore_others))
+        .await
 }
 
 struct Options {
@@ -219,9 +223,13 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
     if let Some(ids) = repeated(&context, idempotency.as_ref()).await? {
         return Ok(Submitted { nodes: again(&context, &ids).await? });
     }
+    let mut root = editable(&context, &user, id).await?;
     let tree = Tree::parse(&params.tree)?;
     for tries in 0..MOST_TRIES {
-        let root = editable(&context, &user, id).await?;
+        if tries > 0 {
+            pause(tries).await;
+            root = editable(&context, &user, id).await?;
+        }
         expect(&root, params.if_revision)?;
         let stored = stored(&context, &tree.existing_ids().collect::<Vec<_>>()).await?;
         if stored.values().any(|node| !may_edit(&user, node)) {
@@ -247,7 +255,7 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
         match context.app.store.commit(commit).await? {
             Committed::Done => return Ok(Submitted { nodes }),
             Committed::Repeated(ids) => return Ok(Submitted { nodes: again(&context, &ids).await? }),
-            Committed::Conflict(..) => pause(tries).await,
+            Committed::Conflict(..) => {}
         }
     }
     Err(too_busy())
