@@ -4,8 +4,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::model::lax;
 
-/// A number or a truth value, or text that says one; blank text says nothing.
+/// A number or a truth value, or text that says one; blank text and `null` say nothing.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Loose {
@@ -29,8 +30,8 @@ impl Loose {
             Some(Loose::Number(number)) => Ok(Some(*number)),
             Some(Loose::Flag(flag)) => bad(&flag.to_string()),
             Some(Loose::Text(text)) => match text.trim() {
-                "" => Ok(None),
-                number => number.parse().map_or_else(|_| bad(text), |number| Ok(Some(number))),
+                "" | "null" => Ok(None),
+                number => lax::python_int(number).map_or_else(|| bad(text), |number| Ok(Some(number))),
             },
         }
     }

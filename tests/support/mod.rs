@@ -10,11 +10,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod http;
-<<<<<<< HEAD
-mod proxy;
-=======
 mod people;
->>>>>>> b51d954 (Golden requests and answers of nodes, queries, addresses and 422 bodies, and a table of requests on both transports)
+mod proxy;
 mod raw;
 mod server;
 mod services;

@@ -13,8 +13,9 @@ use serde_json::Value;
 use super::{PAGE_BYTES, read_filter};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
-use crate::model::lax;
-use crate::ops::{Context, Object, Reply, RestBody, RestReply, paging};
+use crate::model::Node;
+use crate::ops::loose::Loose;
+use crate::ops::{Context, Reply, RestBody, RestReply, paging};
 use crate::store::{Query, Wire};
 
 /// Nodes that are read at a time.
@@ -42,7 +43,7 @@ pub struct PageOf {
 #[derive(JsonSchema)]
 pub struct Page {
     /// Nodes.
-    #[schemars(with = "Vec<Object>")]
+    #[schemars(with = "Vec<Node>")]
     items: Nodes,
     /// All that match.
     total: u64,
@@ -61,25 +62,17 @@ pub struct ListOf {
     filter: Option<Value>,
     /// At most this many; 0 or nothing: all. A session's message holds at most 1,000.
     #[serde(default)]
-    limit: Option<Number>,
+    limit: Option<Loose>,
     /// Skip this many first.
     #[serde(default)]
-    offset: Option<Number>,
-}
-
-/// An integer, or its digits.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected an integer")]
-enum Number {
-    Integer(i64),
-    Text(String),
+    offset: Option<Loose>,
 }
 
 /// Nodes, oldest first.
 #[derive(JsonSchema)]
 pub struct Listed {
     /// Nodes.
-    #[schemars(with = "Vec<Object>")]
+    #[schemars(with = "Vec<Node>")]
     items: Nodes,
 }
 
@@ -117,12 +110,12 @@ pub async fn page(context: Context, params: PageOf) -> Result<Page> {
 
 /// Contract 4.4.
 pub async fn list(context: Context, params: ListOf) -> Result<Listed> {
-    let limit = match Number::read(params.limit)?.unsigned_abs() {
+    let limit = match Loose::integer(params.limit.as_ref())?.unwrap_or(0).unsigned_abs() {
         0 => u64::MAX,
         limit => limit,
     };
-    let offset =
-        u64::try_from(Number::read(params.offset)?).map_err(|_| Error::bad_request("skip must be >= 0"))?;
+    let offset = u64::try_from(Loose::integer(params.offset.as_ref())?.unwrap_or(0))
+        .map_err(|_| Error::bad_request("skip must be >= 0"))?;
     let filter = read_filter(params.filter.as_ref())?;
     let items = Nodes::read(&context, filter, offset, limit).await;
     Ok(Listed { items: items.map_err(too_slow)? })
@@ -132,21 +125,6 @@ fn too_slow(error: Error) -> Error {
     match error.kind() {
         Kind::Timeout => Error::new(Kind::Timeout, "Timeout while fetching nodes: "),
         _ => error,
-    }
-}
-
-impl Number {
-    /// Nothing is 0, and so is `null` in a query string.
-    fn read(number: Option<Number>) -> Result<i64> {
-        match number {
-            None => Ok(0),
-            Some(Number::Integer(number)) => Ok(number),
-            Some(Number::Text(text)) if text == "null" => Ok(0),
-            Some(Number::Text(text)) => lax::python_int(&text).ok_or_else(|| {
-                let shown: String = text.chars().take(64).collect();
-                Error::bad_request(format!("invalid literal for int() with base 10: '{shown}'"))
-            }),
-        }
     }
 }
 

@@ -20,9 +20,15 @@ pub(super) fn of(operation: &Operation, route: &Route, params: &Value) -> Vec<Va
             "description": "The `ETag` that the node was read with: 409 if it has changed since.",
         }));
     }
+    if operation.has_param("idempotency_key") {
+        all.push(json!({
+            "name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+            "description": "Repeated with the same key within a day, the first answer is given again.",
+        }));
+    }
     for (name, schema) in properties(params) {
         if in_query(route, name) && !in_path.contains(&name) {
-            all.push(query(name, required(params, name), plain(schema)));
+            all.push(query(route.alias(name), required(params, name), plain(schema)));
         }
     }
     if route.filter_beside.is_some() {
@@ -52,10 +58,13 @@ pub(super) fn body(route: &Route, params: &Value) -> Option<Value> {
             let in_path = path_names(route.path);
             let fields: Map<String, Value> = properties(params)
                 .filter(|(name, _)| !in_path.contains(name) && !is_fixed(route, name))
-                .map(|(name, schema)| (name.to_owned(), schema.clone()))
+                .map(|(name, schema)| (route.alias(name).to_owned(), field(route, name, schema)))
                 .collect();
-            let needed: Vec<&str> =
-                fields.keys().map(String::as_str).filter(|name| required(params, name)).collect();
+            let needed: Vec<&str> = fields
+                .keys()
+                .map(String::as_str)
+                .filter(|name| required(params, route.param(name)))
+                .collect();
             let kind = match route.body {
                 Body::Form => "application/x-www-form-urlencoded",
                 _ => "application/json",
@@ -71,6 +80,15 @@ pub(super) fn body(route: &Route, params: &Value) -> Option<Value> {
     Some(json!({"required": must, "content": {kind: {"schema": schema}}}))
 }
 
+/// The schema of a field of the body; text where the route takes nothing else.
+fn field(route: &Route, name: &str, schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if route.texts.contains(&name) {
+        schema["type"] = "string".into();
+    }
+    schema
+}
+
 /// Names of the parameters in a path such as `/node/{id}`.
 fn path_names(path: &str) -> Vec<&str> {
     let names = path.split('{').skip(1).filter_map(|part| part.split('}').next());
@@ -83,7 +101,7 @@ fn in_query(route: &Route, name: &str) -> bool {
         Body::Under(body) => name != body,
         Body::None => route.filter_beside.is_none_or(|own| own.contains(&name)),
     };
-    own && name != "if_revision" && !is_fixed(route, name)
+    own && !["if_revision", "idempotency_key"].contains(&name) && !is_fixed(route, name)
 }
 
 fn is_fixed(route: &Route, name: &str) -> bool {
