@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 use crate::support::{Answer, Http, Raw, Server, both_backends, node};
 
 /// One request in its two forms.
-pub struct Case {
+pub(crate) struct Case {
     rest: (&'static str, &'static str, Value),
     ws: (&'static str, Value),
     status: u16,
     member: Option<&'static str>,
     or_null: bool,
-    as_nobody: bool,
+    by_nobody: bool,
 }
 
 /// `rest` is method and path, perhaps with a body behind ([`Case::body`]); `method` and `params` what the WebSocket
 /// sends.
-pub fn case(rest: &'static str, method: &'static str, params: Value) -> Case {
+pub(crate) fn case(rest: &'static str, method: &'static str, params: Value) -> Case {
     let rest = rest.split_once(' ').expect("a method and a path");
     Case {
         rest: (rest.0, rest.1, Value::Null),
@@ -30,31 +30,31 @@ pub fn case(rest: &'static str, method: &'static str, params: Value) -> Case {
         status: 200,
         member: None,
         or_null: false,
-        as_nobody: false,
+        by_nobody: false,
     }
 }
 
 impl Case {
     /// The JSON body of the REST request.
-    pub fn body(mut self, body: Value) -> Case {
+    pub(crate) fn body(mut self, body: Value) -> Case {
         self.rest.2 = body;
         self
     }
     /// The status that both must have; 200 if nothing else is said.
-    pub fn status(self, status: u16) -> Case {
+    pub(crate) fn status(self, status: u16) -> Case {
         Case { status, ..self }
     }
     /// REST answers this member of the result.
-    pub fn member(self, name: &'static str) -> Case {
+    pub(crate) fn member(self, name: &'static str) -> Case {
         Case { member: Some(name), ..self }
     }
     /// REST answers 200 `null` where the WebSocket says 404.
-    pub fn or_null(self) -> Case {
+    pub(crate) fn or_null(self) -> Case {
         Case { or_null: true, status: 404, ..self }
     }
     /// Without a token.
-    pub fn as_nobody(self) -> Case {
-        Case { as_nobody: true, ..self }
+    pub(crate) fn by_nobody(self) -> Case {
+        Case { by_nobody: true, ..self }
     }
 
     fn filled(&self, known: &HashMap<&str, String>) -> Case {
@@ -68,14 +68,14 @@ impl Case {
 }
 
 /// Runs the cases as `admin` (or as nobody) and compares.
-pub async fn same(server: &Server, cases: &[Case], known: &[(&str, &Value)]) {
+pub(crate) async fn same(server: &Server, cases: &[Case], known: &[(&str, &Value)]) {
     let known: HashMap<&str, String> =
         known.iter().map(|(name, value)| (*name, value.as_str().expect("text").to_owned())).collect();
     let (admin, nobody) = (Http::admin(server).await, Http::new(server));
     let (mut admins, mut nobodys) = (server.admin().await, server.anonymous().await);
     for case in cases {
         let case = case.filled(&known);
-        let (http, raw) = if case.as_nobody { (&nobody, &mut nobodys) } else { (&admin, &mut admins) };
+        let (http, raw) = if case.by_nobody { (&nobody, &mut nobodys) } else { (&admin, &mut admins) };
         compare(&case, http, raw).await;
     }
 }
@@ -179,7 +179,7 @@ fn nodes() -> Vec<Case> {
             .status(422),
         case("POST /node", "node.create", json!({"node": []})).body(json!([])).status(422),
         case("POST /node", "node.create", json!({"node": null})).status(422),
-        case("POST /node", "node.create", json!({"node": test})).body(test.clone()).as_nobody().status(401),
+        case("POST /node", "node.create", json!({"node": test})).body(test.clone()).by_nobody().status(401),
         case("PUT /node/$job", "node.replace", json!({"id": "$job", "node": test})).body(test.clone()),
         case("PUT /node/$done", "node.replace", json!({"id": "$done", "node": test}))
             .body(test.clone())
@@ -236,7 +236,7 @@ fn nodes() -> Vec<Case> {
         case("PUT /nodes/$job", "node.submit", json!({"id": "$job", "tree": {}})).body(json!({})).status(422),
         case("PUT /nodes/$job", "node.submit", json!({"id": "$job", "tree": tree}))
             .body(tree)
-            .as_nobody()
+            .by_nobody()
             .status(401),
         case(
             "PUT /batch/nodeset",
