@@ -69,15 +69,20 @@ impl Given<'_> {
             let below = alias.map(|alias| first.key(alias));
             let at = below.as_ref().unwrap_or(&first);
             match params.get_mut(name) {
-                Some(value) if self.route.texts.iter().any(|text| text == name) && !value.is_string() => {
-                    reader.wrong(at, "string_type", "Input should be a valid string", name, value);
-                }
-                Some(value) if alias.is_none() && !self.fits_body(&reader, schema, value) => {
-                    match value.is_null() {
-                        true => reader.problems.missing(at, value),
-                        false => not_an_object(&mut reader.problems, at, value),
+                Some(value) if self.route.texts.iter().any(|text| text == name) => {
+                    if !value.is_string() {
+                        reader.wrong(at, "string_type", "Input should be a valid string", name, value);
                     }
                 }
+                // What the whole body is, and what is left of the query, the operation reads by itself.
+                Some(value) if alias.is_none() => match value {
+                    Value::Null => reader.problems.missing(at, value),
+                    value if reader.is_object(schema) && !value.is_object() => {
+                        not_an_object(&mut reader.problems, at, value);
+                    }
+                    _ => {}
+                },
+                Some(_) if self.route.filter_beside.is_some() && name == "filter" => {}
                 Some(value) => {
                     if origin != Origin::Body {
                         reader.unfold(schema, value);
@@ -100,11 +105,6 @@ impl Given<'_> {
         let small = self.params.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
         let small = small.map(|(name, value)| (name.clone(), value.clone())).collect();
         std::mem::replace(&mut self.params, small)
-    }
-
-    /// Whether the whole body can be the parameter: one that is an object must be one.
-    fn fits_body(&self, reader: &Reader<'_>, schema: &Value, value: &Value) -> bool {
-        !reader.is_object(schema) || value.is_object()
     }
 
     /// An operation's word about its parameters (`field: what was expected`) as a list of one item; other errors, and
@@ -327,6 +327,7 @@ mod tests {
             [("list_type".into(), json!(["body", "nodes"]))]
         );
         let update = |set: Value| items(&table, "node.update", json!({"id": "x"}), json!({"set": set}));
+        assert_eq!(types(&mark(json!({"ids": [], "field": "x", "value": true}))).len(), 1);
         assert_eq!(types(&update(json!([]))), [("model_attributes_type".into(), json!(["body"]))]);
         assert_eq!(types(&update(json!(null))), [("missing".into(), json!(["body"]))]);
     }
