@@ -69,10 +69,9 @@ impl Given<'_> {
             let below = alias.map(|alias| first.key(alias));
             let at = below.as_ref().unwrap_or(&first);
             match params.get_mut(name) {
+                Some(Value::String(_)) if self.route.texts.iter().any(|text| text == name) => {}
                 Some(value) if self.route.texts.iter().any(|text| text == name) => {
-                    if !value.is_string() {
-                        reader.wrong(at, "string_type", "Input should be a valid string", name, value);
-                    }
+                    reader.wrong(at, "string_type", "Input should be a valid string", name, value);
                 }
                 // What the whole body is, and what is left of the query, the operation reads by itself.
                 Some(value) if alias.is_none() => match value {
