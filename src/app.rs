@@ -13,6 +13,7 @@ use crate::auth::{Caller, passwords::Passwords, tokens::Tokens};
 use crate::config::{Backend, Config, Synchronous};
 use crate::error::Error;
 use crate::event_log::EventLog;
+use crate::health::{Health, Part};
 use crate::hub::{Hub, lock};
 use crate::metrics;
 use crate::model::{ObjectId, User};
@@ -27,10 +28,14 @@ const MOST_REMEMBERED: usize = 10_000;
 pub struct App {
     /// The settings.
     pub config: Config,
+    /// Tells this instance from others.
+    pub instance: String,
     /// The truth.
     pub store: Arc<dyn Store>,
     /// The order of events.
     pub log: Arc<dyn EventLog>,
+    /// Which of them can be reached.
+    pub health: Health,
     /// From the log to the sessions.
     pub hub: Arc<Hub>,
     /// Signs and verifies tokens.
@@ -56,7 +61,7 @@ impl App {
     /// Opens the store and the log, makes the first admin if there is none.
     pub async fn build(config: Config) -> Result<(Arc<App>, Option<FirstAdmin>)> {
         config.check()?;
-        metrics::install(&config.instance);
+        metrics::install(config.instance.as_deref().unwrap_or("api"));
         let secret = bootstrap::secret(&config)?;
         let (store, log) = open(&config).await?;
         let passwords = Passwords::new()?;
@@ -64,11 +69,13 @@ impl App {
         let tokens =
             Tokens::new(&secret, config.unified_secret.as_deref(), config.access_token_expire_seconds);
         let app = App {
+            health: Health::of(store.clone(), log.clone()),
             hub: Arc::new(Hub::new(log.clone())),
             table: ops::table(),
             sessions: TaskTracker::new(),
             draining: CancellationToken::new(),
             users: Mutex::default(),
+            instance: config.instance.clone().unwrap_or_else(instance_name),
             config,
             store,
             log,
@@ -92,7 +99,8 @@ impl App {
         {
             return Ok(known.user.clone());
         }
-        let user = self.store.user(UserKey::Id(id)).await?.filter(|user| user.is_active).map(Arc::new);
+        let user = self.health.serve(&[Part::Store], self.store.user(UserKey::Id(id))).await?;
+        let user = user.filter(|user| user.is_active).map(Arc::new);
         let mut users = lock(&self.users);
         if users.len() >= MOST_REMEMBERED {
             users.retain(|_, known| known.at.elapsed() < USER_MEMORY);
@@ -125,6 +133,13 @@ pub async fn index_status(config: &Config) -> Result<Vec<IndexStatus>> {
             mongo::index_status(&mongo_url, &config.mongo_db).await.context("MongoDB (MONGO_URL)")
         }
     }
+}
+
+/// The host's name and a random part.
+fn instance_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().split('.').next().filter(|host| !host.is_empty()).unwrap_or("host");
+    format!("{host}-{:04x}", rand::random::<u16>())
 }
 
 /// The store and the log that the settings ask for.

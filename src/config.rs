@@ -101,9 +101,10 @@ pub struct Config {
     #[arg(long, env = "SQLITE_SYNCHRONOUS", value_enum, default_value_t = Synchronous::Full)]
     pub sqlite_synchronous: Synchronous,
 
-    /// What `instance` says in every line of `/metrics`.
-    #[arg(long, env = "INSTANCE", default_value = "api")]
-    pub instance: String,
+    /// Name of this instance in `session.hello`, logs and metrics (default: the host's name and a random part; in
+    /// metrics, `api`).
+    #[arg(long, env = "INSTANCE")]
+    pub instance: Option<String>,
     /// What to log, e.g. `info` or `kernelci_live=debug`.
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,

@@ -18,8 +18,8 @@
 //! What they all speak of, without any I/O: [`model`] (nodes, events, users), [`filter`] (one language, three
 //! engines), [`error`] (one type, all its faces in a table).
 //!
-//! Around it: [`config`] (every setting), [`metrics`] (what it tells Prometheus), [`app`] (what is shared, and how it ends), [`client`] (the Rust client),
-//! [`cli`] (the commands).
+//! Around it: [`config`] (every setting), [`metrics`] (what it tells Prometheus), [`health`] (what is away), [`app`] (what
+//! is shared, and how it ends), [`client`] (the Rust client), [`cli`] (the commands).
 //!
 //! # What holds
 //!
@@ -37,6 +37,7 @@ pub mod config;
 pub mod error;
 pub mod event_log;
 pub mod filter;
+pub mod health;
 pub mod http;
 pub mod hub;
 pub mod metrics;

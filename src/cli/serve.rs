@@ -24,6 +24,8 @@ pub(super) async fn run(config: Config) -> Result<()> {
     let (app, first_admin) = App::build(config).await?;
     greet(&app, &listener, first_admin.as_ref())?;
 
+    tracing::info!(instance = app.instance, "serving");
+
     let server = tokio::spawn(http::serve(listener, app.clone()));
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("interrupted: draining sessions"),

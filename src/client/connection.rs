@@ -19,7 +19,7 @@ use super::error::Result;
 use super::feeds::{Feeds, NewFeed};
 use super::handshake::{Session, Socket, access_token, decode, establish};
 use super::requests::{Call, Purpose, Requests};
-use super::wire::{Closing, GapParams, Incoming, ProgressParams, UnsubscribedParams};
+use super::wire::{Closing, DegradedParams, GapParams, Incoming, ProgressParams, UnsubscribedParams};
 use super::{Auth, Options, State};
 
 /// A connection that held for so long was a good one: the next failure is counted as the first.
@@ -44,6 +44,8 @@ pub(super) struct Connection {
     wake: Arc<Notify>,
     stop: CancellationToken,
     state: watch::Sender<State>,
+    /// Parts of the server that are away.
+    away: watch::Sender<Vec<String>>,
     requests: Requests,
     feeds: Feeds,
     backoff: Backoff,
@@ -82,6 +84,7 @@ impl Connection {
         wake: Arc<Notify>,
         stop: CancellationToken,
         state: watch::Sender<State>,
+        away: watch::Sender<Vec<String>>,
     ) -> Self {
         Connection {
             options,
@@ -90,6 +93,7 @@ impl Connection {
             wake,
             stop,
             state,
+            away,
             requests: Requests::new(),
             feeds: Feeds::default(),
             backoff: Backoff::default(),
@@ -157,6 +161,7 @@ impl Connection {
     async fn serve(&mut self, socket: Socket, session: Session) -> End {
         self.requests.set_limits(session.limits);
         self.feeds.resume(&mut self.requests);
+        self.away.send_if_modified(|away| !std::mem::take(away).is_empty());
         let silence = session.silence_limit();
         self.state.send_replace(State::Connected(Arc::new(session)));
         let mut serving = Serving { deadline: Instant::now() + silence, silence, closing: None };
@@ -321,6 +326,12 @@ impl Connection {
                 let UnsubscribedParams { sub, reason } = params_of(method, params)?;
                 self.feeds.unsubscribed(sub, &reason);
             }
+            "session.degraded" => {
+                let DegradedParams { parts } = params_of(method, params)?;
+                tracing::warn!(?parts, "the server is degraded");
+                self.away.send_replace(parts);
+            }
+            "session.recovered" => drop(self.away.send_replace(Vec::new())),
             "session.closing" => serving.closing = Some(params_of(method, params)?),
             "session.expiring" => match &self.options.auth {
                 Auth::Password { user, password } => {

@@ -31,6 +31,9 @@ pub struct Session {
     /// Names the session in the server's log.
     #[serde(default)]
     pub session: String,
+    /// The instance that the session is on.
+    #[serde(default)]
+    pub instance: String,
     /// Who the server takes us for; `None` is anonymous.
     #[serde(default)]
     pub user: Option<String>,

@@ -128,6 +128,7 @@ pub struct Client {
 struct Inner {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
+    away: watch::Receiver<Vec<String>>,
     wake: Arc<Notify>,
     stop: CancellationToken,
 }
@@ -149,10 +150,12 @@ impl Client {
         let (socket, session) = handshake::establish(&options, &mut token).await?;
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (sender, state) = watch::channel(State::Connected(Arc::new(session.clone())));
+        let (telling, away) = watch::channel(Vec::new());
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        let connection = Connection::new(options, token, receiver, wake.clone(), stop.clone(), sender);
+        let connection =
+            Connection::new(options, token, receiver, wake.clone(), stop.clone(), sender, telling);
         tokio::spawn(connection.run(socket, session));
-        Ok(Client { inner: Arc::new(Inner { commands, state, wake, stop }) })
+        Ok(Client { inner: Arc::new(Inner { commands, state, away, wake, stop }) })
     }
 
     /// Asks for an operation by name. Reads, and writes with an `idempotency_key`, are repeated when the connection
@@ -228,6 +231,12 @@ impl Client {
     /// How the connection is, to look at or to wait for changes.
     pub fn state(&self) -> watch::Receiver<State> {
         self.inner.state.clone()
+    }
+
+    /// The parts of the server that are away (`store`, `log`), as it has last told: requests that need them fail with a
+    /// temporary error, and events may come late.
+    pub fn away(&self) -> watch::Receiver<Vec<String>> {
+        self.inner.away.clone()
     }
 
     /// What the server says about the session, while connected.

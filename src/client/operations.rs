@@ -68,6 +68,9 @@ pub struct UpdateNode {
     /// Without an event.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub noevent: bool,
+    /// Made by the client if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
 }
 
 /// A hierarchy of nodes to write under (and with) the node `id`.
@@ -177,17 +180,19 @@ impl Client {
         self.call("node.create", json!({"node": node, "idempotency_key": key})).await
     }
 
-    /// Replaces a node as a whole and returns it.
+    /// Replaces a node as a whole and returns it. Safe against a lost connection: it is done once.
     pub async fn node_replace(&self, id: &str, node: &Value, if_revision: Option<u64>) -> Result<Value> {
-        let mut params = json!({"id": id, "node": node});
+        let mut params = json!({"id": id, "node": node, "idempotency_key": new_key()});
         if let Some(revision) = if_revision {
             params["if_revision"] = revision.into();
         }
         self.call("node.replace", params).await
     }
 
-    /// Changes some fields of a node and returns it.
+    /// Changes some fields of a node and returns it. Safe against a lost connection: it is done once.
     pub async fn node_update(&self, update: &UpdateNode) -> Result<Value> {
+        let mut update = update.clone();
+        update.idempotency_key = update.idempotency_key.or_else(new_key);
         self.call("node.update", update).await
     }
 
@@ -207,9 +212,8 @@ impl Client {
         struct Marked {
             updated: u64,
         }
-        let params = json!({"ids": ids, "field": field, "value": value});
-        // Setting the same value twice is setting it.
-        self.call_repeatable::<Marked>("node.mark", params).await.map(|answer| answer.updated)
+        let params = json!({"ids": ids, "field": field, "value": value, "idempotency_key": new_key()});
+        self.call::<Marked>("node.mark", params).await.map(|answer| answer.updated)
     }
 
     /// Publishes an event, once even if the connection is lost. Returns its number in the channel, or `None` if

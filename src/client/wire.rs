@@ -111,6 +111,12 @@ pub(super) struct GapParams {
     pub(super) epoch: Option<String>,
 }
 
+/// Notification `session.degraded`.
+#[derive(Debug, Deserialize)]
+pub(super) struct DegradedParams {
+    pub(super) parts: Vec<String>,
+}
+
 /// Notification `unsubscribed`.
 #[derive(Debug, Deserialize)]
 pub(super) struct UnsubscribedParams {

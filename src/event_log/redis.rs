@@ -128,9 +128,11 @@ impl EventLog for RedisLog {
             fresh: first,
             waiter: Some(waiter),
         }]);
-        match tokio::time::timeout(PUBLISH, number).await {
-            Ok(Ok(seq)) => Ok(Some(seq)),
-            _ => Ok(None),
+        tokio::select! {
+            biased;
+            Ok(seq) = number => Ok(Some(seq)),
+            () = self.inner.channels.redis.fails() => Ok(None),
+            () = tokio::time::sleep(PUBLISH) => Ok(None),
         }
     }
 

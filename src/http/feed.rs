@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::auth::Access;
 use crate::error::{Error, Kind, Result};
 use crate::filter::{EVENT, Filter};
+use crate::health::Part;
 use crate::hub::{self, Item};
 use crate::model::{NODE_CHANNEL, Position};
 use crate::ops::subscriptions::{From, Start, may_follow, start};
@@ -68,12 +69,15 @@ async fn open(
     if let Some(last) = headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
         from = read_from(last)?;
     }
-    may_follow(&*app.log, &caller, &channel).await?;
     let pairs = conditions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let filter = Filter::from_query(pairs, &EVENT)?;
-    let start = start(&*app.log, &channel, &from).await?;
-    let events = hub::follow(&app.hub, &channel, start.position.seq, filter).await?;
-    Ok((start, events))
+    let begin = async {
+        may_follow(&*app.log, &caller, &channel).await?;
+        let start = start(&*app.log, &channel, &from).await?;
+        let events = hub::follow(&app.hub, &channel, start.position.seq, filter).await?;
+        Ok((start, events))
+    };
+    app.health.serve(&[Part::Log], begin).await
 }
 
 fn read_from(text: &str) -> Result<From> {

@@ -22,6 +22,7 @@ pub use operation::{Object, Operation, Params, Reply, RestBody, RestReply, Table
 pub use route::{Answer, Body, Route};
 
 use crate::auth::Access::{Active, Open, Read, Verified};
+use crate::health::Part;
 use crate::model::Node;
 use route::{get, patch, post, put};
 
@@ -34,7 +35,9 @@ pub fn table() -> Table {
             "Says who is speaking, and learns the session's facts and limits.",
             session::hello,
         )
+        .needs(&[])
         .op("session.refresh", Open, "Renews the token of the session in place.", session::refresh)
+        .needs(&[])
         .op("user.login", Open, "A token for a name and a password.", users::login)
         .route(post("/user/login").form())
         .op("user.whoami", Verified, "The user whose token this is.", users::whoami)
@@ -88,7 +91,9 @@ pub fn table() -> Table {
                 .member("updated"),
         )
         .op("event.subscribe", Read, "Follows a channel from a position.", subscriptions::subscribe)
+        .needs(&[Part::Log])
         .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)
+        .needs(&[])
         .op("event.publish", Active, "Puts an event of one's own on a channel.", events::publish)
         .op("event.find", Read, "The history of a channel, or of all.", history::find)
         .large()

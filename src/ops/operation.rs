@@ -15,6 +15,7 @@ use super::schema::Described;
 use super::{Context, Route};
 use crate::auth::Access;
 use crate::error::{Error, Kind, Result};
+use crate::health::Part;
 
 /// What an operation answers, before a transport has put it into its form.
 pub trait Reply: Send {
@@ -105,6 +106,8 @@ pub struct Operation {
     pub large: bool,
     /// Schema of the parameters.
     params: Schema,
+    /// What it cannot do without.
+    needs: &'static [Part],
     run: Run,
 }
 
@@ -112,7 +115,8 @@ impl Operation {
     /// Checks access, reads the parameters (an object) and runs the operation.
     pub async fn call(&self, context: Context, params: Params<'_>) -> Result<Box<dyn Reply>> {
         context.caller.check(self.access, context.app.config.anonymous_read)?;
-        (self.run)(context, params).await
+        let app = context.app.clone();
+        app.health.serve(self.needs, (self.run)(context, params)).await
     }
 
     /// The JSON Schema of the parameters.
@@ -172,6 +176,7 @@ impl Table {
             gives: Described::of::<R>(),
             params: SchemaGenerator::default().into_root_schema_for::<P>(),
             large: false,
+            needs: &[Part::Store],
             run,
         };
         self.by_name.insert(name, self.operations.len());
@@ -183,6 +188,14 @@ impl Table {
     pub(super) fn large(mut self) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.large = true;
+        }
+        self
+    }
+
+    /// Says what the operation added last cannot do without, if that is not the store alone.
+    pub(super) fn needs(mut self, parts: &'static [Part]) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.needs = parts;
         }
         self
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use crate::error::Result;
+use crate::health::Part;
 use crate::model::{NODE_CHANNEL, Timestamp};
 
 /// Who is speaking.
@@ -32,6 +33,8 @@ pub struct Refresh {
 pub struct Facts {
     /// Identifies the session in the server's log.
     session: String,
+    /// The instance that the session is on.
+    instance: String,
     /// The username, or null when anonymous.
     user: Option<String>,
     /// Seconds until the token ends, or null.
@@ -81,12 +84,14 @@ async fn facts(context: &Context) -> Result<Facts> {
     use crate::session::limits;
     let session = context.session()?;
     let caller = session.caller();
+    let head = context.app.health.serve(&[Part::Log], context.app.log.head(NODE_CHANNEL));
     let left = |end: Timestamp| (end.millis() - Timestamp::now().millis()) / 1000;
     Ok(Facts {
         session: session.id().to_owned(),
+        instance: context.app.instance.clone(),
         user: caller.user.as_ref().map(|user| user.username.clone()),
         expires_in: caller.expires.map(left),
-        epoch: context.app.log.head(NODE_CHANNEL).await.ok().map(|head| head.epoch),
+        epoch: head.await.ok().map(|head| head.epoch),
         ping_ms: context.app.config.ping_interval_ms,
         limits: Limits {
             message: limits::MESSAGE,

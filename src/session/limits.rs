@@ -27,3 +27,7 @@ pub const LATEST_LAG: u64 = 1024;
 pub const CLOSE: Duration = Duration::from_secs(1);
 /// How long before a token's end its session is told.
 pub const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
+/// How long a client that was told to go has for the answers that it waits for.
+pub const FAREWELL: Duration = Duration::from_millis(500);
+/// The time over which clients that were told to go at the same moment spread their return.
+pub const RETURN: Duration = Duration::from_millis(250);

@@ -7,6 +7,7 @@ use axum::extract::ws::{Message, WebSocket};
 use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_tungstenite::tungstenite;
 use tracing::Instrument;
@@ -19,6 +20,7 @@ use super::subscription::{self, Batch, Reader, Subscription};
 use super::timers::{Due, Timers};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
+use crate::health::Away;
 use crate::hub::lock;
 use crate::metrics;
 use crate::model::ObjectId;
@@ -40,7 +42,10 @@ pub(super) async fn run(app: Arc<App>, handle: Arc<Handle>, socket: WebSocket) {
         next_sub: 0,
         reading: None,
         timers,
+        telling: None,
         leaving: None,
+        health: app.health.watch(),
+        told: Away::default(),
         sent: metrics::EVENTS_SENT.counter(&[]),
         app,
         handle,
@@ -72,8 +77,13 @@ struct Session {
     /// A read that takes time (the log, included nodes), for one subscription at a time.
     reading: Option<(u32, BoxFuture<'static, Batch>)>,
     timers: Timers,
-    /// When to go, once the server is shutting down.
+    /// Whose turn it is to be told that the server shuts down, once it does.
+    telling: Option<tokio::time::Instant>,
+    /// When to go, once the client has been told.
     leaving: Option<tokio::time::Instant>,
+    health: watch::Receiver<Away>,
+    /// What the client knows to be away.
+    told: Away,
     sent: ::metrics::Counter,
 }
 
@@ -95,6 +105,7 @@ enum Wake {
     Log,
     Timer,
     Drain,
+    Health,
     More,
 }
 
@@ -107,8 +118,9 @@ impl Session {
         loop {
             self.drop_unsubscribed();
             self.drop_forbidden();
+            self.tell_health();
             let more = self.out.is_drained() && self.pump();
-            let next = self.timers.next(&handle).min(self.leaving.unwrap_or_else(far_away));
+            let next = self.timers.next(&handle).min(self.leaving.or(self.telling).unwrap_or_else(far_away));
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
             }
@@ -119,7 +131,8 @@ impl Session {
                 read = finished(&mut self.reading), if self.reading.is_some() => Wake::Read(read),
                 () = handle.wake.notified() => Wake::Log,
                 () = timer.as_mut() => Wake::Timer,
-                () = app.draining.cancelled(), if self.leaving.is_none() => Wake::Drain,
+                () = app.draining.cancelled(), if self.telling.is_none() => Wake::Drain,
+                Ok(()) = self.health.changed() => Wake::Health,
                 () = tokio::task::yield_now(), if more => Wake::More,
             };
             let end = match wake {
@@ -136,15 +149,20 @@ impl Session {
                 }
                 Wake::Timer => self.timer(),
                 Wake::Drain => {
-                    self.begin_to_leave();
+                    let spread = rand::random_range(0..=app.config.drain_ms);
+                    self.telling = Some(tokio::time::Instant::now() + Duration::from_millis(spread));
                     None
                 }
-                Wake::Io(Io::Drained) | Wake::Log | Wake::More => None,
+                Wake::Io(Io::Drained) | Wake::Log | Wake::Health | Wake::More => None,
             };
             if end.is_some() {
                 return end;
             }
-            if self.leaving.is_some_and(|at| at <= tokio::time::Instant::now()) && self.requests.is_empty() {
+            let now = tokio::time::Instant::now();
+            if self.leaving.is_none() && self.telling.is_some_and(|at| at <= now) {
+                self.begin_to_leave();
+            }
+            if self.leaving.is_some_and(|at| at <= now) && self.requests.is_empty() {
                 return Some(close::DRAINING);
             }
         }
@@ -325,14 +343,29 @@ impl Session {
         }
     }
 
+    /// Tells the client that the server shuts down: it shall come back, elsewhere. Everybody is told at a time of their
+    /// own, and until then served as ever, so that not all of them move at once.
     fn begin_to_leave(&mut self) {
-        let spread = self.app.config.drain_ms;
-        let after_ms = rand::random_range(0..=spread);
+        let (after, jitter) = (limits::FAREWELL.as_millis(), limits::RETURN.as_millis());
         let params =
-            json!({"code": close::DRAINING.code, "after_ms": after_ms, "jitter_ms": spread, "resume": true});
+            json!({"code": close::DRAINING.code, "after_ms": after, "jitter_ms": jitter, "resume": true});
         self.out.push(rpc::notification("session.closing", &params.to_string()));
         self.tell_progress();
-        self.leaving = Some(tokio::time::Instant::now() + Duration::from_millis(after_ms));
+        self.leaving = Some(tokio::time::Instant::now() + limits::FAREWELL);
+    }
+
+    /// Tells the client what is away, or that all is well again.
+    fn tell_health(&mut self) {
+        let now = *self.health.borrow_and_update();
+        if now == self.told || !self.handle.has_said_hello() {
+            return;
+        }
+        self.told = now;
+        let (name, params) = match now.names() {
+            parts if parts.is_empty() => ("session.recovered", json!({})),
+            parts => ("session.degraded", json!({"parts": parts})),
+        };
+        self.out.push(rpc::notification(name, &params.to_string()));
     }
 }
 

@@ -44,6 +44,16 @@ impl Cluster {
 
     /// Instances on services of their own.
     pub async fn production(instances: usize, members: usize, keeps: Keeps) -> Cluster {
+        Cluster::production_with(instances, members, keeps, &[("DRAIN_MS", "500")]).await
+    }
+
+    /// As [`Cluster::production`], with these settings.
+    pub async fn production_with(
+        instances: usize,
+        members: usize,
+        keeps: Keeps,
+        settings: &[(&str, &str)],
+    ) -> Cluster {
         let (mongo, redis) = tokio::join!(Mongo::start(members), Redis::start(keeps));
         let mut below = Below { mongo, redis, to_mongo: Vec::new(), to_redis: Vec::new() };
         let mut servers = Vec::new();
@@ -60,13 +70,13 @@ impl Cluster {
             let proxy = Proxy::to(&[below.redis.port]).await;
             let redis_url = format!("redis://127.0.0.1:{}/", proxy.port());
             below.to_redis.push(proxy);
-            let settings = [
+            let mut all = vec![
                 ("MONGO_URL", mongo_url.as_str()),
                 ("REDIS_URL", redis_url.as_str()),
                 ("PING_INTERVAL_MS", PING_MS),
-                ("DRAIN_MS", "500"),
             ];
-            servers.push(Server::start_with(Backend::Production, &settings).await);
+            all.extend(settings);
+            servers.push(Server::start_with(Backend::Production, &all).await);
         }
         let ports: Vec<u16> = servers.iter().map(Server::port).collect();
         Cluster { front: Proxy::to(&ports).await, servers, below: Some(below) }

@@ -10,6 +10,8 @@
 mod support;
 
 mod cluster;
+mod degraded;
+mod drain;
 mod fault;
 mod oracle;
 mod readers;

@@ -22,7 +22,8 @@ pub fn rounds(default: u64) -> u64 {
     number("FAULT_ROUNDS").unwrap_or(default)
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// The number in an environment variable.
+pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable)
         .ok()
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}: no number")))

@@ -4,6 +4,7 @@
 mod command_line;
 mod delivery;
 mod feeds;
+mod idempotency;
 mod races;
 mod requests;
 mod rest;

@@ -246,8 +246,12 @@ impl Player {
         loop {
             let set = set.as_object().cloned().unwrap_or_default();
             let wanted = set.get("state").cloned();
-            let update =
-                UpdateNode { id: live.id().to_owned(), set, if_revision: live.revision(), noevent: false };
+            let update = UpdateNode {
+                id: live.id().to_owned(),
+                set,
+                if_revision: live.revision(),
+                ..UpdateNode::default()
+            };
             tries -= 1;
             match self.client.node_update(&update).await {
                 Ok(node) => {

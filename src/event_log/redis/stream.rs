@@ -11,6 +11,7 @@ use chrono::DateTime;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisResult, Script};
+use tokio::sync::watch;
 
 use super::pending::Pending;
 use crate::error::{Error, Result};
@@ -38,6 +39,8 @@ pub(crate) struct Redis {
     append: Arc<Script>,
     confirm: Arc<Script>,
     seed: Arc<Script>,
+    /// Whether the last command failed.
+    failing: Arc<watch::Sender<bool>>,
 }
 
 /// A channel as Redis has it.
@@ -130,6 +133,7 @@ impl Redis {
             append: Arc::new(Script::new(include_str!("append.lua"))),
             confirm: Arc::new(Script::new(include_str!("confirm.lua"))),
             seed: Arc::new(Script::new(include_str!("seed.lua"))),
+            failing: Arc::default(),
         })
     }
 
@@ -139,7 +143,7 @@ impl Redis {
 
     pub(crate) async fn ping(&self) -> Result<()> {
         let mut connection = self.manager.clone();
-        wait(redis::cmd("PING").query_async::<()>(&mut connection)).await
+        self.wait(redis::cmd("PING").query_async::<()>(&mut connection)).await
     }
 
     /// The channel's state; `None` if Redis does not know the channel.
@@ -168,7 +172,7 @@ impl Redis {
         script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
         script.arg(format!("{}-0", seq.saturating_add(1))).arg(limit);
         type Answer = (Vec<Option<String>>, Option<String>, StreamRangeReply);
-        let (state, last, items): Answer = wait(script.invoke_async(connection)).await?;
+        let (state, last, items): Answer = self.wait(script.invoke_async(connection)).await?;
         let last = last.as_deref().and_then(seq_of);
         Ok((read_state(&state, last), items.ids.iter().filter_map(item).collect()))
     }
@@ -188,7 +192,7 @@ impl Redis {
         let mut command = redis::cmd("XRANGE");
         command.arg(key).arg(format!("{from}-0")).arg(format!("{to}-0"));
         let reply: StreamRangeReply =
-            wait(command.arg("COUNT").arg(limit).query_async(&mut connection)).await?;
+            self.wait(command.arg("COUNT").arg(limit).query_async(&mut connection)).await?;
         Ok(reply.ids.iter().filter_map(item).collect())
     }
 
@@ -215,7 +219,7 @@ impl Redis {
             script.arg(event.id.to_hex()).arg(&event.json);
         }
         let mut connection = self.manager.clone();
-        let answer: redis::Value = wait(script.invoke_async(&mut connection)).await?;
+        let answer: redis::Value = self.wait(script.invoke_async(&mut connection)).await?;
         let redis::Value::Array(answer) = answer else {
             return Err(Error::internal(anyhow::anyhow!("append.lua answered {answer:?}")));
         };
@@ -252,7 +256,7 @@ impl Redis {
             script.arg(id.to_hex());
         }
         let mut connection = self.manager.clone();
-        wait(script.invoke_async(&mut connection)).await
+        self.wait(script.invoke_async(&mut connection)).await
     }
 
     /// Removes events up to and including `seq` from the stream.
@@ -260,7 +264,7 @@ impl Redis {
         let mut connection = self.manager.clone();
         let mut command = redis::cmd("XTRIM");
         command.arg(self.key(channel, "stream")).arg("MINID").arg(format!("{}-0", seq.saturating_add(1)));
-        wait(command.query_async::<()>(&mut connection)).await
+        self.wait(command.query_async::<()>(&mut connection)).await
     }
 
     /// Starts a generation behind `head`; has no effect when the channel is in this one already, or in a later one.
@@ -278,7 +282,7 @@ impl Redis {
         script.key(self.key(channel, "pending"));
         script.arg(epoch).arg(generation).arg(head).arg(base);
         let mut connection = self.manager.clone();
-        wait(script.invoke_async(&mut connection)).await
+        self.wait(script.invoke_async(&mut connection)).await
     }
 
     /// A connection of its own: `XREAD BLOCK` would hold up everybody else's commands.
@@ -286,7 +290,7 @@ impl Redis {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(RESPONSE))
             .set_response_timeout(Some(RESPONSE));
-        wait(self.client.get_multiplexed_async_connection_with_config(&config)).await
+        self.wait(self.client.get_multiplexed_async_connection_with_config(&config)).await
     }
 
     /// Waits on `connection` for events after `seq`, a second at most.
@@ -300,7 +304,7 @@ impl Redis {
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(limit).arg("BLOCK").arg(BLOCK.as_millis() as u64);
         command.arg("STREAMS").arg(self.key(channel, "stream")).arg(format!("{seq}-0"));
-        let reply: Option<StreamReadReply> = in_time(command.query_async(connection)).await?;
+        let reply: Option<StreamReadReply> = self.in_time(command.query_async(connection)).await?;
         let keys = reply.map(|reply| reply.keys).unwrap_or_default();
         Ok(keys.iter().flat_map(|key| &key.ids).filter_map(item).collect())
     }
@@ -313,22 +317,32 @@ impl Redis {
     ) -> Result<Option<State>> {
         Ok(self.look_on(connection, channel, 0, 0).await?.0)
     }
-}
 
-/// Waits for Redis, but not for ever: while it is away the connection manager retries without end.
-async fn wait<T>(command: impl Future<Output = RedisResult<T>>) -> Result<T> {
-    let began = Instant::now();
-    let answer = in_time(command).await;
-    metrics::REDIS_SECONDS.took(&[], began);
-    answer
-}
+    /// Waits until Redis does not answer.
+    pub(crate) async fn fails(&self) {
+        let mut failing = self.failing.subscribe();
+        // The sender lives as long as `self`.
+        drop(failing.wait_for(|failing| *failing).await);
+    }
 
-/// As [`wait`], for commands that wait on purpose.
-async fn in_time<T>(command: impl Future<Output = RedisResult<T>>) -> Result<T> {
-    match tokio::time::timeout(COMMAND, command).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Error::unavailable("log", error)),
-        Err(late) => Err(Error::unavailable("log", late)),
+    /// Waits for Redis, but not for ever: while it is away the connection manager retries without end.
+    async fn wait<T>(&self, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
+        let began = Instant::now();
+        let answer = self.in_time(command).await;
+        metrics::REDIS_SECONDS.took(&[], began);
+        answer
+    }
+
+    /// As [`Redis::wait`], for commands that wait on purpose.
+    async fn in_time<T>(&self, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
+        let answer = match tokio::time::timeout(COMMAND, command).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Error::unavailable("log", error)),
+            Err(late) => Err(Error::unavailable("log", late)),
+        };
+        let failing = answer.is_err();
+        self.failing.send_if_modified(|was| std::mem::replace(was, failing) != failing);
+        answer
     }
 }
 

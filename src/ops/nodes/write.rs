@@ -51,6 +51,9 @@ pub struct Replace {
     /// Write without an event.
     #[serde(default)]
     noevent: bool,
+    /// Repeated with the same key (1 to 128 characters) within a day, it is done once.
+    #[serde(default)]
+    idempotency_key: Option<String>,
 }
 
 /// Some fields of a node.
@@ -72,6 +75,9 @@ pub struct Update {
     /// Pass over fields that cannot be set, instead of refusing them.
     #[serde(default)]
     ignore_others: bool,
+    /// Repeated with the same key (1 to 128 characters) within a day, it is done once.
+    #[serde(default)]
+    idempotency_key: Option<String>,
 }
 
 /// A hierarchy: a node with what is below it.
@@ -126,6 +132,9 @@ pub struct Mark {
     /// Write without events.
     #[serde(default)]
     noevent: bool,
+    /// Repeated with the same key (1 to 128 characters) within a day, it is done once.
+    #[serde(default)]
+    idempotency_key: Option<String>,
 }
 
 /// How many were written.
@@ -168,13 +177,15 @@ fn id_last(mut node: Wire) -> Wire {
 
 /// Contract 3.3.
 pub async fn replace(context: Context, params: Replace) -> Result<Object> {
-    let options = Options { if_revision: params.if_revision, noevent: params.noevent };
+    let idempotency = key(context.caller.user()?, "node.replace", params.idempotency_key.as_deref())?;
+    let options = Options { if_revision: params.if_revision, noevent: params.noevent, idempotency };
     change(&context, &params.id, options, |stored, now| stored.replace(&params.node, now)).await
 }
 
 /// Contract 3.5.
 pub async fn update(context: Context, params: Update) -> Result<Object> {
-    let options = Options { if_revision: params.if_revision, noevent: params.noevent };
+    let idempotency = key(context.caller.user()?, "node.update", params.idempotency_key.as_deref())?;
+    let options = Options { if_revision: params.if_revision, noevent: params.noevent, idempotency };
     change(&context, &params.id, options, |stored, now| stored.patch(&params.set, now, !params.ignore_others))
         .await
 }
@@ -182,6 +193,7 @@ pub async fn update(context: Context, params: Update) -> Result<Object> {
 struct Options {
     if_revision: Option<u64>,
     noevent: bool,
+    idempotency: Option<IdempotencyKey>,
 }
 
 /// Reads, checks and writes one node until nobody was faster.
@@ -192,27 +204,48 @@ async fn change(
     edit: impl Fn(&Node, Timestamp) -> Result<Node>,
 ) -> Result<Object> {
     let id = node_id(id)?;
-    let user = context.caller.user()?;
     for tries in 0..MOST_TRIES {
-        let stored = editable(context, user, id).await?;
-        expect(&stored, options.if_revision)?;
-        let node = edit(&stored, Timestamp::now())?;
-        if node.parent != stored.parent {
-            parent_exists(context, &node).await?;
-        }
+        let (stored, node) = match edited(context, id, &options, &edit).await {
+            Ok(edited) => edited,
+            // The rules may speak against what the first time has done. (The commit itself finds the key otherwise.)
+            Err(error) => {
+                return match repeated(context, options.idempotency.as_ref()).await? {
+                    Some(ids) => Ok(again(context, &ids).await?.swap_remove(0)),
+                    None => Err(error),
+                };
+            }
+        };
         let previous = Some((stored.state, stored.result));
         let events = match options.noevent {
             true => Vec::new(),
             false => vec![event(context, &node, "updated", previous, false)],
         };
         let write = Write { node: node.clone(), expect: Expect::Revision(stored.revision), events };
-        match context.app.store.commit(Commit { writes: vec![write], idempotency: None }).await? {
+        let commit = Commit { writes: vec![write], idempotency: options.idempotency.clone() };
+        match context.app.store.commit(commit).await? {
             Committed::Done => return Ok(node.to_wire()),
+            Committed::Repeated(ids) => return Ok(again(context, &ids).await?.swap_remove(0)),
             Committed::Conflict(_, None) => return Err(missing(id)),
-            _ => pause(tries).await,
+            Committed::Conflict(..) => pause(tries).await,
         }
     }
     Err(too_busy())
+}
+
+/// The node as it stands, and as it would be.
+async fn edited(
+    context: &Context,
+    id: ObjectId,
+    options: &Options,
+    edit: impl Fn(&Node, Timestamp) -> Result<Node>,
+) -> Result<(Node, Node)> {
+    let stored = editable(context, context.caller.user()?, id).await?;
+    expect(&stored, options.if_revision)?;
+    let node = edit(&stored, Timestamp::now())?;
+    if node.parent != stored.parent {
+        parent_exists(context, &node).await?;
+    }
+    Ok((stored, node))
 }
 
 /// Contract 3.6, all or nothing.
@@ -264,6 +297,7 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
 /// Contract 3.7: nodes that the user may not edit are skipped; a missing one is 404 and nothing is written.
 pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
     let user = context.caller.user()?.clone();
+    let idempotency = key(&user, "node.mark", params.idempotency_key.as_deref())?;
     if params.ids.len() > MOST_MARKED {
         return Err(Error::invalid("ids", format!("expected at most {MOST_MARKED}")));
     }
@@ -295,7 +329,7 @@ pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
         if updated == 0 {
             return Ok(Marked { updated });
         }
-        match context.app.store.commit(Commit { writes, idempotency: None }).await? {
+        match context.app.store.commit(Commit { writes, idempotency: idempotency.clone() }).await? {
             Committed::Conflict(..) => pause(tries).await,
             _ => return Ok(Marked { updated }),
         }

@@ -32,6 +32,12 @@ pub(super) fn notifications() -> Vec<Notification> {
         ),
         row::<Unsubscribed>("unsubscribed", "The server has ended the subscription."),
         row::<Expiring>("session.expiring", "The token ends soon: `session.refresh` renews it."),
+        row::<Degraded>(
+            "session.degraded",
+            "Parts of the server are away: requests that need them fail at once with a temporary error, and events may \
+             come late. None is lost.",
+        ),
+        row::<Recovered>("session.recovered", "All parts are there again."),
         row::<Closing>(
             "session.closing",
             "The server will close the session. Reconnect after a random part of `jitter_ms`, and resume.",
@@ -95,6 +101,17 @@ struct Expiring {
     /// Milliseconds until the session goes on without a user.
     in_ms: u64,
 }
+
+#[derive(JsonSchema)]
+#[schemars(rename = "session.degraded")]
+struct Degraded {
+    /// What is away: `store` (nodes, users, writes), `log` (new events and subscriptions).
+    parts: Vec<String>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "session.recovered")]
+struct Recovered {}
 
 #[derive(JsonSchema)]
 #[schemars(rename = "session.closing")]

@@ -1,0 +1,116 @@
+//! A rolling restart: clients are told at times of their own and resume elsewhere, without a stampede or a loss.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kernelci_live::client::{Auth, Client, Delivery, Options, Publish, State, Subscribe};
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::run::number;
+use crate::services::Keeps;
+use crate::support::PATIENCE;
+
+/// One client that follows a channel; it notes when it comes back and what it is shown.
+async fn follow(
+    client: Client,
+    begun: Instant,
+    returns: Arc<std::sync::Mutex<Vec<Duration>>>,
+    seen: Arc<AtomicUsize>,
+) {
+    let mut events = client.subscribe(Subscribe::to("drain")).await.expect("subscribes");
+    let mut state = client.state();
+    loop {
+        tokio::select! {
+            delivery = events.next() => match delivery {
+                Some(Delivery::Event(_)) => { seen.fetch_add(1, Ordering::Relaxed); }
+                other => panic!("{other:?}"),
+            },
+            Ok(()) = state.changed() => {
+                if matches!(*state.borrow_and_update(), State::Connected(_)) {
+                    returns.lock().unwrap().push(begun.elapsed());
+                }
+            }
+        }
+    }
+}
+
+/// Restarts both instances under `FAULT_CLIENTS` clients over `FAULT_DRAIN_SECONDS` each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_moves_clients_evenly() {
+    let _turn = crate::ONE_AT_A_TIME.lock().await;
+    let clients = number("FAULT_CLIENTS").unwrap_or(200) as usize;
+    let seconds = number("FAULT_DRAIN_SECONDS").unwrap_or(4);
+    let drain = (seconds * 1000).to_string();
+    let mut cluster = Cluster::production_with(2, 1, Keeps::Nothing, &[("DRAIN_MS", &drain)]).await;
+    let token = cluster.servers[0].token().await.to_owned();
+    let url = cluster.url();
+    let connect = async || loop {
+        let options = Options::new(&url).auth(Auth::Token(token.clone()));
+        match Client::connect(options).await {
+            Ok(client) => return client,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    };
+    let publisher = connect().await;
+    let first = Publish { channel: "drain".into(), data: json!(0), ..Publish::default() };
+    publisher.event_publish(first).await.expect("published");
+    let (begun, returns, seen) = (Instant::now(), Arc::default(), Arc::<AtomicUsize>::default());
+    let mut followers = Vec::new();
+    for _ in 0..clients {
+        let client = connect().await;
+        followers.push(tokio::spawn(follow(client, begun, Arc::clone(&returns), seen.clone())));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    returns.lock().unwrap().clear();
+
+    let mut published = 0;
+    for instance in 0..2 {
+        let from = begun.elapsed();
+        cluster.servers[instance].ask_to_stop();
+        let mut ended = Box::pin(cluster.servers[instance].exited());
+        loop {
+            tokio::select! {
+                _ = &mut ended => break,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {
+                    let event = Publish { channel: "drain".into(), data: json!(published), ..Publish::default() };
+                    publisher.event_publish(event).await.expect("published");
+                    published += 1;
+                }
+            }
+        }
+        drop(ended);
+        cluster.servers[instance].restart().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let moved = std::mem::take(&mut *returns.lock().unwrap());
+        let mut a_second = vec![0_usize; seconds as usize + 5];
+        for at in &moved {
+            let second = at.saturating_sub(from).as_secs() as usize;
+            a_second[second.min(seconds as usize + 4)] += 1;
+        }
+        let mean = moved.len() as f64 / seconds as f64;
+        let most = a_second.iter().copied().max().unwrap_or(0);
+        println!(
+            "instance {instance}: {} clients came back, a second: {a_second:?}; most {most}, mean {mean:.1}",
+            moved.len()
+        );
+        // With few clients chance alone makes such a second.
+        if mean > 40.0 {
+            assert!((most as f64) < 2.0 * mean);
+        }
+    }
+    let end = Instant::now() + PATIENCE;
+    while seen.load(Ordering::Relaxed) < published * clients {
+        assert!(
+            Instant::now() < end,
+            "{} of {} events came",
+            seen.load(Ordering::Relaxed),
+            published * clients
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(seen.load(Ordering::Relaxed), published * clients, "each event once");
+    followers.iter().for_each(|follower| follower.abort());
+}
