@@ -35,6 +35,12 @@ after(async () => {
   await server.stop();
 });
 
+/** Why tests that need this method cannot run, for `skip`: false if they can. */
+export async function lacks(method) {
+  const { methods } = await (await fetch(`${server.url}/latest/methods.json`)).json();
+  return methods.some(({ name }) => name === method) ? false : `the server has no ${method}`;
+}
+
 /**
  * Opens a page; `page.problems` collects what the browser complains about and what leaves the server, `page.said` what
  * is in the console, `page.asked` the addresses that were asked for. `prepare(page)` runs before the page is loaded.

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { close, eventually, open, server } from "./browser.mjs";
+import { close, eventually, lacks, open, server } from "./browser.mjs";
 import { checkout, child } from "./made_up_runs.mjs";
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
@@ -88,4 +88,44 @@ test("a refused checkout says why", async () => {
   await page.getByRole("textbox", { name: "Token" }).waitFor();
   forgive(page, 401);
   await close(page);
+});
+
+test("an administrator invites a person, who sets a password", { skip: await lacks("user.invite") }, async () => {
+  const page = await open("/user/invite");
+  assert.ok(await page.getByRole("button", { name: "Invite" }).isDisabled());
+  await signIn(page, token);
+  await page.locator("#base", { hasText: "/user/accept-invite" }).waitFor();
+  await page.getByLabel("Username").fill("newcomer");
+  await page.getByLabel("E-mail").fill("newcomer@example.org");
+  await page.getByRole("button", { name: "Invite" }).click();
+  await page.getByText("newcomer is invited.").waitFor();
+  const made = JSON.parse(await page.locator("#answer pre").innerText());
+  assert.equal(made.user.username, "newcomer");
+  await page.getByRole("button", { name: "Invite" }).click();
+  await page.locator("#answer .error", { hasText: "User already exists" }).waitFor();
+  forgive(page, 400);
+  await keepsTheSecret(page, token);
+  await close(page);
+
+  const { pathname, search } = new URL(made.invite_url);
+  const guest = await open(pathname + search);
+  await guest.getByRole("textbox", { name: "Password" }).fill("a password for a newcomer");
+  await guest.getByLabel("Once more").fill("another one");
+  await guest.getByRole("button", { name: "Set the password" }).click();
+  await guest.getByText("The two passwords differ.").waitFor();
+  await guest.getByLabel("Once more").fill("a password for a newcomer");
+  await guest.getByRole("button", { name: "Set the password" }).click();
+  await guest.getByText("Welcome, newcomer.").waitFor();
+  assert.ok(!guest.url().includes("token"), "the invitation stays out of the address");
+  await close(guest);
+
+  const login = new URLSearchParams({ username: "newcomer", password: "a password for a newcomer" });
+  assert.equal((await fetch(`${server.url}/latest/user/login`, { method: "POST", body: login })).status, 200);
+  const again = await open(pathname + search);
+  await again.getByRole("textbox", { name: "Password" }).fill("yet another password");
+  await again.getByLabel("Once more").fill("yet another password");
+  await again.getByRole("button", { name: "Set the password" }).click();
+  await eventually(() => again.locator("#answer .error").innerText(), "Invite already accepted");
+  forgive(again, 400);
+  await close(again);
 });
