@@ -126,6 +126,7 @@ fn yes() -> bool {
 pub struct Found {
     /// `timestamp, sequence_id, channel, owner, data, id`, the whole CloudEvent as `event`, and `node` if recursive and
     /// there is one.
+    #[schemars(with = "Vec<types::HistoryItem>")]
     items: Vec<Object>,
     /// Pass as `after` for what follows; null when this was all for now.
     next: Option<String>,

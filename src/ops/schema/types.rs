@@ -4,11 +4,16 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use crate::model::Node;
+
 /// A filter, as JSON or as the text of a query string.
 pub struct Filter;
 
 /// An event as it stands in a log.
 pub struct CloudEvent;
+
+/// An event as the history shows it (contract 5.1).
+pub struct HistoryItem;
 
 impl JsonSchema for Filter {
     fn schema_name() -> Cow<'static, str> {
@@ -64,6 +69,30 @@ impl JsonSchema for CloudEvent {
             },
             "required": ["specversion", "id", "source", "type", "time", "data", "sequence"],
             "additionalProperties": {"type": ["string", "boolean", "integer"]},
+        })
+    }
+}
+
+impl JsonSchema for HistoryItem {
+    fn schema_name() -> Cow<'static, str> {
+        "HistoryItem".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let event = generator.subschema_for::<CloudEvent>();
+        let node = generator.subschema_for::<Node>();
+        json_schema!({
+            "type": "object",
+            "properties": {
+                "timestamp": {"type": ["string", "null"], "description": "When it happened, UTC."},
+                "sequence_id": {"type": "integer", "description": "Its number in the channel."},
+                "channel": {"type": "string"},
+                "owner": {"type": ["string", "null"]},
+                "data": {"description": "The payload."},
+                "id": {"type": "string"},
+                "event": event,
+                "node": node,
+            },
+            "required": ["timestamp", "sequence_id", "channel", "data", "id"],
         })
     }
 }
