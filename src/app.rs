@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::event_log::EventLog;
 use crate::health::{Health, Part};
 use crate::hub::{Hub, lock};
+use crate::kv::{self, Kv};
 use crate::metrics;
 use crate::model::{ObjectId, User};
 use crate::ops::{self, Table};
@@ -36,6 +37,8 @@ pub struct App {
     pub log: Arc<dyn EventLog>,
     /// Which of them can be reached.
     pub health: Health,
+    /// Keys and values that services share.
+    pub kv: Arc<dyn Kv>,
     /// From the log to the sessions.
     pub hub: Arc<Hub>,
     /// Signs and verifies tokens.
@@ -63,7 +66,7 @@ impl App {
         config.check()?;
         metrics::install(config.instance.as_deref().unwrap_or("api"));
         let secret = bootstrap::secret(&config)?;
-        let (store, log) = open(&config).await?;
+        let Opened { store, log, kv } = open(&config).await?;
         let passwords = Passwords::new()?;
         let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
         let tokens =
@@ -79,6 +82,7 @@ impl App {
             config,
             store,
             log,
+            kv,
             tokens,
             passwords,
         };
@@ -142,13 +146,24 @@ fn instance_name() -> String {
     format!("{host}-{:04x}", rand::random::<u16>())
 }
 
-/// The store and the log that the settings ask for.
-pub async fn open(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn EventLog>)> {
+/// Where everything is kept.
+pub struct Opened {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The order of events.
+    pub log: Arc<dyn EventLog>,
+    /// Keys and values.
+    pub kv: Arc<dyn Kv>,
+}
+
+/// Opens what the settings ask for.
+pub async fn open(config: &Config) -> Result<Opened> {
     let retention = Duration::from_secs(config.event_history_ttl_seconds);
     match config.backend()? {
         Backend::Embedded => {
             let options = sqlite::Options {
                 retention,
+                telemetry_retention: Duration::from_secs(config.telemetry_ttl_seconds),
                 prune_every: (retention / 20).clamp(Duration::from_secs(1), Duration::from_secs(60)),
                 synchronous: match config.sqlite_synchronous {
                     Synchronous::Full => sqlite::Synchronous::Full,
@@ -159,19 +174,23 @@ pub async fn open(config: &Config) -> Result<(Arc<dyn Store>, Arc<dyn EventLog>)
             let (store, log) = sqlite::open(&config.data, options).await.with_context(|| {
                 format!("the embedded store in {} cannot be opened", config.data.display())
             })?;
-            Ok((store, log))
+            let kv = Arc::new(store.kv());
+            Ok(Opened { store, log, kv })
         }
         Backend::Production { mongo_url, redis_url } => {
+            let kv = kv::redis::open(&redis_url, config.kv_redis_db, &config.redis_prefix)
+                .context("Redis (REDIS_URL) cannot be used")?;
             let options = mongo::Options {
                 mongo_url,
                 database: config.mongo_db.clone(),
                 redis_url,
                 key_prefix: config.redis_prefix.clone(),
                 event_retention_seconds: config.event_history_ttl_seconds,
+                telemetry_retention_seconds: config.telemetry_ttl_seconds,
                 ..mongo::Options::default()
             };
             let (store, log) = mongo::open(options).await.context("MongoDB (MONGO_URL) cannot be opened")?;
-            Ok((store, log))
+            Ok(Opened { store, log, kv: Arc::new(kv) })
         }
     }
 }

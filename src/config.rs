@@ -2,7 +2,8 @@
 //!
 //! Names that a KernelCI site already has in its environment are honoured as they are: `SECRET_KEY`,
 //! `UNIFIED_SECRET`, `ALGORITHM`, `ACCESS_TOKEN_EXPIRE_SECONDS`, `MONGO_SERVICE`, `REDIS_HOST`, `REDIS_DB_NUMBER`,
-//! `CLOUD_EVENTS_SOURCE`, `EVENT_HISTORY_TTL_SECONDS`, `KCI_INITIAL_*`.
+//! `CLOUD_EVENTS_SOURCE`, `EVENT_HISTORY_TTL_SECONDS`, `TELEMETRY_TTL_SECONDS`,
+//! `NODE_PURGE_AGE_DAYS`, `KCI_INITIAL_*`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,6 +44,10 @@ pub struct Config {
     #[arg(long, env = "REDIS_PREFIX", default_value = "kernelci-live:")]
     pub redis_prefix: String,
 
+    /// Number of the Redis database with the keys and values that services share (KernelCI's is always 0).
+    #[arg(long, env = "KV_REDIS_DB", default_value_t = 0)]
+    pub kv_redis_db: u32,
+
     /// Key that tokens are signed with; without it one is generated and kept in the data folder.
     #[arg(long, env = "SECRET_KEY", hide_env_values = true)]
     pub secret_key: Option<String>,
@@ -79,6 +84,27 @@ pub struct Config {
     #[arg(long, env = "EVENT_HISTORY_TTL_SECONDS", default_value_t = 604_800,
           value_parser = clap::value_parser!(u64).range(1..=2_147_483_647))]
     pub event_history_ttl_seconds: u64,
+
+    /// How long records of telemetry are kept, in seconds (default: 14 days).
+    #[arg(long, env = "TELEMETRY_TTL_SECONDS", default_value_t = 1_209_600,
+          value_parser = clap::value_parser!(u64).range(1..=2_147_483_647))]
+    pub telemetry_ttl_seconds: u64,
+    /// Nodes older than this many days are removed, checkouts excepted; 0 keeps all.
+    #[arg(long, env = "NODE_PURGE_AGE_DAYS", default_value_t = 180,
+          value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    pub node_purge_age_days: u64,
+    /// Seconds from the start to the first purge.
+    #[arg(long, env = "NODE_PURGE_START_SECONDS", default_value_t = 600,
+          value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    pub node_purge_start_seconds: u64,
+    /// Seconds from one purge to the next.
+    #[arg(long, env = "NODE_PURGE_INTERVAL_SECONDS", default_value_t = 86_400,
+          value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub node_purge_interval_seconds: u64,
+    /// Milliseconds of rest after each 1,000 nodes that a purge looks at.
+    #[arg(long, env = "NODE_PURGE_PAUSE_MS", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub node_purge_pause_ms: u64,
 
     /// Milliseconds between pings on a session; two unanswered ones end it.
     #[arg(long, env = "PING_INTERVAL_MS", default_value_t = 25_000,
@@ -190,6 +216,11 @@ impl Config {
         }
         if self.mongo_db.is_empty() || self.mongo_db.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
             bail!("MONGO_DB is {:?}: a database name has no spaces and none of / \\ . \" $", self.mongo_db);
+        }
+        if self.redis_prefix.is_empty() {
+            bail!(
+                "REDIS_PREFIX is empty: what is kept in Redis must be told apart from what others keep there"
+            );
         }
         if self.initial_password.as_deref().is_some_and(str::is_empty) {
             bail!("KCI_INITIAL_PASSWORD is empty: leave it out to have a password generated");

@@ -13,13 +13,15 @@
 //!   atomic step, on the condition that the nodes are what the writer has read.
 //! * [`event_log`]: the order of events, per channel dense and retained. In SQLite a table of the same file; in
 //!   production a Redis stream, filled by a relay from the outboxes in MongoDB's documents, with MongoDB as history.
+//! * [`kv`]: keys and values that services share.
 //! * [`hub`]: one tail per channel and instance keeps the newest events at hand. Readers hold a position, no queue.
 //!
 //! What they all speak of, without any I/O: [`model`] (nodes, events, users), [`filter`] (one language, three
 //! engines), [`error`] (one type, all its faces in a table).
 //!
-//! Around it: [`config`] (every setting), [`metrics`] (what it tells Prometheus), [`health`] (what is away), [`app`] (what
-//! is shared, and how it ends), [`client`] (the Rust client), [`cli`] (the commands).
+//! Around it: [`config`] (every setting), [`purge`] (what removes old nodes), [`metrics`] (what it tells Prometheus),
+//! [`health`] (what is away), [`app`] (what is shared, and how it ends), [`client`] (the Rust client), [`cli`] (the
+//! commands).
 //!
 //! # What holds
 //!
@@ -40,9 +42,11 @@ pub mod filter;
 pub mod health;
 pub mod http;
 pub mod hub;
+pub mod kv;
 pub mod metrics;
 pub mod model;
 pub mod ops;
+pub mod purge;
 pub mod rpc;
 pub mod session;
 pub mod store;

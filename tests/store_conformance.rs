@@ -11,6 +11,8 @@ mod commits;
 mod embedded_only;
 #[path = "store/history.rs"]
 mod history;
+#[path = "store/leases.rs"]
+mod leases;
 #[path = "store/log.rs"]
 mod log;
 #[path = "store/queries.rs"]
@@ -37,6 +39,9 @@ macro_rules! conformance {
                 commits::racing_repetitions_write_once
                 commits::racing_writers_lose_no_update
                 commits::a_large_hierarchy_is_one_commit
+                leases::a_lease_has_one_holder
+                leases::a_lease_ends_by_itself
+                leases::of_many_at_once_one_gets_it
                 log::an_unknown_channel_is_empty
                 log::sequences_are_dense_under_concurrent_writers
                 log::events_of_a_node_stand_in_the_order_of_its_revisions

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app::App;
 use crate::auth::bootstrap::FirstAdmin;
 use crate::config::{Config, LogFormat};
-use crate::http;
+use crate::{http, purge};
 
 /// Runs until Ctrl-C or SIGTERM.
 pub(super) async fn run(config: Config) -> Result<()> {
@@ -26,6 +26,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
 
     tracing::info!(instance = app.instance, "serving");
 
+    purge::spawn(&app);
     let server = tokio::spawn(http::serve(listener, app.clone()));
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("interrupted: draining sessions"),

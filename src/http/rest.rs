@@ -64,7 +64,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
     let caller = admit(&app, operation, &parts.headers).await;
-    let body = match read_body(route, body).await {
+    let body = match read_body(route, &parts.headers, body).await {
         Err(error) if error.kind() == Kind::TooLarge => return Err(caller.err().unwrap_or(error)),
         body => body?,
     };
@@ -192,7 +192,7 @@ enum Read {
 }
 
 /// Reads the body whatever its content type says: clients of KernelCI mean JSON where JSON is expected.
-async fn read_body(route: &Route, body: HttpBody) -> Result<Read> {
+async fn read_body(route: &Route, headers: &HeaderMap, body: HttpBody) -> Result<Read> {
     if route.body == Body::None {
         return Ok(Read::Nothing);
     }
@@ -200,15 +200,38 @@ async fn read_body(route: &Route, body: HttpBody) -> Result<Read> {
     if route.body == Body::Form {
         return Ok(Read::Form(url::form_urlencoded::parse(&bytes).into_owned().collect()));
     }
+    if matches!(route.body, Body::Text(_)) && (!says_json(headers) || is_bare(&bytes)) {
+        return Ok(Read::Json(utf8(&bytes)?.into()));
+    }
     if bytes.len() > LARGE {
         return tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(Error::internal)?;
     }
     parse(&bytes)
 }
 
+fn says_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || kind.ends_with("+json")
+}
+
+/// Text without quotes that is no JSON: kernelci-core sends values like that and calls them JSON (contract 7.1).
+fn is_bare(body: &[u8]) -> bool {
+    let word = body.trim_ascii();
+    !word.is_empty()
+        && !word.starts_with(b"\"")
+        && !word.starts_with(b"{")
+        && !word.starts_with(b"[")
+        && serde_json::from_slice::<serde::de::IgnoredAny>(word).is_err()
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes)
+        .map_err(|_| Error::bad_request("There was an error parsing the body: it is not UTF-8"))
+}
+
 fn parse(bytes: &[u8]) -> Result<Read> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|_| Error::bad_request("There was an error parsing the body: it is not UTF-8"))?;
+    let text = utf8(bytes)?;
     if text.is_empty() {
         return Ok(Read::Json(Value::Null));
     }
@@ -228,7 +251,10 @@ fn parameters(route: &Route, operation: &Operation, body: Read) -> Result<Map<St
             let fields = fields.into_iter().filter(|(name, _)| known(name));
             Ok(fields.map(|(name, text)| named((name, text.into()))).collect())
         }
-        (Body::Under(name), Read::Json(value)) => Ok(Map::from_iter([(name.to_owned(), value)])),
+        (Body::Text(_), Read::Json(Value::Null)) => Ok(Map::new()),
+        (Body::Under(name) | Body::Text(name), Read::Json(value)) => {
+            Ok(Map::from_iter([(name.to_owned(), value)]))
+        }
         (_, Read::Json(Value::Object(params))) => {
             Ok(params.into_iter().filter(|(name, _)| known(name)).map(named).collect())
         }

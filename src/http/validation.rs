@@ -48,7 +48,9 @@ impl Given<'_> {
         match self.origins.get(name) {
             Some(Origin::Path) => (Origin::Path, Some(name)),
             Some(origin) => (*origin, Some(self.route.alias(name))),
-            None if matches!(self.route.body, Body::Under(under) if under == name) => (Origin::Body, None),
+            None if matches!(self.route.body, Body::Under(under) | Body::Text(under) if under == name) => {
+                (Origin::Body, None)
+            }
             None if matches!(self.route.body, Body::Params | Body::Form) => {
                 (Origin::Body, Some(self.route.alias(name)))
             }

@@ -4,6 +4,7 @@ pub mod event;
 pub(crate) mod lax;
 pub mod node;
 pub(crate) mod problem;
+pub mod telemetry;
 pub mod timestamp;
 pub mod user;
 

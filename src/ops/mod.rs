@@ -7,6 +7,7 @@
 mod context;
 pub mod events;
 pub mod history;
+pub mod kv;
 mod loose;
 pub mod nodes;
 mod operation;
@@ -15,6 +16,7 @@ pub mod route;
 pub mod schema;
 pub mod session;
 pub mod subscriptions;
+pub mod telemetry;
 pub mod users;
 
 pub use context::{Context, Peer};
@@ -24,7 +26,7 @@ pub use route::{Answer, Body, Route};
 use crate::auth::Access::{Active, Open, Read, Verified};
 use crate::health::Part;
 use crate::model::Node;
-use route::{get, patch, post, put};
+use route::{delete, get, patch, post, put};
 
 /// Every operation: name, access, what it does, its function, and the REST routes that map onto it.
 pub fn table() -> Table {
@@ -104,4 +106,23 @@ pub fn table() -> Table {
                 .default("event", false)
                 .member("items"),
         )
+        .op("telemetry.add", Active, "Adds records of what happened to jobs.", telemetry::add)
+        .route(post("/telemetry").under("events"))
+        .op("telemetry.find", Read, "Records that match, in the order in which they came.", telemetry::find)
+        .route(get("/telemetry").filtered(telemetry::REST))
+        .op("telemetry.stats", Read, "How records went, grouped by labels.", telemetry::stats)
+        .route(get("/telemetry/stats").member("items"))
+        .op(
+            "telemetry.anomalies",
+            Read,
+            "Devices that fail too often, errors that repeat.",
+            telemetry::anomalies,
+        )
+        .route(get("/telemetry/anomalies"))
+        .op("kv.get", Active, "The value of a key.", kv::get)
+        .route(get("/kv/{namespace}/{key}").member("value"))
+        .op("kv.set", Active, "Sets the value of a key; no value removes it.", kv::set)
+        .route(post("/kv/{namespace}/{key}").raw("value").member("status"))
+        .op("kv.delete", Active, "Removes the value of a key.", kv::delete)
+        .route(delete("/kv/{namespace}/{key}").member("status"))
 }

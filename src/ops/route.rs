@@ -13,6 +13,9 @@ pub enum Body {
     Params,
     /// The JSON value is the parameter of this name.
     Under(&'static str),
+    /// The JSON string is the parameter of this name. So is the body as it stands if its content type is another than
+    /// JSON, or if it is a bare word that is no JSON.
+    Text(&'static str),
     /// A form (`application/x-www-form-urlencoded`); its fields are the parameters.
     Form,
 }
@@ -106,6 +109,10 @@ impl Route {
     /// The JSON body is the parameter of this name.
     pub fn under(self, name: &'static str) -> Route {
         Route { body: Body::Under(name), ..self }
+    }
+    /// The body is the text of the parameter of this name.
+    pub fn raw(self, name: &'static str) -> Route {
+        Route { body: Body::Text(name), ..self.text(name) }
     }
     /// The body is a form.
     pub fn form(self) -> Route {

@@ -1,7 +1,8 @@
 //! The store: the truth. Nodes, users, groups; what is written here is written.
 //!
 //! One contract, two implementations ([`sqlite`] embedded, [`mongo`] in production), one conformance suite. A subject
-//! that is not nodes has a trait and a file of its own here ([`users`]) and in each implementation; [`Store`] is all
+//! that is not nodes has a trait and a file of its own here ([`users`],
+//! [`telemetry`], [`leases`], [`purge`]) and in each implementation; [`Store`] is all
 //! of them together.
 //!
 //! * A [`Commit`] is all or nothing: every node change, every event and the idempotency record become durable in one
@@ -14,10 +15,16 @@
 //! * Reads hand out nodes in wire form (`Node::to_wire`), with `revision`.
 
 pub mod indexes;
+pub mod leases;
 pub mod mongo;
+pub mod purge;
 pub mod sqlite;
+pub mod telemetry;
 pub mod users;
 
+pub use leases::Leases;
+pub use purge::Purge;
+pub use telemetry::Telemetry;
 pub use users::{UserKey, Users};
 
 use async_trait::async_trait;
@@ -32,7 +39,7 @@ pub type Wire = Map<String, Value>;
 
 /// See the module's documentation for what every implementation promises.
 #[async_trait]
-pub trait Store: Users + Send + Sync + 'static {
+pub trait Store: Users + Telemetry + Leases + Purge + Send + Sync + 'static {
     /// What this store is and what it can do.
     fn facts(&self) -> Facts;
     /// Fails with 503 when the store cannot be reached now.

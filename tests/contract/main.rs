@@ -15,6 +15,7 @@ mod purge;
 mod queries;
 mod queues;
 mod request_ids;
+mod retention;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;

@@ -110,21 +110,7 @@ impl Item {
 impl Redis {
     /// Connects at the first command, and again whenever it must.
     pub(crate) fn new(url: &str, db: Option<i64>, prefix: &str) -> Result<Redis> {
-        let setting = |error| {
-            Error::invalid("redis_url", "expected redis://host:port/db").because(anyhow::Error::new(error))
-        };
-        let mut info = url.into_connection_info().map_err(setting)?;
-        if let Some(db) = db {
-            let settings = info.redis_settings().clone().set_db(db);
-            info = info.set_redis_settings(settings);
-        }
-        let client = redis::Client::open(info).map_err(setting)?;
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(usize::MAX)
-            .set_max_delay(Duration::from_secs(1))
-            .set_connection_timeout(Some(RESPONSE))
-            .set_response_timeout(Some(RESPONSE));
-        let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(setting)?;
+        let (client, manager) = connect(url, db)?;
         Ok(Redis {
             client,
             manager,
@@ -327,22 +313,56 @@ impl Redis {
 
     /// Waits for Redis, but not for ever: while it is away the connection manager retries without end.
     async fn wait<T>(&self, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
-        let began = Instant::now();
-        let answer = self.in_time(command).await;
-        metrics::REDIS_SECONDS.took(&[], began);
-        answer
+        self.note(wait("log", command).await)
     }
 
     /// As [`Redis::wait`], for commands that wait on purpose.
     async fn in_time<T>(&self, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
-        let answer = match tokio::time::timeout(COMMAND, command).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(Error::unavailable("log", error)),
-            Err(late) => Err(Error::unavailable("log", late)),
-        };
+        self.note(in_time("log", command).await)
+    }
+
+    fn note<T>(&self, answer: Result<T>) -> Result<T> {
         let failing = answer.is_err();
         self.failing.send_if_modified(|was| std::mem::replace(was, failing) != failing);
         answer
+    }
+}
+
+/// A client of a Redis, and a connection that is made at the first command and again whenever it must; `db` is the number
+/// of the database, if not the one in the URL.
+pub(crate) fn connect(url: &str, db: Option<i64>) -> Result<(redis::Client, ConnectionManager)> {
+    let setting = |error| {
+        Error::invalid("redis_url", "expected redis://host:port/db").because(anyhow::Error::new(error))
+    };
+    let mut info = url.into_connection_info().map_err(setting)?;
+    if let Some(db) = db {
+        let settings = info.redis_settings().clone().set_db(db);
+        info = info.set_redis_settings(settings);
+    }
+    let client = redis::Client::open(info).map_err(setting)?;
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(usize::MAX)
+        .set_max_delay(Duration::from_secs(1))
+        .set_connection_timeout(Some(RESPONSE))
+        .set_response_timeout(Some(RESPONSE));
+    let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(setting)?;
+    Ok((client, manager))
+}
+
+/// Waits for a command, but not for ever; `part` is what an error calls the one that is away.
+pub(crate) async fn wait<T>(part: &str, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
+    let began = Instant::now();
+    let answer = in_time(part, command).await;
+    metrics::REDIS_SECONDS.took(&[], began);
+    answer
+}
+
+/// As [`wait`], not measured.
+async fn in_time<T>(part: &str, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
+    match tokio::time::timeout(COMMAND, command).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Error::unavailable(part, error)),
+        Err(late) => Err(Error::unavailable(part, late)),
     }
 }
 

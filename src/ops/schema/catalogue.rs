@@ -46,6 +46,7 @@ fn route(route: &Route) -> Value {
     let mut how = Vec::new();
     how.extend(match route.body {
         Body::Under(name) => Some(format!("the body is `{name}`")),
+        Body::Text(name) => Some(format!("the body is `{name}`, as JSON or as plain text")),
         Body::Form => Some("the body is a form".into()),
         Body::Params | Body::None => None,
     });
@@ -55,6 +56,7 @@ fn route(route: &Route) -> Value {
         None => None,
     });
     how.extend(route.fixed.iter().map(|(name, value)| format!("`{name}` is `{value}`")));
+    how.extend(route.defaults.iter().map(|(name, value)| format!("`{name}` is `{value}` if not given")));
     how.extend(match route.answer {
         Answer::Whole => None,
         Answer::OrNull => Some("answers `null` where there is none".into()),

@@ -27,11 +27,18 @@ struct Wanted {
     expire: Option<u64>,
 }
 
-const COLLECTIONS: [&str; 5] = ["node", "user", "usergroup", "eventhistory", "idempotency"];
+/// How long documents are kept, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kept {
+    pub(super) events: u64,
+    pub(super) telemetry: u64,
+}
+
+const COLLECTIONS: [&str; 6] = ["node", "user", "usergroup", "eventhistory", "telemetry", "idempotency"];
 /// The index that makes a sweep of the outboxes cheap.
 const OUTBOX: &str = "outbox_pending";
 
-fn wanted(retention: u64) -> Vec<Wanted> {
+fn wanted(kept: Kept) -> Vec<Wanted> {
     let index = |on, name, keys| Wanted {
         on,
         name,
@@ -53,7 +60,7 @@ fn wanted(retention: u64) -> Vec<Wanted> {
         unique("user", "username_1", doc! {"username": 1}),
         Wanted { ignore_case: true, ..unique("user", "case_insensitive_email_index", doc! {"email": 1}) },
         unique("usergroup", "name_1", doc! {"name": 1}),
-        Wanted { expire: Some(retention), ..index("eventhistory", "timestamp_1", doc! {"timestamp": 1}) },
+        Wanted { expire: Some(kept.events), ..index("eventhistory", "timestamp_1", doc! {"timestamp": 1}) },
         index("eventhistory", "channel_1_sequence_id_1", doc! {"channel": 1, "sequence_id": 1}),
         index("eventhistory", "kind_timestamp", doc! {"data.kind": 1, "timestamp": 1}),
         // A number is given once in an epoch: where it would not be, Redis has forgotten something.
@@ -67,6 +74,15 @@ fn wanted(retention: u64) -> Vec<Wanted> {
         },
         index("eventhistory", "channel_timestamp", doc! {"channel": 1, "timestamp": 1}),
         index("eventhistory", "timestamp_id", doc! {"timestamp": 1, "_id": 1}),
+        Wanted { expire: Some(kept.telemetry), ..index("telemetry", "ts_1", doc! {"ts": 1}) },
+        index("telemetry", "kind_1_ts_-1", doc! {"kind": 1, "ts": -1}),
+        index("telemetry", "runtime_1_device_type_1_ts_-1", doc! {"runtime": 1, "device_type": 1, "ts": -1}),
+        index("telemetry", "job_name_1_ts_-1", doc! {"job_name": 1, "ts": -1}),
+        index(
+            "telemetry",
+            "result_1_is_infra_error_1_ts_-1",
+            doc! {"result": 1, "is_infra_error": 1, "ts": -1},
+        ),
         Wanted { expire: Some(u64::from(KEY_SECONDS)), ..index("idempotency", "at_1", doc! {"at": 1}) },
     ];
     for node in NODE {
@@ -113,8 +129,8 @@ fn same_keys(one: &Document, other: &Document) -> bool {
 }
 
 /// Makes what is missing. `indexed` turns true as soon as outboxes can be swept.
-pub(super) async fn ensure(db: &Database, retention: u64, indexed: &watch::Sender<bool>) {
-    let wanted = wanted(retention);
+pub(super) async fn ensure(db: &Database, kept: Kept, indexed: &watch::Sender<bool>) {
+    let wanted = wanted(kept);
     for on in COLLECTIONS {
         let found = match list(db, on).await {
             Ok(found) => found,
@@ -159,7 +175,7 @@ async fn list(db: &Database, on: &str) -> mongodb::error::Result<Vec<IndexModel>
 
 /// Wanted and existing indexes, by collection.
 pub(super) async fn status(db: &Database) -> Result<Vec<IndexStatus>> {
-    let wanted = wanted(0);
+    let wanted = wanted(Kept::default());
     let mut all = Vec::new();
     for on in COLLECTIONS {
         let found = list(db, on).await.map_err(translate)?;

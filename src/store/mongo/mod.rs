@@ -15,8 +15,11 @@ pub(crate) mod document;
 pub(crate) mod errors;
 pub mod filter;
 mod indexes;
+mod leases;
+mod purge;
 mod single;
 pub(crate) mod stored;
+mod telemetry;
 mod transaction;
 mod users;
 
@@ -61,6 +64,8 @@ pub struct Options {
     pub key_prefix: String,
     /// How long the history of events is kept.
     pub event_retention_seconds: u64,
+    /// How long records of telemetry are kept.
+    pub telemetry_retention_seconds: u64,
     /// For tests of crashes.
     #[doc(hidden)]
     pub relay: RelayMode,
@@ -75,6 +80,7 @@ impl Default for Options {
             redis_db: None,
             key_prefix: "kernelci-live:".into(),
             event_retention_seconds: 604_800,
+            telemetry_retention_seconds: 1_209_600,
             relay: RelayMode::Run,
         }
     }
@@ -87,6 +93,7 @@ pub struct MongoStore {
     nodes: Collection<Stored>,
     users: Collection<Stored>,
     groups: Collection<Stored>,
+    telemetry: Collection<Stored>,
     facts: Facts,
     relay: Relay,
     stop: CancellationToken,
@@ -107,8 +114,12 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
     let (indexed, is_indexed) = watch::channel(false);
     let stop = CancellationToken::new();
     let building = {
-        let (db, seconds) = (db.clone(), options.event_retention_seconds);
-        tokio::spawn(async move { indexes::ensure(&db, seconds, &indexed).await })
+        let kept = indexes::Kept {
+            events: options.event_retention_seconds,
+            telemetry: options.telemetry_retention_seconds,
+        };
+        let db = db.clone();
+        tokio::spawn(async move { indexes::ensure(&db, kept, &indexed).await })
     };
     if tokio::time::timeout(INDEX_PATIENCE, building).await.is_err() {
         tracing::info!("indexes are being built in the background; until then some queries are slow");
@@ -125,6 +136,7 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
         nodes: db.collection("node"),
         users: db.collection("user"),
         groups: db.collection("usergroup"),
+        telemetry: db.collection("telemetry"),
         facts: Facts { kind: "mongodb", atomic_hierarchies: atomic },
         relay: relay.clone(),
         client,

@@ -98,7 +98,7 @@ impl Appender {
 /// One transaction of the writer.
 pub(crate) struct Batch<'a> {
     /// For everything that is not an event.
-    pub(super) connection: &'a Connection,
+    pub(crate) connection: &'a Connection,
     /// When the transaction began.
     pub(super) now: Timestamp,
     appender: &'a mut Appender,

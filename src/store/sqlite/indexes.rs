@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::filter::expression;
+use super::telemetry;
 use crate::error::Result;
 use crate::store::indexes::NODE;
 use crate::store::{IndexState, IndexStatus};
@@ -40,6 +41,15 @@ fn wanted() -> Vec<Wanted> {
             statistics: None,
         },
     ];
+    for (name, columns) in telemetry::INDEXES {
+        all.push(Wanted {
+            on: "telemetry",
+            name,
+            keys: columns.to_owned(),
+            sql: format!("CREATE INDEX {name} ON telemetry ({columns})"),
+            statistics: None,
+        });
+    }
     for index in NODE {
         let expressions: Vec<String> = index.fields.iter().map(|field| expression(field, "doc")).collect();
         let rows: Vec<String> = index.rows_per_key.iter().map(u32::to_string).collect();

@@ -5,7 +5,8 @@
 //! * [`commit`], [`append`]: what is written inside such a transaction: nodes, and events at their places.
 //! * [`readers`]: pools of read connections with time limits.
 //! * [`channels`]: what is known of each channel without asking the file, and the wake-ups of its readers.
-//! * [`find`], [`filter`], [`indexes`], [`users`], [`retention`]: one subject each.
+//! * [`find`], [`filter`], [`indexes`], [`users`], [`telemetry`], [`leases`], [`purge`], [`retention`]: one subject
+//!   each.
 //!
 //! The event log on the same file is [`crate::event_log::sqlite`].
 
@@ -15,9 +16,12 @@ mod commit;
 pub mod filter;
 mod find;
 mod indexes;
+mod leases;
+mod purge;
 mod readers;
 mod retention;
 mod schema;
+mod telemetry;
 mod users;
 mod writer;
 
@@ -31,9 +35,10 @@ use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store,
 use crate::error::{Error, Result};
 use crate::event_log::sqlite::SqliteLog;
 use crate::filter::Filter;
+use crate::kv::sqlite::SqliteKv;
 use crate::model::{ObjectId, Timestamp};
 
-pub(crate) use append::{EventRow, SEQ_BITS};
+pub(crate) use append::{Batch, EventRow, SEQ_BITS};
 pub(crate) use channels::Channels;
 use readers::Readers;
 use writer::Writer;
@@ -43,7 +48,9 @@ use writer::Writer;
 pub struct Options {
     /// How long events stay readable.
     pub retention: Duration,
-    /// How often events that are older are looked for and removed.
+    /// How long records of telemetry stay.
+    pub telemetry_retention: Duration,
+    /// How often what is older is looked for and removed.
     pub prune_every: Duration,
     /// How many searches run at once; each has its own connection and thread.
     pub readers: usize,
@@ -57,6 +64,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             retention: Duration::from_secs(7 * 24 * 3600),
+            telemetry_retention: Duration::from_secs(14 * 24 * 3600),
             prune_every: Duration::from_secs(60),
             readers: 4,
             read_limit: Duration::from_secs(15),
@@ -140,6 +148,13 @@ impl Database {
 /// The store in a SQLite file. See the module's documentation.
 pub struct SqliteStore {
     db: Arc<Database>,
+}
+
+impl SqliteStore {
+    /// Keys and values in the same file.
+    pub fn kv(&self) -> SqliteKv {
+        SqliteKv::new(self.db.clone())
+    }
 }
 
 #[async_trait]

@@ -1,12 +1,14 @@
-//! Removing what is too old: events behind retention, idempotency keys after a day.
+//! Removing what is too old: events and telemetry behind retention, idempotency keys after a day.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::params;
 
 use super::Database;
 use super::append::Batch;
 use super::commit::REMEMBERED;
+use super::telemetry;
 use crate::error::Result;
 use crate::model::Timestamp;
 
@@ -25,16 +27,22 @@ pub(super) fn spawn(db: &Arc<Database>) {
                 return;
             }
             if let Err(error) = prune(&db).await {
-                tracing::warn!(%error, "old events could not be removed; trying again later");
+                tracing::warn!(%error, "old events and telemetry could not be removed; trying again later");
             }
         }
     });
 }
 
 async fn prune(db: &Database) -> Result<()> {
-    let retention = i64::try_from(db.options.retention.as_millis()).unwrap_or(i64::MAX);
-    let cutoff = Timestamp::from_millis(Timestamp::now().millis().saturating_sub(retention));
-    let step = move |batch: &mut Batch<'_>| Ok(batch.prune_events(cutoff, STEP)? | prune_keys(batch)?);
+    let before = |retention: Duration| {
+        let retention = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::from_millis(Timestamp::now().millis().saturating_sub(retention))
+    };
+    let (events, samples) = (before(db.options.retention), before(db.options.telemetry_retention));
+    let step = move |batch: &mut Batch<'_>| {
+        let events = batch.prune_events(events, STEP)?;
+        Ok(events | telemetry::prune(batch, samples, STEP)? | prune_keys(batch)?)
+    };
     while db.writer.run(STEP as usize, step).await? {}
     Ok(())
 }

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Synchronous, filter, indexes};
+use super::{Synchronous, filter, indexes, leases, telemetry};
 use crate::error::{Error, Kind, Result};
+use crate::kv::sqlite as kv;
 
 /// The database, in the data directory.
 pub(super) const FILE: &str = "kernelci.db";
@@ -17,7 +18,7 @@ pub(super) const FILE: &str = "kernelci.db";
 const VERSION: i64 = 2;
 
 /// The tables of all parts of the store.
-const PARTS: &[&str] = &[TABLES];
+const PARTS: &[&str] = &[TABLES, leases::TABLES, telemetry::TABLES, kv::TABLES];
 
 /// Rows are keyed by small integers, because every index entry repeats the key. Nodes and events are JSONB, which
 /// filters read several times faster than text.

@@ -54,6 +54,15 @@ pub(super) fn body(route: &Route, params: &Value) -> Option<Value> {
     let (kind, schema, must) = match route.body {
         Body::None => return None,
         Body::Under(name) => ("application/json", params["properties"][name].clone(), required(params, name)),
+        // Besides JSON any other type: the body as it stands.
+        Body::Text(name) => {
+            let (schema, must) = (params["properties"][name].clone(), required(params, name));
+            let content = json!({
+                "application/json": {"schema": schema},
+                "text/plain": {"schema": {"type": "string"}},
+            });
+            return Some(json!({"required": must, "content": content}));
+        }
         Body::Params | Body::Form => {
             let in_path = path_names(route.path);
             let fields: Map<String, Value> = properties(params)
@@ -98,7 +107,7 @@ fn path_names(path: &str) -> Vec<&str> {
 fn in_query(route: &Route, name: &str) -> bool {
     let own = match route.body {
         Body::Params | Body::Form => false,
-        Body::Under(body) => name != body,
+        Body::Under(body) | Body::Text(body) => name != body,
         Body::None => route.filter_beside.is_none_or(|own| own.contains(&name)),
     };
     own && !["if_revision", "idempotency_key"].contains(&name) && !is_fixed(route, name)

@@ -1,0 +1,41 @@
+//! Leases.
+
+use std::time::Duration;
+
+use crate::support::Fixture;
+
+const LONG: Duration = Duration::from_secs(60);
+
+pub async fn a_lease_has_one_holder(f: Fixture) {
+    let first = f.store.take_lease("job", "a", LONG).await.unwrap().expect("it is free");
+    assert_eq!(f.store.take_lease("job", "b", LONG).await.unwrap(), None);
+    assert_eq!(f.store.take_lease("job", "a", LONG).await.unwrap(), Some(first), "prolonged");
+    assert!(f.store.take_lease("other job", "b", LONG).await.unwrap().is_some());
+    f.store.drop_lease("job", "b").await.unwrap();
+    assert_eq!(f.store.take_lease("job", "b", LONG).await.unwrap(), None, "it was not b's to give back");
+    f.store.drop_lease("job", "a").await.unwrap();
+    let second = f.store.take_lease("job", "b", LONG).await.unwrap().expect("it is free again");
+    assert!(second > first, "{second} > {first}");
+    assert_eq!(f.store.take_lease("job", "a", LONG).await.unwrap(), None);
+}
+
+pub async fn a_lease_ends_by_itself(f: Fixture) {
+    let first =
+        f.store.take_lease("job", "a", Duration::from_millis(300)).await.unwrap().expect("it is free");
+    let mut second = None;
+    for _ in 0..500 {
+        second = f.store.take_lease("job", "b", LONG).await.unwrap();
+        if second.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(second.is_some_and(|second| second > first), "{second:?}");
+}
+
+pub async fn of_many_at_once_one_gets_it(f: Fixture) {
+    let holders: Vec<String> = (0..16).map(|n| format!("holder {n}")).collect();
+    let takes = holders.iter().map(|holder| f.store.take_lease("job", holder, LONG));
+    let taken = futures::future::try_join_all(takes).await.unwrap();
+    assert_eq!(taken.iter().flatten().count(), 1);
+}
