@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +19,8 @@ use crate::hub::{Hub, lock};
 use crate::kv::{self, Kv};
 use crate::metrics;
 use crate::model::{ObjectId, User};
-use crate::ops::{self, Table};
+use crate::ops::{self, Table, polling};
+use crate::signals::{self, Signals};
 use crate::store::{IndexStatus, Store, UserKey, mongo, sqlite};
 
 /// How long a user is believed to be as the store said: the longest that a deactivated user's sessions keep rights.
@@ -41,6 +43,10 @@ pub struct App {
     pub kv: Arc<dyn Kv>,
     /// From the log to the sessions.
     pub hub: Arc<Hub>,
+    /// Wakes who waits, on any instance.
+    pub signals: Arc<dyn Signals>,
+    /// A place for each long poll that waits.
+    pub polls: Arc<Semaphore>,
     /// Signs and verifies tokens.
     pub tokens: Tokens,
     /// Hashes and verifies passwords.
@@ -67,6 +73,7 @@ impl App {
         metrics::install(config.instance.as_deref().unwrap_or("api"));
         let secret = bootstrap::secret(&config)?;
         let Opened { store, log, kv } = open(&config).await?;
+        let signals = signals(&config)?;
         let passwords = Passwords::new()?;
         let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
         let tokens =
@@ -74,6 +81,8 @@ impl App {
         let app = App {
             health: Health::of(store.clone(), log.clone()),
             hub: Arc::new(Hub::new(log.clone())),
+            signals,
+            polls: Arc::new(Semaphore::new(config.max_polls as usize)),
             table: ops::table(),
             sessions: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -86,7 +95,9 @@ impl App {
             tokens,
             passwords,
         };
-        Ok((Arc::new(app), first_admin))
+        let app = Arc::new(app);
+        polling::clean_up(&app);
+        Ok((app, first_admin))
     }
 
     /// Who this token speaks for: 401 unless it is good and its user is active.
@@ -124,8 +135,20 @@ impl App {
             tracing::warn!(sessions = self.sessions.len(), "some sessions or requests did not end in time");
         }
         self.hub.close();
+        self.signals.close();
         self.log.close().await;
         self.store.close().await;
+    }
+}
+
+/// The signals that the settings ask for.
+fn signals(config: &Config) -> Result<Arc<dyn Signals>> {
+    match config.backend()? {
+        Backend::Embedded => Ok(Arc::new(signals::Local::default())),
+        Backend::Production { redis_url, .. } => {
+            let signals = signals::redis::open(&redis_url, &config.redis_prefix);
+            Ok(Arc::new(signals.context("Redis (REDIS_URL) cannot be used")?))
+        }
     }
 }
 

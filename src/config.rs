@@ -105,6 +105,23 @@ pub struct Config {
     #[arg(long, env = "NODE_PURGE_PAUSE_MS", default_value_t = 100,
           value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub node_purge_pause_ms: u64,
+    /// Seconds after which a long poll that waits is answered with a keep-alive event (`BEEP`), so that clients do not
+    /// give up; 0 turns it off.
+    #[arg(long, env = "KEEP_ALIVE_PERIOD", default_value_t = 45,
+          value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub keep_alive_period: u64,
+    /// Most long polls (listen, pop) that wait at a time.
+    #[arg(long, env = "MAX_POLLS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_polls: u32,
+    /// Seconds after which a long-poll subscription without a name that nobody polls is dropped (default: 15 minutes).
+    #[arg(long, env = "SUBSCRIPTION_IDLE_SECONDS", default_value_t = 900,
+          value_parser = clap::value_parser!(u64).range(1..=2_147_483_647))]
+    pub subscription_idle_seconds: u64,
+    /// Seconds after which a named consumer that nobody uses is dropped (default: 30 days).
+    #[arg(long, env = "CONSUMER_IDLE_SECONDS", default_value_t = 2_592_000,
+          value_parser = clap::value_parser!(u64).range(1..=2_147_483_647))]
+    pub consumer_idle_seconds: u64,
 
     /// Milliseconds between pings on a session; two unanswered ones end it.
     #[arg(long, env = "PING_INTERVAL_MS", default_value_t = 25_000,

@@ -198,8 +198,15 @@ impl Error {
     /// Writes to the log what its readers must know: what went wrong on our side, with the cause. Called once, where
     /// the error leaves the server.
     pub fn log(&self, operation: &str) {
-        if matches!(self.kind(), Kind::Internal | Kind::Unavailable | Kind::Timeout) {
-            tracing::error!(operation, error = %self, "request failed");
+        match self.kind() {
+            // Nothing is broken: a queue that is empty, a server that drains.
+            Kind::Unavailable if self.inner.cause.is_none() => {
+                tracing::debug!(operation, error = %self, "request refused for now");
+            }
+            Kind::Internal | Kind::Unavailable | Kind::Timeout => {
+                tracing::error!(operation, error = %self, "request failed");
+            }
+            _ => {}
         }
     }
     /// The `error` member of a JSON-RPC answer.

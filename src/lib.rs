@@ -49,4 +49,5 @@ pub mod ops;
 pub mod purge;
 pub mod rpc;
 pub mod session;
+pub mod signals;
 pub mod store;

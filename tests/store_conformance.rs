@@ -7,6 +7,8 @@
 
 #[path = "store/commits.rs"]
 mod commits;
+#[path = "store/consumers.rs"]
+mod consumers;
 #[path = "store/embedded.rs"]
 mod embedded_only;
 #[path = "store/history.rs"]
@@ -17,6 +19,8 @@ mod leases;
 mod log;
 #[path = "store/queries.rs"]
 mod queries;
+#[path = "store/queues.rs"]
+mod queues;
 #[path = "store/support.rs"]
 mod support;
 #[path = "store/users.rs"]
@@ -71,6 +75,19 @@ macro_rules! conformance {
                 users::a_password_is_replaced_only_if_it_is_the_old_one
                 users::only_an_active_superuser_counts
                 users::groups_are_made_once_and_joined
+                consumers::a_consumer_without_a_name_ends_with_its_subscription
+                consumers::a_name_keeps_its_place_and_fences_off_who_read_before
+                consumers::a_name_belongs_to_one_user_and_channel
+                consumers::a_cursor_moves_in_turns
+                consumers::of_racing_turns_one_wins
+                consumers::of_racing_openers_the_last_holds_the_name
+                consumers::acks_are_cumulative_and_seeking_is_not
+                consumers::what_nobody_uses_expires
+                queues::items_are_taken_in_order_and_removed
+                queues::what_is_released_or_overdue_is_offered_again
+                queues::racing_takers_get_different_items
+                queues::a_key_is_pushed_once
+                queues::a_queue_is_bounded
                 users::wanted_indexes_are_present
                 users::it_answers_pings
             }

@@ -39,6 +39,12 @@ pub trait EventLog: Send + Sync + 'static {
     async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64>;
     /// Up to `limit` events after `seq`, without waiting.
     async fn read_after(&self, channel: &str, seq: u64, limit: usize) -> Result<Read>;
+    /// As [`EventLog::read_after`], for a position of this or of an earlier epoch: numbers only grow from one epoch to
+    /// the next, and events of earlier ones may still be in the history. Between epochs numbers are left out, which is
+    /// no gap; what an epoch lost at its end cannot be told.
+    async fn read_across(&self, channel: &str, seq: u64, limit: usize) -> Result<Read> {
+        self.read_after(channel, seq, limit).await
+    }
     /// Follows a channel from behind `seq`.
     async fn tail(&self, channel: &str, seq: u64) -> Result<Box<dyn Tail>>;
     /// Makes an event durable and gives it its place. Repeating the same `event.id` gives the same place again.

@@ -102,6 +102,18 @@ impl EventLog for RedisLog {
         self.inner.read_after(channel, seq, limit).await
     }
 
+    async fn read_across(&self, channel: &str, seq: u64, limit: usize) -> Result<Read> {
+        let known = self.inner.channels.known(channel).await?;
+        if seq < known.base && limit > 0 {
+            let earlier = self.inner.channels.history.read_earlier(channel, seq, known.base, limit).await?;
+            if !earlier.is_empty() {
+                let entries = earlier.into_iter().map(Arc::new).collect();
+                return Ok(Read { epoch: known.epoch.clone(), gap: None, entries });
+            }
+        }
+        self.inner.read_after(channel, seq.max(known.base), limit).await
+    }
+
     async fn tail(&self, channel: &str, seq: u64) -> Result<Box<dyn Tail>> {
         Ok(Box::new(tail::RedisTail::new(self.inner.clone(), channel, seq)))
     }

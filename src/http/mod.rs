@@ -5,6 +5,7 @@ mod body;
 mod documents;
 mod feed;
 mod files;
+mod handover;
 mod health;
 mod metrics;
 mod pages;

@@ -14,11 +14,13 @@ use serde_json::{Map, Value};
 
 use super::answer::{failed, json};
 use super::body::{BODY, incomplete};
+use super::handover::watched;
 use super::peer;
 use super::validation::{self, Given, Origin};
 use crate::app::App;
 use crate::auth::{Access, Caller};
 use crate::error::{Error, Kind, Result};
+use crate::hub::lock;
 use crate::metrics;
 use crate::ops::{Answer, Body, Context, Operation, Params, Peer, Reply, RestBody, Route};
 use crate::rpc::{MOST_DEPTH, depth_exceeds};
@@ -74,9 +76,14 @@ async fn answer(
     add_headers(&mut given, operation, &parts.headers)?;
     given.read(operation)?;
     let context = Context::new(app.clone(), caller, asked.peer, None);
+    let handover = context.handover();
     let params = given.take();
     match operation.call(context, Params::Value(Value::Object(params))).await {
-        Ok(reply) => succeeded(route, reply, with_revision),
+        Ok(reply) => {
+            let response = succeeded(route, reply, with_revision)?;
+            let handover = lock(&handover).take();
+            Ok(watched(response, handover))
+        }
         Err(error) if route.answer == Answer::OrNull && error.kind() == Kind::NotFound => {
             Ok(json(StatusCode::OK, "null".into()))
         }

@@ -9,11 +9,13 @@ use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
 use super::body::incomplete;
+use super::handover::watched;
 use super::peer::From;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
+use crate::hub::lock;
 use crate::metrics;
-use crate::ops::{Context, Params, Peer};
+use crate::ops::{Context, HandoverSlot, Params, Peer};
 use crate::rpc;
 use crate::session::credentials;
 
@@ -38,13 +40,18 @@ pub(super) async fn post(
         }
     };
     let name = app.table.known_name(&request.method);
-    let call = call(&app, peer, &headers, &request);
+    let slot = HandoverSlot::default();
+    let call = call(&app, peer, &headers, &request, &slot);
     let result = metrics::timed(metrics::Transport::Rpc, name, 200, call).await;
     if let Err(error) = &result {
         error.log(name);
     }
     match &request.id {
-        Some(id) => json(StatusCode::OK, rpc::answer(id, result.as_deref())),
+        Some(id) => {
+            let response = json(StatusCode::OK, rpc::answer(id, result.as_deref()));
+            let handover = lock(&slot).take();
+            watched(response, handover)
+        }
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }
@@ -54,8 +61,12 @@ async fn call(
     peer: Arc<Peer>,
     headers: &HeaderMap,
     request: &rpc::Request,
+    slot: &HandoverSlot,
 ) -> Result<String> {
     let caller = credentials(app, headers).await?.caller.unwrap_or_default();
     let context = Context::new(app.clone(), caller, peer, None);
-    app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()
+    let handover = context.handover();
+    let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;
+    *lock(slot) = lock(&handover).take();
+    Ok(reply)
 }

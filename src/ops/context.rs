@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use super::handover::{Handover, HandoverSlot};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Kind, Result};
@@ -35,6 +36,7 @@ pub struct Context {
     /// From where.
     pub peer: Arc<Peer>,
     session: Option<(Arc<Handle>, Slot)>,
+    handover: HandoverSlot,
 }
 
 impl Context {
@@ -45,7 +47,17 @@ impl Context {
         peer: Arc<Peer>,
         session: Option<(Arc<Handle>, Slot)>,
     ) -> Context {
-        Context { app, caller, peer, session }
+        Context { app, caller, peer, session, handover: HandoverSlot::default() }
+    }
+
+    /// Asks to be told whether this request's answer reached its client.
+    pub fn hand_over(&self, handover: Handover) {
+        *lock(&self.handover) = Some(handover);
+    }
+
+    /// Where the transport finds what was asked for with [`Context::hand_over`].
+    pub fn handover(&self) -> HandoverSlot {
+        self.handover.clone()
     }
 
     /// The session that subscriptions and credentials live in; a clear error for requests that have none.

@@ -3,20 +3,21 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Context, Object};
+use crate::auth::rights::EDIT_ANY;
 use crate::error::{Error, Kind, Result};
-use crate::model::{Event, ObjectId, Timestamp};
-use crate::ops::nodes::idempotency_key;
+use crate::model::{Event, NODE_CHANNEL, ObjectId, Timestamp, User};
+use crate::ops::nodes::{editable, idempotency_key};
 
 /// CloudEvent `type` where nobody says another.
 pub const EVENT_TYPE: &str = "api.kernelci.org";
 const LONGEST_CHANNEL: usize = 64;
 const MOST_ATTRIBUTES: usize = 32;
 /// Bytes of JSON in an event's payload: what a message on the WebSocket may have, whatever way it comes.
-const MOST_DATA: usize = 1 << 20;
+pub(super) const MOST_DATA: usize = 1 << 20;
 /// How long a publisher waits for its sequence number before it is told that it comes later.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,15 +27,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Publish {
     /// 1 to 64 of letters, digits and `_ . : -`.
     channel: String,
-    /// The payload: any JSON of at most 1 MiB.
-    data: Value,
+    /// The payload: any JSON of at most 1 MiB; left out it is null. On the channel `node` an object with `op, id, kind,
+    /// name, state, result, data`, about a node that the caller may edit.
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Value>,
+    /// 422 for what Python takes for no payload: null, false, 0, "", [] and {}.
+    #[serde(default)]
+    refuse_empty: bool,
     /// CloudEvent `type`; default `api.kernelci.org`.
     #[serde(default, rename = "type")]
     kind: Option<String>,
     /// CloudEvent `source`; default: the server's.
     #[serde(default)]
     source: Option<String>,
-    /// Further extension attributes: names of lower-case letters and digits, values strings, booleans or integers.
+    /// Further extension attributes: names of lower-case letters and digits, values strings, booleans or integers. Those
+    /// that the server sets (`type`, `owner`, `id`, `time`, …) are passed over.
     #[serde(default)]
     attributes: Object,
     /// Repeated with the same key (1 to 128 characters), the first answer is given again.
@@ -60,14 +67,27 @@ pub fn channel_name(field: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Also when it is null.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
 /// Puts an event on a channel; its owner is the caller.
 pub async fn publish(context: Context, params: Publish) -> Result<Published> {
     let user = context.caller.user()?;
     channel_name("channel", &params.channel)?;
-    check_attributes(&params.attributes)?;
-    if weigh(&params.data)? > MOST_DATA {
+    if params.refuse_empty && params.data.as_ref().is_some_and(is_nothing) {
+        return Err(Error::invalid("data", "None is not allowed as event payload"));
+    }
+    let data = params.data.unwrap_or_default();
+    if weigh(&data)? > MOST_DATA {
         return Err(Error::new(Kind::TooLarge, format!("data: an event holds at most {MOST_DATA} bytes")));
     }
+    let mut subject = None;
+    if params.channel == NODE_CHANNEL {
+        subject = Some(node_of(&context, user, &data).await?.to_hex());
+    }
+    let attributes = extensions(params.attributes)?;
     let text = |field: &str, value: Option<String>, default: &str| match value {
         Some(text) if text.is_empty() || text.len() > 256 => {
             Err(Error::invalid(field, "expected 1 to 256 characters"))
@@ -83,12 +103,12 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         source: text("source", params.source, &context.app.config.cloud_events_source)?,
         kind: text("type", params.kind, EVENT_TYPE)?,
         channel: params.channel,
-        subject: None,
+        subject,
         time: Timestamp::now(),
         owner: Some(user.username.clone()),
         partitionkey: None,
-        extensions: params.attributes,
-        data: params.data,
+        extensions: attributes,
+        data,
     };
     let published = tokio::time::timeout(PATIENCE, context.app.log.publish(event)).await;
     let seq = published.map_err(|_| Error::new(Kind::Timeout, "the event was not confirmed in time"))??;
@@ -124,7 +144,37 @@ fn repeatable_id(user: ObjectId, channel: &str, key: &str) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-fn check_attributes(attributes: &Map<String, Value>) -> Result<()> {
+/// What Python takes for false (contract 5.8).
+fn is_nothing(data: &Value) -> bool {
+    match data {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+    }
+}
+
+/// The node that an event on the channel `node` speaks of. Its readers depend on these fields, and take it for a change
+/// of the node (contract 9.3, D-26): so only who may change the node may say so.
+async fn node_of(context: &Context, user: &User, data: &Value) -> Result<ObjectId> {
+    for field in ["op", "id", "kind", "name", "state", "result", "data"] {
+        if data.get(field).is_none() {
+            let why = "expected this field in an event on the channel node: its readers depend on it";
+            return Err(Error::invalid(format!("data.{field}"), why));
+        }
+    }
+    let id = data["id"].as_str().and_then(|id| id.parse().ok());
+    let id = id.ok_or_else(|| Error::invalid("data.id", "expected the id of a node"))?;
+    if !user.is_superuser && !user.in_group(EDIT_ANY) {
+        editable(context, user, id).await?;
+    }
+    Ok(id)
+}
+
+/// The attributes that are not the server's.
+fn extensions(mut attributes: Map<String, Value>) -> Result<Map<String, Value>> {
     const OURS: [&str; 11] = [
         "specversion",
         "id",
@@ -138,21 +188,19 @@ fn check_attributes(attributes: &Map<String, Value>) -> Result<()> {
         "partitionkey",
         "sequence",
     ];
+    attributes.retain(|name, _| !OURS.contains(&name.as_str()));
     if attributes.len() > MOST_ATTRIBUTES {
         return Err(Error::invalid("attributes", format!("expected at most {MOST_ATTRIBUTES}")));
     }
-    for (name, value) in attributes {
+    for (name, value) in &attributes {
         let field = format!("attributes.{}", name.chars().take(32).collect::<String>());
         let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if name.is_empty() || name.len() > 20 || !name.chars().all(letters) {
             return Err(Error::invalid(field, "expected a name of 1 to 20 lower-case letters and digits"));
         }
-        if OURS.contains(&name.as_str()) {
-            return Err(Error::invalid(field, "this attribute is set by the server"));
-        }
         if !(value.is_string() || value.is_boolean() || value.is_i64()) {
             return Err(Error::invalid(field, "expected a string, a boolean or an integer"));
         }
     }
-    Ok(())
+    Ok(attributes)
 }

@@ -4,26 +4,32 @@
 //! and an async function; the WebSocket dispatches it by name, REST maps a method and a path onto it
 //! ([`Route`]). Validation, access and documentation hang on the operation, never on a transport.
 
+pub mod consumers;
 mod context;
 pub mod events;
+mod handover;
 pub mod history;
 pub mod kv;
 mod loose;
 pub mod nodes;
 mod operation;
 mod paging;
+pub mod polling;
+pub mod queues;
 pub mod route;
 pub mod schema;
 pub mod session;
+pub mod stats;
 pub mod subscriptions;
 pub mod telemetry;
 pub mod users;
 
 pub use context::{Context, Peer};
+pub use handover::{Handover, HandoverSlot};
 pub use operation::{Object, Operation, Params, Reply, RestBody, RestReply, Table};
 pub use route::{Answer, Body, Route};
 
-use crate::auth::Access::{Active, Open, Read, Verified};
+use crate::auth::Access::{Active, Open, Read, Superuser, Verified};
 use crate::health::Part;
 use crate::model::Node;
 use route::{delete, get, patch, post, put};
@@ -97,6 +103,7 @@ pub fn table() -> Table {
         .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)
         .needs(&[])
         .op("event.publish", Active, "Puts an event of one's own on a channel.", events::publish)
+        .route(post("/publish/{channel}").with("refuse_empty", true).null())
         .op("event.find", Read, "The history of a channel, or of all.", history::find)
         .large()
         .route(
@@ -125,4 +132,31 @@ pub fn table() -> Table {
         .route(post("/kv/{namespace}/{key}").raw("value").member("status"))
         .op("kv.delete", Active, "Removes the value of a key.", kv::delete)
         .route(delete("/kv/{namespace}/{key}").member("status"))
+        .op("consumer.open", Active, "Subscribes to a channel for long polls.", polling::open)
+        .route(post("/subscribe/{channel}").bare())
+        .op("consumer.next", Active, "Waits for the next event of such a subscription.", polling::next)
+        .route(get("/listen/{sub_id}"))
+        .op(
+            "consumer.close",
+            Active,
+            "Ends such a subscription; a named consumer keeps its place.",
+            polling::close,
+        )
+        .route(post("/unsubscribe/{sub_id}").bare().null())
+        .op("consumer.list", Active, "The named consumers of the caller.", consumers::list)
+        .op("consumer.get", Active, "One named consumer.", consumers::get)
+        .op("consumer.seek", Active, "Puts a named consumer to another place.", consumers::seek)
+        .op("consumer.delete", Active, "Removes a named consumer.", consumers::delete)
+        .op("queue.push", Active, "Appends an item to a queue.", queues::push)
+        .route(post("/push/{list}").under("event").null())
+        .op("queue.pop", Active, "Waits for the next item of a queue.", queues::pop)
+        .route(get("/pop/{list}").member("event"))
+        .op("queue.ack", Active, "Removes an item that was popped with a lease.", queues::ack)
+        .op(
+            "stats.subscriptions",
+            Superuser,
+            "Every subscription, and how far behind it is.",
+            stats::subscriptions,
+        )
+        .route(get("/stats/subscriptions").member("items"))
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub use list::{list, page};
+pub(in crate::ops) use write::editable;
 pub use write::{Events, create, mark, replace, submit, update};
 
 use super::schema::types;

@@ -24,7 +24,7 @@ use crate::health::Away;
 use crate::hub::lock;
 use crate::metrics;
 use crate::model::ObjectId;
-use crate::ops::{Context, Params};
+use crate::ops::{Context, Handover, HandoverSlot, Params};
 use crate::rpc;
 
 /// Ends a socket that did not become a session.
@@ -93,6 +93,8 @@ struct Answered {
     text: Option<String>,
     /// Begins now that its answer goes out.
     opened: Option<Subscription>,
+    /// Wants to know that the answer went out.
+    handover: Option<Handover>,
     close: Option<CloseCode>,
     /// Held until the answer goes out, if it may be large.
     _place: Option<OwnedSemaphorePermit>,
@@ -227,6 +229,9 @@ impl Session {
         };
         if let Some(text) = answered.text {
             self.out.push(text);
+            if let Some(handover) = answered.handover {
+                handover.handed();
+            }
         }
         self.subs.extend(answered.opened);
         answered.close
@@ -374,7 +379,7 @@ async fn recheck(app: Arc<App>, handle: Arc<Handle>, user: ObjectId) -> Answered
     if matches!(app.user(user).await, Ok(None)) {
         handle.dismiss(user);
     }
-    Answered { text: None, opened: None, close: None, _place: None }
+    Answered { text: None, opened: None, handover: None, close: None, _place: None }
 }
 
 /// Runs one request and puts its answer into words.
@@ -384,11 +389,16 @@ async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> A
         Ok(operation) if operation.large => handle.place_for_large().await,
         _ => None,
     };
+    let handover = HandoverSlot::default();
     let call = async {
         let caller = handle.fresh_caller(&app).await?;
         let context =
             Context::new(app.clone(), caller, handle.peer().clone(), Some((handle.clone(), slot.clone())));
-        app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()
+        let asked = context.handover();
+        let reply =
+            app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;
+        *lock(&handover) = lock(&asked).take();
+        Ok(reply)
     };
     let name = app.table.known_name(&request.method);
     // An error's line must say where it happened, whatever is filtered out.
@@ -404,7 +414,8 @@ async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> A
     }
     let text = request.id.map(|id| rpc::answer(&id, result.as_deref()));
     let opened = lock(&slot).take();
-    Answered { text, opened, close, _place: place }
+    let handover = lock(&handover).take();
+    Answered { text, opened, handover, close, _place: place }
 }
 
 /// Reads for a subscription, again and again while the store or the log is away.

@@ -1,7 +1,7 @@
 //! The store: the truth. Nodes, users, groups; what is written here is written.
 //!
 //! One contract, two implementations ([`sqlite`] embedded, [`mongo`] in production), one conformance suite. A subject
-//! that is not nodes has a trait and a file of its own here ([`users`],
+//! that is not nodes has a trait and a file of its own here ([`users`], [`consumers`], [`queues`],
 //! [`telemetry`], [`leases`], [`purge`]) and in each implementation; [`Store`] is all
 //! of them together.
 //!
@@ -14,16 +14,20 @@
 //!   order of its revisions.
 //! * Reads hand out nodes in wire form (`Node::to_wire`), with `revision`.
 
+pub mod consumers;
 pub mod indexes;
 pub mod leases;
 pub mod mongo;
 pub mod purge;
+pub mod queues;
 pub mod sqlite;
 pub mod telemetry;
 pub mod users;
 
+pub use consumers::Consumers;
 pub use leases::Leases;
 pub use purge::Purge;
+pub use queues::Queues;
 pub use telemetry::Telemetry;
 pub use users::{UserKey, Users};
 
@@ -39,7 +43,7 @@ pub type Wire = Map<String, Value>;
 
 /// See the module's documentation for what every implementation promises.
 #[async_trait]
-pub trait Store: Users + Telemetry + Leases + Purge + Send + Sync + 'static {
+pub trait Store: Users + Consumers + Queues + Telemetry + Leases + Purge + Send + Sync + 'static {
     /// What this store is and what it can do.
     fn facts(&self) -> Facts;
     /// Fails with 503 when the store cannot be reached now.

@@ -237,6 +237,33 @@ impl Server {
         self.spawn().await;
     }
 
+    /// A token of a new user without any rights; the user is written directly into the database.
+    pub async fn user(&self, username: &str) -> String {
+        let (id, email) = (bson::oid::ObjectId::new(), format!("{username}@example.org"));
+        match self.backend {
+            Backend::Embedded => {
+                let file = self.folder.path().join("data/kernelci.db");
+                let database = rusqlite::Connection::open(file).expect("the database opens");
+                let sql = "INSERT INTO user (id, username, email, hashed_password, is_active, is_superuser, is_verified, groups)
+                     VALUES (?, ?, ?, '', 1, 0, 1, '[]')";
+                let hex = id.to_hex();
+                database.execute(sql, [hex.as_str(), username, &email]).expect("the user is written");
+            }
+            Backend::Production => {
+                let client =
+                    mongodb::Client::with_uri_str(&services().mongo).await.expect("MongoDB is there");
+                let name = self.setting("MONGO_DB").expect("a database");
+                let user = bson::doc! {
+                    "_id": id, "username": username, "email": email, "hashed_password": "", "is_active": true,
+                    "is_superuser": false, "is_verified": true, "groups": [],
+                };
+                let users = client.database(name).collection::<bson::Document>("user");
+                users.insert_one(user).await.expect("the user is written");
+            }
+        }
+        self.sign(json!({"sub": id.to_hex()})).await
+    }
+
     /// Makes a user inactive, directly in the database.
     pub async fn deactivate(&self, username: &str) {
         match self.backend {

@@ -138,6 +138,21 @@ impl History {
         Ok(found.iter().map(|event| entry(event)).collect())
     }
 
+    /// Events of whatever epoch, or of none, with numbers behind `after` up to `to`; ascending, at most `limit`.
+    pub(crate) async fn read_earlier(
+        &self,
+        channel: &str,
+        after: u64,
+        to: u64,
+        limit: usize,
+    ) -> Result<Vec<Entry>> {
+        let span = doc! {"$gt": number(after), "$lte": number(to)};
+        let find = self.events.find(doc! {"channel": channel, "sequence_id": span});
+        let find = find.sort(doc! {"sequence_id": 1}).limit(signed(limit)).max_time(QUERY_TIME);
+        let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        Ok(found.iter().map(|event| entry(event)).collect())
+    }
+
     /// The lowest number among the first thousand events of an epoch that happened at `time` or later. (Numbers follow
     /// times only roughly: an event may have waited in an outbox.)
     pub(crate) async fn first_since(

@@ -338,7 +338,7 @@ pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
 }
 
 /// The node, if the user may edit it (contract 3.4).
-async fn editable(context: &Context, user: &User, id: ObjectId) -> Result<Node> {
+pub(in crate::ops) async fn editable(context: &Context, user: &User, id: ObjectId) -> Result<Node> {
     let wire = context.app.store.nodes(&[id]).await?.pop().ok_or_else(|| missing(id))?;
     let node = Node::from_wire(&wire)?;
     if !may_edit(user, &node) {

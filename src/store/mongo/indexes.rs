@@ -34,7 +34,16 @@ pub(super) struct Kept {
     pub(super) telemetry: u64,
 }
 
-const COLLECTIONS: [&str; 6] = ["node", "user", "usergroup", "eventhistory", "telemetry", "idempotency"];
+const COLLECTIONS: [&str; 8] = [
+    "node",
+    "user",
+    "usergroup",
+    "eventhistory",
+    "telemetry",
+    "idempotency",
+    "subscriber_state",
+    "queueitem",
+];
 /// The index that makes a sweep of the outboxes cheap.
 const OUTBOX: &str = "outbox_pending";
 
@@ -84,6 +93,13 @@ fn wanted(kept: Kept) -> Vec<Wanted> {
             doc! {"result": 1, "is_infra_error": 1, "ts": -1},
         ),
         Wanted { expire: Some(u64::from(KEY_SECONDS)), ..index("idempotency", "at_1", doc! {"at": 1}) },
+        unique("subscriber_state", "unique_subscriber_id", doc! {"subscriber_id": 1}),
+        Wanted { partial: having("id"), ..unique("subscriber_state", "id_1", doc! {"id": 1}) },
+        index("subscriber_state", "last_poll", doc! {"last_poll": 1}),
+        index("queueitem", "list_1__id_1", doc! {"list": 1, "_id": 1}),
+        index("queueitem", "list_1_bytes_1", doc! {"list": 1, "bytes": 1}),
+        Wanted { partial: having("key"), ..unique("queueitem", "key_1", doc! {"key": 1}) },
+        Wanted { expire: Some(u64::from(KEY_SECONDS)), ..index("queueitem", "gone_1", doc! {"gone": 1}) },
     ];
     for node in NODE {
         let mut keys = Document::new();

@@ -11,12 +11,15 @@
 
 pub(crate) mod bson_json;
 mod commit;
+mod consumers;
+mod counter;
 pub(crate) mod document;
 pub(crate) mod errors;
 pub mod filter;
 mod indexes;
 mod leases;
 mod purge;
+mod queues;
 mod single;
 pub(crate) mod stored;
 mod telemetry;
@@ -94,6 +97,8 @@ pub struct MongoStore {
     users: Collection<Stored>,
     groups: Collection<Stored>,
     telemetry: Collection<Stored>,
+    consumers: Collection<Stored>,
+    items: Collection<Stored>,
     facts: Facts,
     relay: Relay,
     stop: CancellationToken,
@@ -137,6 +142,8 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
         users: db.collection("user"),
         groups: db.collection("usergroup"),
         telemetry: db.collection("telemetry"),
+        consumers: db.collection("subscriber_state"),
+        items: db.collection("queueitem"),
         facts: Facts { kind: "mongodb", atomic_hierarchies: atomic },
         relay: relay.clone(),
         client,

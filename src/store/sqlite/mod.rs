@@ -5,19 +5,21 @@
 //! * [`commit`], [`append`]: what is written inside such a transaction: nodes, and events at their places.
 //! * [`readers`]: pools of read connections with time limits.
 //! * [`channels`]: what is known of each channel without asking the file, and the wake-ups of its readers.
-//! * [`find`], [`filter`], [`indexes`], [`users`], [`telemetry`], [`leases`], [`purge`], [`retention`]: one subject
-//!   each.
+//! * [`find`], [`filter`], [`indexes`], [`users`], [`consumers`], [`queues`], [`telemetry`], [`leases`], [`purge`],
+//!   [`retention`]: one subject each.
 //!
 //! The event log on the same file is [`crate::event_log::sqlite`].
 
 mod append;
 mod channels;
 mod commit;
+mod consumers;
 pub mod filter;
 mod find;
 mod indexes;
 mod leases;
 mod purge;
+mod queues;
 mod readers;
 mod retention;
 mod schema;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Synchronous, filter, indexes, leases, telemetry};
+use super::{Synchronous, consumers, filter, indexes, leases, queues, telemetry};
 use crate::error::{Error, Kind, Result};
 use crate::kv::sqlite as kv;
 
@@ -18,7 +18,8 @@ pub(super) const FILE: &str = "kernelci.db";
 const VERSION: i64 = 2;
 
 /// The tables of all parts of the store.
-const PARTS: &[&str] = &[TABLES, leases::TABLES, telemetry::TABLES, kv::TABLES];
+const PARTS: &[&str] =
+    &[TABLES, leases::TABLES, telemetry::TABLES, kv::TABLES, consumers::TABLES, queues::TABLES];
 
 /// Rows are keyed by small integers, because every index entry repeats the key. Nodes and events are JSONB, which
 /// filters read several times faster than text.

@@ -1,0 +1,109 @@
+//! Signals: waking whoever waits for something, on whichever instance.
+//!
+//! A signal says "look again" and carries nothing: what has changed is in the store. It may get lost while Redis is away;
+//! so who waits looks again by itself from time to time. Within a process ([`Local`]) signals are calls; in production
+//! they also go through Redis ([`redis`]).
+
+pub mod redis;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::hub::lock;
+
+/// See the module's documentation for what every implementation promises.
+#[async_trait]
+pub trait Signals: Send + Sync + 'static {
+    /// Wakes everybody who listens for `topic`, on every instance.
+    async fn send(&self, topic: &str);
+    /// Listens from now on.
+    fn listen(&self, topic: &str) -> Listener;
+    /// Stops background work.
+    fn close(&self);
+}
+
+/// The signals of one process.
+#[derive(Clone, Default)]
+pub struct Local {
+    topics: Arc<Mutex<HashMap<String, Vec<Arc<Notify>>>>>,
+}
+
+impl Local {
+    /// Wakes the listeners of `topic` in this process.
+    pub fn wake(&self, topic: &str) {
+        for listener in lock(&self.topics).get(topic).into_iter().flatten() {
+            listener.notify_one();
+        }
+    }
+
+    /// Wakes all listeners: something may have been missed.
+    pub fn wake_all(&self) {
+        for listener in lock(&self.topics).values().flatten() {
+            listener.notify_one();
+        }
+    }
+}
+
+#[async_trait]
+impl Signals for Local {
+    async fn send(&self, topic: &str) {
+        self.wake(topic);
+    }
+
+    fn listen(&self, topic: &str) -> Listener {
+        let wake = Arc::new(Notify::new());
+        lock(&self.topics).entry(topic.to_owned()).or_default().push(wake.clone());
+        Listener { topics: self.clone(), topic: topic.to_owned(), wake }
+    }
+
+    fn close(&self) {}
+}
+
+/// Somebody who waits for a topic, until this is dropped.
+pub struct Listener {
+    topics: Local,
+    topic: String,
+    wake: Arc<Notify>,
+}
+
+impl Listener {
+    /// Returns after the next signal, or at once if one came since the last time.
+    pub async fn heard(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut topics = lock(&self.topics.topics);
+        let Some(listeners) = topics.get_mut(&self.topic) else { return };
+        listeners.retain(|other| !Arc::ptr_eq(other, &self.wake));
+        if listeners.is_empty() {
+            topics.remove(&self.topic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_is_kept_until_it_is_heard_and_reaches_its_topic_only() {
+        let signals = Local::default();
+        let (one, two, other) = (signals.listen("a"), signals.listen("a"), signals.listen("b"));
+        signals.send("a").await;
+        one.heard().await;
+        two.heard().await;
+        assert!(tokio::time::timeout(Duration::from_millis(20), other.heard()).await.is_err());
+        signals.wake_all();
+        other.heard().await;
+        drop((one, two, other));
+        assert!(lock(&signals.topics).is_empty(), "nothing is left behind");
+    }
+}

@@ -1,0 +1,271 @@
+//! Consumers: the collection `subscriber_state` of KernelCI's own server (contract 5.6, 7.5) with some more fields.
+//!
+//! `{subscriber_id, channel, user, promiscuous, last_event_id, created_at, last_poll}` are as they were; `id, user_id,
+//! epoch, offered, handed, turn` are ours. A consumer without a name has its number as `subscriber_id`, which no name
+//! can equal and the unique index asks for.
+//!
+//! `last_event_id` is the position. Numbers of a channel only grow, from epoch to epoch and from the old server's global
+//! sequence to our own, with one exception: the old server noted its global number also where the channel's own events
+//! ended long before it, and ours go on from those. [`MongoStore::own_number`] puts that right when such a document is
+//! opened, which is what the missing `epoch` tells.
+
+use async_trait::async_trait;
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+use mongodb::options::{Acknowledgment, ReturnDocument, UpdateModifications, WriteConcern};
+
+use super::document::{date, integer};
+use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::stored::Stored;
+use super::{MongoStore, counter};
+use crate::error::{Error, Result};
+use crate::event_log::redis::history::number;
+use crate::model::Timestamp;
+use crate::store::consumers::{Consumer, ConsumerKey, Consumers, Cursor, NewConsumer, Opened, Owner};
+
+#[async_trait]
+impl Consumers for MongoStore {
+    async fn open_consumer(&self, new: &NewConsumer) -> Result<Opened> {
+        let id = counter::next(self, "subscription").await?;
+        let Some(name) = &new.name else {
+            let document = document(id, id.into(), new);
+            call(self.consumers.insert_one(Stored(document.clone()))).await?;
+            return opened(&document, None);
+        };
+        for _ in 0..5 {
+            let Some(found) = call(self.consumers.find_one(doc! {"subscriber_id": name})).await? else {
+                let document = document(id, name.into(), new);
+                match errors::raw(self.consumers.insert_one(Stored(document.clone()))).await {
+                    Ok(_) => return opened(&document, None),
+                    Err(error) if is_duplicate(&error) => continue,
+                    Err(error) => return Err(errors::translate(error)),
+                }
+            };
+            let consumer = read(&found).ok_or_else(broken)?;
+            if !consumer.owner.is(&new.owner) {
+                return Ok(Opened::Foreign);
+            }
+            if consumer.channel != new.channel {
+                return Ok(Opened::OtherChannel(consumer.channel));
+            }
+            let mut set = doc! {
+                "id": id,
+                "user": &new.owner.name,
+                "user_id": new.owner.id,
+                "promiscuous": new.promiscuous,
+                "offered": Bson::Null,
+                "handed": false,
+            };
+            if !found.contains_key("epoch") {
+                let seq = self.own_number(&consumer.channel, consumer.cursor.seq).await?;
+                set.extend(doc! {"last_event_id": number(seq), "epoch": ""});
+            }
+            // Where it stood when it was read: two that open it at once do so one after the other.
+            let query =
+                doc! {"_id": found.get("_id"), "turn": found.get("turn").cloned().unwrap_or(Bson::Null)};
+            let update = doc! {"$set": set, "$inc": {"turn": 1_i64}, "$currentDate": {"last_poll": true}};
+            let update = self.consumers.find_one_and_update(query, update);
+            if let Some(document) = call(update.return_document(ReturnDocument::After)).await? {
+                return opened(&document, consumer.id);
+            }
+        }
+        Err(Error::unavailable("store", anyhow::anyhow!("consumer {name} keeps changing")))
+    }
+
+    async fn consumer(&self, key: ConsumerKey<'_>) -> Result<Option<Consumer>> {
+        let query = match key {
+            ConsumerKey::Id(id) => subscription(id),
+            ConsumerKey::Name(name) => doc! {"subscriber_id": name},
+        };
+        let found = call(self.consumers.find_one(query).max_time(QUERY_TIME)).await?;
+        found.map(|found| read(&found).ok_or_else(broken)).transpose()
+    }
+
+    async fn consumers(&self, user: Option<&Owner>, limit: usize) -> Result<Vec<Consumer>> {
+        let find = self.consumers.find(doc! {}).sort(doc! {"_id": 1}).max_time(QUERY_TIME);
+        call(async {
+            let mut found = Vec::new();
+            let mut cursor = find.await?;
+            while found.len() < limit
+                && let Some(document) = cursor.try_next().await?
+            {
+                let consumer = read(&document);
+                found.extend(consumer.filter(|one| user.is_none_or(|user| one.owner.is(user))));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn move_consumer(&self, id: u64, turn: u64, cursor: &Cursor) -> Result<bool> {
+        let mut query = subscription(id);
+        query.insert("turn", number(turn));
+        let update = doc! {
+            "$set": place(cursor),
+            "$inc": {"turn": 1_i64},
+            "$currentDate": {"last_poll": true},
+        };
+        self.advance(query, update).await
+    }
+
+    async fn settle_consumer(&self, id: u64, turn: u64, handed: bool) -> Result<()> {
+        let mut query = subscription(id);
+        query.insert("turn", number(turn));
+        let set = match handed {
+            true => {
+                query.insert("offered", doc! {"$ne": Bson::Null});
+                doc! {"handed": true}
+            }
+            false => {
+                query.insert("handed", false);
+                doc! {"offered": Bson::Null}
+            }
+        };
+        self.advance(query, doc! {"$set": set}).await.map(drop)
+    }
+
+    async fn ack_consumer(&self, id: u64, epoch: &str, seq: u64) -> Result<bool> {
+        let update = doc! {
+            "$max": {"last_event_id": number(seq)},
+            "$set": {"epoch": epoch},
+            "$currentDate": {"last_poll": true},
+        };
+        self.advance(subscription(id), update).await
+    }
+
+    async fn touch_consumer(&self, id: u64) -> Result<bool> {
+        let update = doc! {"$currentDate": {"last_poll": true}};
+        self.advance(subscription(id), update).await
+    }
+
+    async fn close_consumer(&self, id: u64) -> Result<bool> {
+        let mut named = subscription(id);
+        named.insert("subscriber_id", doc! {"$type": "string"});
+        let close = doc! {
+            "$unset": {"id": ""},
+            "$set": {"offered": Bson::Null, "handed": false},
+            "$inc": {"turn": 1_i64},
+        };
+        match call(self.consumers.update_one(named, close)).await?.matched_count {
+            0 => Ok(call(self.consumers.delete_one(subscription(id))).await?.deleted_count > 0),
+            _ => Ok(true),
+        }
+    }
+
+    async fn seek_consumer(&self, name: &str, cursor: &Cursor) -> Result<bool> {
+        let update = doc! {"$set": place(cursor), "$unset": {"id": ""}, "$inc": {"turn": 1_i64}};
+        Ok(call(self.consumers.update_one(doc! {"subscriber_id": name}, update)).await?.matched_count > 0)
+    }
+
+    async fn delete_consumer(&self, name: &str) -> Result<bool> {
+        Ok(call(self.consumers.delete_one(doc! {"subscriber_id": name})).await?.deleted_count > 0)
+    }
+
+    async fn expire_consumers(&self, unnamed_after: u64, named_after: u64) -> Result<(u64, u64)> {
+        let unused = |kind: Bson, after: u64| {
+            let age = i64::try_from(after).unwrap_or(i64::MAX).saturating_mul(1000);
+            let used = doc! {"$ifNull": ["$last_poll", "$created_at"]};
+            doc! {"subscriber_id": kind, "$expr": {"$lt": [used, {"$subtract": ["$$NOW", age]}]}}
+        };
+        let name = || Bson::Document(doc! {"$type": "string"});
+        let unnamed = unused(doc! {"$not": name()}.into(), unnamed_after);
+        let unnamed = call(self.consumers.delete_many(unnamed)).await?.deleted_count;
+        let named = call(self.consumers.delete_many(unused(name(), named_after))).await?.deleted_count;
+        Ok((unnamed, named))
+    }
+}
+
+impl MongoStore {
+    /// Moves a consumer; whether there is such a one. Losing this in a failover costs a redelivery, so it need not be on
+    /// the disks of a majority: every event that is delivered makes two of these writes.
+    async fn advance(&self, query: Document, update: impl Into<UpdateModifications>) -> Result<bool> {
+        let soon = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
+        let update = self.consumers.update_one(query, update).write_concern(soon);
+        Ok(call(update).await?.matched_count > 0)
+    }
+
+    /// A position that KernelCI's own server has noted, in the numbers that this channel's events have: our own go on
+    /// from the highest that an event of the old server had, and whatever is ours is new to the reader.
+    async fn own_number(&self, channel: &str, noted: u64) -> Result<u64> {
+        let mut old = doc! {"channel": channel, "epoch": {"$exists": false}};
+        let known = call(self.db.collection::<Stored>("channel").find_one(doc! {"_id": channel})).await?;
+        if let Some(Bson::DateTime(since)) = known.as_ref().and_then(|known| known.get("since")) {
+            // Not a condition of its own: it lets the search begin where the old server's events end.
+            old.insert("timestamp", doc! {"$lte": since});
+        }
+        // The old server gave numbers and times not quite in the same order.
+        let events = self.db.collection::<Stored>("eventhistory");
+        let newest = events.find(old).sort(doc! {"timestamp": -1});
+        let newest = newest.limit(1000).projection(doc! {"sequence_id": 1}).max_time(QUERY_TIME);
+        let newest: Vec<Stored> = call(async { newest.await?.try_collect().await }).await?;
+        let highest = newest.iter().filter_map(|event| event.get("sequence_id").and_then(integer)).max();
+        let highest = highest.and_then(|highest| u64::try_from(highest).ok()).unwrap_or(0);
+        Ok(noted.min(highest))
+    }
+}
+
+fn subscription(id: u64) -> Document {
+    doc! {"id": number(id)}
+}
+
+fn place(cursor: &Cursor) -> Document {
+    doc! {
+        "last_event_id": number(cursor.seq),
+        "epoch": &cursor.epoch,
+        "offered": cursor.offered.map_or(Bson::Null, |seq| number(seq).into()),
+        "handed": cursor.handed,
+    }
+}
+
+fn document(id: i64, subscriber_id: Bson, new: &NewConsumer) -> Document {
+    let mut document = doc! {
+        "_id": bson::oid::ObjectId::new(),
+        "subscriber_id": subscriber_id,
+        "channel": &new.channel,
+        "user": &new.owner.name,
+        "promiscuous": new.promiscuous,
+        "created_at": date(Timestamp::now()),
+        "last_poll": Bson::Null,
+        "id": id,
+        "user_id": new.owner.id,
+        "turn": 0_i64,
+    };
+    document.extend(place(&new.cursor));
+    document
+}
+
+fn opened(document: &Document, taken_over: Option<u64>) -> Result<Opened> {
+    Ok(Opened::Open { consumer: read(document).ok_or_else(broken)?, taken_over })
+}
+
+fn broken() -> Error {
+    Error::internal(anyhow::anyhow!("a document of subscriber_state cannot be read"))
+}
+
+fn read(document: &Document) -> Option<Consumer> {
+    let number = |key: &str| document.get(key).and_then(integer).and_then(|n| u64::try_from(n).ok());
+    let flag = |key: &str| document.get_bool(key).unwrap_or(false);
+    let time = |key: &str| match document.get(key) {
+        Some(Bson::DateTime(time)) => Some(Timestamp::from_millis(time.timestamp_millis())),
+        _ => None,
+    };
+    Some(Consumer {
+        id: number("id"),
+        name: document.get_str("subscriber_id").ok().map(str::to_owned),
+        channel: document.get_str("channel").ok()?.to_owned(),
+        owner: Owner {
+            id: document.get_object_id("user_id").ok(),
+            name: document.get_str("user").unwrap_or_default().to_owned(),
+        },
+        promiscuous: flag("promiscuous"),
+        cursor: Cursor {
+            epoch: document.get_str("epoch").unwrap_or_default().to_owned(),
+            seq: number("last_event_id").unwrap_or(0),
+            offered: number("offered"),
+            handed: flag("handed"),
+        },
+        turn: number("turn").unwrap_or(0),
+        created: time("created_at").unwrap_or(Timestamp::from_millis(0)),
+        last_poll: time("last_poll"),
+    })
+}

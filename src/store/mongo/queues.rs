@@ -1,0 +1,131 @@
+//! Queues: collection `queueitem`, `{_id: number, list, event: JSON text, bytes, key?, until, token?, deliveries}`. An
+//! item that is gone and had a key stays without `list` and `event` until `gone` is a day old.
+//!
+//! Leases are timed by the clock of the database, which is the same for all instances.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bson::{Document, doc};
+use futures::TryStreamExt;
+use mongodb::options::ReturnDocument;
+
+use super::document::integer;
+use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::stored::Stored;
+use super::{MongoStore, counter};
+use crate::error::{Error, Result};
+use crate::store::queues::{
+    Depth, Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed, Queues,
+};
+
+#[async_trait]
+impl Queues for MongoStore {
+    async fn push_item(&self, item: &NewItem) -> Result<Pushed> {
+        if let Some(key) = &item.key
+            && call(self.items.find_one(doc! {"key": key}).projection(doc! {"_id": 1})).await?.is_some()
+        {
+            return Ok(Pushed::Done);
+        }
+        let depth = self.depths(doc! {"list": &item.list}).await?.pop();
+        let (items, bytes) = depth.map_or((0, 0), |depth| (depth.items, depth.bytes));
+        if items >= MOST_ITEMS || bytes + item.json.len() as u64 > MOST_BYTES {
+            return Ok(Pushed::Full);
+        }
+        if items == 0 {
+            let lists = self.items.distinct("list", doc! {"list": {"$type": "string"}});
+            if call(lists.max_time(QUERY_TIME)).await?.len() as u64 >= MOST_LISTS {
+                return Ok(Pushed::TooManyLists);
+            }
+        }
+        let mut document = doc! {
+            "_id": counter::next(self, "queueitem").await?,
+            "list": &item.list,
+            "event": &item.json,
+            "bytes": item.json.len() as i64,
+            "until": bson::DateTime::from_millis(0),
+            "deliveries": 0_i64,
+        };
+        if let Some(key) = &item.key {
+            document.insert("key", key);
+        }
+        match errors::raw(self.items.insert_one(Stored(document))).await {
+            Ok(_) => Ok(Pushed::Done),
+            // The same push on another connection was first.
+            Err(error) if is_duplicate(&error) && item.key.is_some() => Ok(Pushed::Done),
+            Err(error) => Err(errors::translate(error)),
+        }
+    }
+
+    async fn take_item(&self, list: &str, lease: Duration) -> Result<Option<Leased>> {
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let free = doc! {"list": list, "$expr": {"$lte": ["$until", "$$NOW"]}};
+        let update = vec![doc! {"$set": {
+            "until": {"$add": ["$$NOW", lease_ms]},
+            "token": &token,
+            "deliveries": {"$add": ["$deliveries", 1_i64]},
+        }}];
+        let take = self.items.find_one_and_update(free, update).sort(doc! {"_id": 1});
+        let taken = call(take.return_document(ReturnDocument::After).max_time(QUERY_TIME)).await?;
+        let Some(taken) = taken else { return Ok(None) };
+        let number = |key| taken.get(key).and_then(integer).and_then(|n| u64::try_from(n).ok());
+        let broken = || Error::internal(anyhow::anyhow!("an item of list {list} cannot be read"));
+        Ok(Some(Leased {
+            lease: Lease { item: number("_id").ok_or_else(broken)?, token },
+            json: taken.get_str("event").map_err(|_| broken())?.to_owned(),
+            deliveries: number("deliveries").unwrap_or(1),
+        }))
+    }
+
+    async fn remove_item(&self, lease: &Lease) -> Result<bool> {
+        let mut keyed = held(lease);
+        keyed.insert("key", doc! {"$exists": true});
+        let empty = vec![
+            doc! {"$set": {"gone": "$$NOW", "bytes": 0_i64}},
+            doc! {"$unset": ["list", "event", "token"]},
+        ];
+        let delete = async { Ok(call(self.items.delete_one(held(lease))).await?.deleted_count > 0) };
+        // One with a key is remembered; it is never without the key, so at most one of the two finds it.
+        match call(self.items.update_one(keyed, empty)).await?.matched_count {
+            0 => delete.await,
+            _ => Ok(true),
+        }
+    }
+
+    async fn release_item(&self, lease: &Lease) -> Result<Option<String>> {
+        let free = doc! {"$set": {"until": bson::DateTime::from_millis(0)}, "$unset": {"token": ""}};
+        let released = call(self.items.find_one_and_update(held(lease), free)).await?;
+        Ok(released.and_then(|item| item.get_str("list").ok().map(str::to_owned)))
+    }
+
+    async fn queues(&self) -> Result<Vec<Depth>> {
+        self.depths(doc! {"list": {"$type": "string"}}).await
+    }
+}
+
+impl MongoStore {
+    /// Read off the index `list_1_bytes_1`.
+    async fn depths(&self, which: Document) -> Result<Vec<Depth>> {
+        let stages = [
+            doc! {"$match": which},
+            doc! {"$group": {"_id": "$list", "items": {"$sum": 1_i64}, "bytes": {"$sum": "$bytes"}}},
+            doc! {"$sort": {"_id": 1}},
+        ];
+        let aggregate = self.items.aggregate(stages).max_time(QUERY_TIME);
+        let found: Vec<Document> = call(async { aggregate.await?.try_collect().await }).await?;
+        let depth = |found: &Document| {
+            let number = |key| found.get(key).and_then(integer).and_then(|n| u64::try_from(n).ok());
+            Some(Depth {
+                list: found.get_str("_id").ok()?.to_owned(),
+                items: number("items")?,
+                bytes: number("bytes")?,
+            })
+        };
+        Ok(found.iter().filter_map(depth).collect())
+    }
+}
+
+fn held(lease: &Lease) -> Document {
+    doc! {"_id": i64::try_from(lease.item).unwrap_or(-1), "token": &lease.token}
+}

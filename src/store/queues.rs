@@ -1,0 +1,109 @@
+//! Queues: lists of items, each of which goes to one client.
+//!
+//! Taking an item leases it. Its taker removes it, or gives it back; if neither happens within the lease (the client, or
+//! the instance that answered it, is gone), it is offered again. An item that was pushed with a key is
+//! remembered for a day, so that pushing it again does nothing.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Result};
+
+/// Items of one list.
+pub const MOST_ITEMS: u64 = 10_000;
+/// Bytes of the items of one list.
+pub const MOST_BYTES: u64 = 64 << 20;
+/// Lists that are not empty.
+pub const MOST_LISTS: u64 = 1_000;
+/// How long a key is remembered, in seconds.
+pub const KEY_SECONDS: i64 = 24 * 3600;
+
+/// Where queues are kept. The limits hold about: pushes at the same moment may exceed them by their number.
+#[async_trait]
+pub trait Queues {
+    /// Appends an item.
+    async fn push_item(&self, item: &NewItem) -> Result<Pushed>;
+    /// Leases the first item of the list that nobody has, if there is one.
+    async fn take_item(&self, list: &str, lease: Duration) -> Result<Option<Leased>>;
+    /// Removes a leased item for good. False if the lease has ended and the item was given to somebody else, or is
+    /// gone.
+    async fn remove_item(&self, lease: &Lease) -> Result<bool>;
+    /// Ends a lease: the item is offered again at its old place. The list that it is in; `None` where
+    /// [`Queues::remove_item`] says false.
+    async fn release_item(&self, lease: &Lease) -> Result<Option<String>>;
+    /// The lists that are not empty, by name.
+    async fn queues(&self) -> Result<Vec<Depth>>;
+}
+
+/// An item to append.
+#[derive(Clone, Debug)]
+pub struct NewItem {
+    /// The list.
+    pub list: String,
+    /// The item as JSON text.
+    pub json: String,
+    /// Makes a repetition of the same push harmless: what the client chose, with whom and for which list.
+    pub key: Option<String>,
+}
+
+/// How a push ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is in the list, now or since an earlier push with the same key.
+    Done,
+    /// The list has too many items or bytes.
+    Full,
+    /// There are too many lists.
+    TooManyLists,
+}
+
+/// An item in somebody's hands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leased {
+    /// What to remove or release it with.
+    pub lease: Lease,
+    /// The item as JSON text.
+    pub json: String,
+    /// How often it has been given to somebody, this time included.
+    pub deliveries: u64,
+}
+
+/// One holding of one item; clients see it as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The item's number.
+    pub item: u64,
+    /// Identifies the holding.
+    pub token: String,
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.item, self.token)
+    }
+}
+
+impl FromStr for Lease {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Lease> {
+        let wrong = || Error::invalid("lease", "expected the `lease` that queue.pop has answered");
+        let (item, token) = text.split_once('-').ok_or_else(wrong)?;
+        let good = token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let item = item.parse().ok().filter(|item| good && i64::try_from(*item).is_ok()).ok_or_else(wrong)?;
+        Ok(Lease { item, token: token.to_owned() })
+    }
+}
+
+/// What is in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Depth {
+    /// The list.
+    pub list: String,
+    /// Its items, leased ones included.
+    pub items: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}

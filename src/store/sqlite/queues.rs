@@ -1,0 +1,135 @@
+//! Queues.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::SqliteStore;
+use super::append::Batch;
+use crate::error::Result;
+use crate::store::queues::{
+    Depth, KEY_SECONDS, Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed, Queues,
+};
+
+/// An item that is gone and had a key stays without `list` and `doc`.
+pub(super) const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS queue_item (n INTEGER PRIMARY KEY AUTOINCREMENT, list TEXT, doc TEXT, bytes INTEGER NOT NULL,
+    key TEXT UNIQUE, until INTEGER NOT NULL, token TEXT, deliveries INTEGER NOT NULL, gone INTEGER,
+    UNIQUE (list, n));
+";
+
+#[async_trait]
+impl Queues for SqliteStore {
+    async fn push_item(&self, item: &NewItem) -> Result<Pushed> {
+        let item = item.clone();
+        self.db.writer.run(1, move |batch| push(batch, &item)).await
+    }
+
+    async fn take_item(&self, list: &str, lease: Duration) -> Result<Option<Leased>> {
+        let list = list.to_owned();
+        // Most looks find nothing and need not wait for the writer.
+        let look = list.clone();
+        let may_have = move |connection: &Connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT 1 FROM queue_item WHERE list = ? LIMIT 1")?;
+            Ok(statement.exists([look])?)
+        };
+        if !self.db.quick.run(may_have).await? {
+            return Ok(None);
+        }
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        self.db.writer.run(1, move |batch| take(batch, &list, &token, lease)).await
+    }
+
+    async fn remove_item(&self, lease: &Lease) -> Result<bool> {
+        let lease = lease.clone();
+        let remove = move |batch: &mut Batch<'_>| {
+            let connection = batch.connection;
+            // One with a key is remembered.
+            let empty = "UPDATE queue_item SET list = NULL, doc = NULL, bytes = 0, token = NULL, gone = ?
+                 WHERE n = ? AND token = ? AND key IS NOT NULL";
+            let now = batch.now.millis();
+            let kept =
+                connection.prepare_cached(empty)?.execute(params![now, lease.item as i64, lease.token])?;
+            let delete = "DELETE FROM queue_item WHERE n = ? AND token = ?";
+            let gone = connection.prepare_cached(delete)?.execute(params![lease.item as i64, lease.token])?;
+            let old = "DELETE FROM queue_item WHERE list IS NULL AND gone < ?";
+            connection.prepare_cached(old)?.execute([batch.now.plus_seconds(-KEY_SECONDS).millis()])?;
+            Ok(kept + gone > 0)
+        };
+        self.db.writer.run(1, remove).await
+    }
+
+    async fn release_item(&self, lease: &Lease) -> Result<Option<String>> {
+        let lease = lease.clone();
+        let release = move |batch: &mut Batch<'_>| {
+            let sql =
+                "UPDATE queue_item SET until = 0, token = NULL WHERE n = ? AND token = ? RETURNING list";
+            let mut statement = batch.connection.prepare_cached(sql)?;
+            let list = statement.query_row(params![lease.item as i64, lease.token], |row| row.get(0));
+            Ok(list.optional()?)
+        };
+        self.db.writer.run(1, release).await
+    }
+
+    async fn queues(&self) -> Result<Vec<Depth>> {
+        let list = |connection: &Connection| {
+            let sql =
+                "SELECT list, count(*), sum(bytes) FROM queue_item WHERE list IS NOT NULL GROUP BY list";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| {
+                let (items, bytes): (i64, i64) = (row.get(1)?, row.get(2)?);
+                Ok(Depth { list: row.get(0)?, items: items as u64, bytes: bytes as u64 })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        };
+        self.db.quick.run(list).await
+    }
+}
+
+fn push(batch: &Batch<'_>, item: &NewItem) -> Result<Pushed> {
+    let connection = batch.connection;
+    if let Some(key) = &item.key {
+        let sql = "SELECT gone FROM queue_item WHERE key = ?";
+        let known = connection.prepare_cached(sql)?.query_row([key], |row| row.get::<_, Option<i64>>(0));
+        match known.optional()? {
+            Some(Some(gone)) if gone < batch.now.plus_seconds(-KEY_SECONDS).millis() => {
+                connection.prepare_cached("DELETE FROM queue_item WHERE key = ?")?.execute([key])?;
+            }
+            Some(_) => return Ok(Pushed::Done),
+            None => {}
+        }
+    }
+    let sql = "SELECT count(*), coalesce(sum(bytes), 0) FROM queue_item WHERE list = ?";
+    let (items, bytes): (i64, i64) =
+        connection.prepare_cached(sql)?.query_row([&item.list], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if items as u64 >= MOST_ITEMS || bytes as u64 + item.json.len() as u64 > MOST_BYTES {
+        return Ok(Pushed::Full);
+    }
+    if items == 0 {
+        let sql = "SELECT count(DISTINCT list) FROM queue_item";
+        let lists: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        if lists as u64 >= MOST_LISTS {
+            return Ok(Pushed::TooManyLists);
+        }
+    }
+    let sql = "INSERT INTO queue_item (list, doc, bytes, key, until, deliveries) VALUES (?, ?, ?, ?, 0, 0)";
+    let params = params![item.list, item.json, item.json.len() as i64, item.key];
+    connection.prepare_cached(sql)?.execute(params)?;
+    Ok(Pushed::Done)
+}
+
+fn take(batch: &Batch<'_>, list: &str, token: &str, lease: Duration) -> Result<Option<Leased>> {
+    let now = batch.now.millis();
+    let until = now.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
+    let sql = "UPDATE queue_item SET until = ?, token = ?, deliveries = deliveries + 1
+         WHERE n = (SELECT n FROM queue_item WHERE list = ? AND until <= ? ORDER BY n LIMIT 1)
+         RETURNING n, doc, deliveries";
+    let mut statement = batch.connection.prepare_cached(sql)?;
+    let taken = statement.query_row(params![until, token, list, now], |row| {
+        let lease = Lease { item: row.get::<_, i64>(0)? as u64, token: token.to_owned() };
+        Ok(Leased { lease, json: row.get(1)?, deliveries: row.get::<_, i64>(2)? as u64 })
+    });
+    Ok(taken.optional()?)
+}
