@@ -2,13 +2,11 @@
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { PHONE, SCREENSHOTS, close, eventually, fitsTheWindow, lacks, open, server } from "./browser.mjs";
+import { PHONE, SCREENSHOTS, close, eventually, fitsTheWindow, open, server } from "./browser.mjs";
 
-const skip = await lacks("telemetry.stats");
 const hostile = `<img src=x onerror="alert(1)">`;
 
 before(async () => {
-  if (skip) return;
   const events = [];
   const add = (count, fields) => events.push(...Array.from({ length: count }, () => ({ kind: "job_result", runtime: "lava-collabora", tree: "mainline", branch: "master", arch: "arm64", device_type: "bcm2711-rpi-4-b", job_name: "baseline-arm64", ...fields })));
   add(40, { result: "pass" });
@@ -28,7 +26,7 @@ before(async () => {
 const choice = (page, name) => page.locator(`#choices [name=${name}]`);
 const card = (page, name) => page.locator("#cards .card").filter({ hasText: name }).locator("b").first();
 
-test("telemetry in numbers, pictures and tables, and what stands out", { skip }, async () => {
+test("telemetry in numbers, pictures and tables, and what stands out", async () => {
   const page = await open("/analytics");
   await eventually(() => card(page, "events").innerText(), "78");
   assert.equal(await card(page, "pass").innerText(), "45");
@@ -58,7 +56,7 @@ test("telemetry in numbers, pictures and tables, and what stands out", { skip },
   await close(page);
 });
 
-test("an address says what is shown, and it fits a phone", { skip }, async () => {
+test("an address says what is shown, and it fits a phone", async () => {
   for (const [size, options] of Object.entries({ desktop: {}, phone: { ...PHONE, colorScheme: "dark" } })) {
     const page = await open("/latest/analytics?window=24h&threshold=0.3", options);
     await eventually(() => card(page, "events").innerText(), "78");
@@ -70,7 +68,7 @@ test("an address says what is shown, and it fits a phone", { skip }, async () =>
   }
 });
 
-test("a server that refuses is said to refuse", { skip }, async () => {
+test("a server that refuses is said to refuse", async () => {
   const page = await open("/analytics", {}, (page) => page.route("**/telemetry/anomalies*", (route) => route.fulfill({ status: 503, body: "" })));
   await page.locator("#anomalies .error", { hasText: "status 503" }).waitFor();
   await eventually(() => card(page, "events").innerText(), "78");
