@@ -463,3 +463,38 @@ async fn two_instances_answer_one_subscription_in_turn() {
     assert_eq!(poll.await.unwrap().status, 404);
     assert!(begun.elapsed() < Duration::from_secs(5), "told by the other instance: {:?}", begun.elapsed());
 }
+
+/// A subscriber of KernelCI's own server, whose position is a number of all channels together, goes on with us.
+#[tokio::test]
+async fn a_subscriber_of_the_present_server_goes_on() {
+    use bson::{Bson, DateTime, doc, oid::ObjectId};
+    let server = Server::start(Backend::Production).await;
+    let http = Http::admin(&server).await;
+    let client = mongodb::Client::with_uri_str(&crate::support::services().mongo).await.unwrap();
+    let database = client.database(server.setting("MONGO_DB").unwrap());
+    let now = DateTime::now();
+    let state = |name: &str, channel: &str, last: i32| {
+        doc! {
+            "subscriber_id": name, "channel": channel, "user": "admin", "promiscuous": false,
+            "last_event_id": last, "created_at": now, "last_poll": Bson::Null,
+        }
+    };
+    let states = database.collection("subscriber_state");
+    states.insert_many([state("behind", "retry", 4), state("ahead", "retry", 900)]).await.unwrap();
+    let event = |number: i32| {
+        doc! {
+            "_id": ObjectId::new(), "timestamp": now, "sequence_id": number, "channel": "retry", "owner": "admin",
+            "data": {"old": number},
+        }
+    };
+    database.collection("eventhistory").insert_many([event(3), event(5), event(8)]).await.unwrap();
+    publish(&http, "retry", json!("ours")).await;
+    // Behind its place: the old events, then ours.
+    let id = subscribe(&http, "retry?subscriber_id=behind").await;
+    for data in [json!({"old": 5}), json!({"old": 8}), json!("ours")] {
+        assert_eq!(listen(&http, id).await["data"], data);
+    }
+    // The global number was far ahead of the channel's, and must not hide what came since.
+    let id = subscribe(&http, "retry?subscriber_id=ahead").await;
+    assert_eq!(listen(&http, id).await["data"], "ours");
+}
