@@ -85,6 +85,11 @@ table! {
         "Events that the slowest reader of this instance has yet to look at.";
     Gauge READER_LAG_SECONDS "kernelci_reader_lag_seconds" ["channel"]
         "Age of the oldest event that the slowest reader of this instance has yet to look at; 0 when it has caught up.";
+    Gauge CONSUMER_LAG_EVENTS "kernelci_consumer_lag_events" ["consumer", "channel"]
+        "Events behind the place of the named consumer, wanted or not; the same on every instance.";
+    Gauge CONSUMER_LAG_SECONDS "kernelci_consumer_lag_seconds" ["consumer", "channel"]
+        "Age of the first event behind the place of the named consumer; 0 when it has caught up.";
+    Gauge QUEUE_LENGTH "kernelci_queue_length" ["queue"] "Items of the queue, those in somebody's hands included.";
     Gauge OUTBOX_EVENTS "kernelci_outbox_events" []
         "Committed events that are not in the log yet, over all instances; always 0 on the embedded store.";
     Gauge READY "kernelci_up" ["part"] "1 if this part (store, log) answers, else 0.";

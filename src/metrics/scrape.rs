@@ -1,5 +1,6 @@
 //! What `GET /metrics` answers: the counters as they stand, and the gauges computed now.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,13 +8,15 @@ use futures::StreamExt;
 use tokio::sync::Mutex;
 
 use super::{
-    BUILD_INFO, EXPORTER, LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS, READER_LAG_EVENTS, READER_LAG_SECONDS, READY,
-    SCRAPE_SECONDS, SESSIONS, SUBSCRIPTIONS, process,
+    BUILD_INFO, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS,
+    QUEUE_LENGTH, READER_LAG_EVENTS, READER_LAG_SECONDS, READY, SCRAPE_SECONDS, SESSIONS, SUBSCRIPTIONS,
+    process,
 };
 use crate::app::App;
 use crate::error::Result;
 use crate::hub::Channel;
 use crate::model::{NODE_CHANNEL, Timestamp};
+use crate::ops::stats;
 
 /// Gauges are not computed more often than this, however many ask.
 const AT_MOST_EVERY: Duration = Duration::from_millis(500);
@@ -21,6 +24,8 @@ const AT_MOST_EVERY: Duration = Duration::from_millis(500);
 const BUDGET: Duration = Duration::from_secs(3);
 /// Channels that have lines of their own: those with the most readers. Names of channels are the clients' choice.
 const MOST_CHANNELS: usize = 32;
+/// Consumers that are looked at; those with a name, [`MOST_CHANNELS`] at most, have lines of their own.
+const MOST_CONSUMERS: usize = 512;
 /// Queries about channels at the same time.
 const AT_ONCE: usize = 4;
 
@@ -45,11 +50,13 @@ async fn collect(app: &Arc<App>) {
     SESSIONS.set(&[], app.sessions.len() as f64);
     let queries = async {
         let up = |result: Option<&Result<()>>| f64::from(u8::from(matches!(result, Some(Ok(())))));
-        let (store, log, pending, (), _) = tokio::join!(
+        let (store, log, pending, (), _, _, _) = tokio::join!(
             in_time(app.store.ping()),
             in_time(app.log.ping()),
             in_time(app.log.pending()),
             channels(app),
+            in_time(consumers(app)),
+            in_time(queues(app)),
             tokio::task::spawn_blocking(process::collect),
         );
         READY.set(&["store"], up(store.as_ref()));
@@ -79,6 +86,29 @@ async fn channels(app: &Arc<App>) {
         }
     };
     in_time(figures).await;
+}
+
+/// How far named consumers are behind, in the order of their making.
+async fn consumers(app: &App) -> Result<()> {
+    let all = app.store.consumers(None, MOST_CONSUMERS).await?;
+    let named = all.iter().filter_map(|consumer| Some((consumer.name.as_deref()?, consumer)));
+    let mut heads = HashMap::new();
+    for (name, consumer) in named.take(MOST_CHANNELS) {
+        let lag = stats::lag(app, consumer, &mut heads).await?;
+        CONSUMER_LAG_EVENTS.set(&[name, &consumer.channel], lag.events as f64);
+        CONSUMER_LAG_SECONDS.set(&[name, &consumer.channel], lag.seconds);
+    }
+    Ok(())
+}
+
+/// How long the longest queues are.
+async fn queues(app: &App) -> Result<()> {
+    let mut all = app.store.queues().await?;
+    all.sort_by_key(|queue| std::cmp::Reverse(queue.items));
+    for queue in all.iter().take(MOST_CHANNELS) {
+        QUEUE_LENGTH.set(&[&queue.list], queue.items as f64);
+    }
+    Ok(())
 }
 
 async fn channel_figures(app: &App, channel: &Channel) {

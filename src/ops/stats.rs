@@ -47,9 +47,9 @@ pub struct Item {
 
 /// How far a consumer is behind the newest event of its channel.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lag {
-    pub(super) events: u64,
-    pub(super) seconds: f64,
+pub(crate) struct Lag {
+    pub(crate) events: u64,
+    pub(crate) seconds: f64,
 }
 
 /// Every subscription, and how far behind it is (contract 5.10).
@@ -76,7 +76,7 @@ pub async fn subscriptions(context: Context, _: NoParams) -> Result<Subscription
 }
 
 /// Looks how far a consumer is behind; `heads` remembers the newest numbers of the channels.
-pub(super) async fn lag(app: &App, consumer: &Consumer, heads: &mut HashMap<String, u64>) -> Result<Lag> {
+pub(crate) async fn lag(app: &App, consumer: &Consumer, heads: &mut HashMap<String, u64>) -> Result<Lag> {
     let channel = &consumer.channel;
     let head = match heads.get(channel) {
         Some(head) => *head,
