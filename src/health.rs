@@ -14,8 +14,8 @@ use crate::store::Store;
 
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a part may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a part may take to answer: a busy one is not away.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// So many looks in a row have to fail: an election or a restart of a part is waited for.
 const FAILURES: u32 = 2;
 

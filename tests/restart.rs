@@ -12,9 +12,13 @@ use serde_json::{Value, json};
 use support::{Lost, Raw, Server, both_backends, node};
 
 const WRITERS: usize = 4;
-const KILLS: u64 = 5;
 /// Writes of one node, counted in its `data.error_msg` so that its events show which write they tell of.
 const STEPS: u64 = 4;
+
+/// How often the server is killed: `KILLS`, or a few times.
+fn kills() -> u64 {
+    std::env::var("KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+}
 
 /// What writers and the reader need of the server; it lives through kills.
 #[derive(Clone)]
@@ -175,10 +179,11 @@ both_backends! {
             }
         });
 
-        for kill in 0..KILLS {
+        let kills = kills();
+        for kill in 0..kills {
             let before = acknowledged.lock().unwrap().len();
             // Never at the same moment after the start, and only when there was something to lose.
-            tokio::time::sleep(Duration::from_millis(300 + 137 * kill)).await;
+            tokio::time::sleep(Duration::from_millis(300 + 137 * (kill % 7))).await;
             let end = Instant::now() + support::PATIENCE;
             while acknowledged.lock().unwrap().len() < before + 20 {
                 assert!(Instant::now() < end, "no write is acknowledged after {kill} kills");
@@ -225,7 +230,7 @@ both_backends! {
         let (count, of) = (missing.len(), all.len());
         assert!(missing.is_empty(), "{count} of {of} writes have no event (true: acknowledged): {missing:?}");
         assert!(seen.writes.is_subset(&all), "an event of something that was not written");
-        assert!(seen.connections > KILLS as usize, "the reader was cut by the kills");
+        assert!(seen.connections > kills as usize, "the reader was cut by the kills");
         assert_eq!(seen.created.len(), nodes, "every node was created once, however often that was asked for");
         // A new reader finds the same history.
         let mut again = Seen::default();

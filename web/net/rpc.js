@@ -33,6 +33,8 @@ export class Rpc {
   session = null;
   /** `name` is connecting, live or reconnecting; `since` (ms) is when that began. */
   state = { name: "connecting", since: Date.now() };
+  /** Parts of the server that are away, as it has last told. */
+  away = [];
   /** Called with the new state. */
   onState = () => {};
   /** Called with (method, params) of a notification. */
@@ -135,6 +137,8 @@ export class Rpc {
     }
     if (message.id === undefined || message.id === null) {
       if (message.method === "session.closing") this.#advice = message.params;
+      if (message.method === "session.degraded") this.#setAway(message.params.parts);
+      if (message.method === "session.recovered") this.#setAway([]);
       if (message.method) this.onNotification(message.method, message.params ?? {});
       return;
     }
@@ -176,8 +180,14 @@ export class Rpc {
     return Math.max(backoff, (advice?.after_ms ?? 0) + Math.random() * (advice?.jitter_ms ?? 0));
   }
 
+  #setAway(parts) {
+    this.away = parts;
+    this.onState(this.state);
+  }
+
   #setState(name) {
     this.state = { name, since: Date.now() };
+    if (name !== "live") this.away = [];
     this.onState(this.state);
   }
 

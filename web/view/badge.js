@@ -8,8 +8,10 @@ export function connectionBadge(badge, rpc) {
   const draw = () => {
     const { name, since } = rpc.state;
     const seconds = Math.floor((Date.now() - since) / 1000);
-    setAttr(badge, "data-state", name);
-    setText(text, name === "live" ? "live" : seconds ? `${name}… ${seconds} s` : `${name}…`);
+    const degraded = name === "live" && rpc.away.length > 0;
+    setAttr(badge, "data-state", degraded ? "degraded" : name);
+    if (degraded) setText(text, `without ${rpc.away.join(" and ")}`);
+    else setText(text, name === "live" ? "live" : seconds ? `${name}… ${seconds} s` : `${name}…`);
   };
   setInterval(draw, 1_000);
   draw();
