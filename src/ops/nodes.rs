@@ -1,6 +1,7 @@
-//! Nodes: reading them; whole lists are in [`list`], writing is in [`write`].
+//! Nodes: reading them; whole lists are in [`list`], writing is in [`write`] and [`submit`].
 
 mod list;
+mod submit;
 mod write;
 
 use schemars::JsonSchema;
@@ -9,8 +10,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub use list::{list, page};
+pub use submit::{Events, submit};
 pub(in crate::ops) use write::editable;
-pub use write::{Events, create, mark, replace, submit, update};
+pub use write::{create, mark, replace, update};
 
 use super::schema::types;
 use super::{Context, Object, paging};

@@ -1,7 +1,7 @@
-//! Nodes: writing them. Every write reads the node, applies the rules of the model, and commits on the condition
-//! that the node still is what was read; if it is not, all of it is done again.
+//! Nodes: writing one, or one flag of many. Every write reads the node, applies the rules of the model, and commits on
+//! the condition that the node still is what was read; if it is not, all of it is done again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -12,7 +12,6 @@ use super::{idempotency_key, missing, node_id};
 use crate::auth::rights::may_edit;
 use crate::error::{Error, Kind, Result};
 use crate::model::node::described::{Body, Changes};
-use crate::model::node::hierarchy::Tree;
 use crate::model::node::{self, event_data};
 use crate::model::{Event, NODE_CHANNEL, Node, ObjectId, Timestamp, User};
 use crate::ops::events::EVENT_TYPE;
@@ -20,7 +19,7 @@ use crate::ops::{Context, Object};
 use crate::store::{Commit, Committed, Expect, IdempotencyKey, Wire, Write};
 
 /// How often a write is done again because others were faster.
-const MOST_TRIES: u32 = 50;
+pub(super) const MOST_TRIES: u32 = 50;
 /// As many as a hierarchy may have.
 const MOST_MARKED: usize = 20_000;
 
@@ -78,44 +77,6 @@ pub struct Update {
     /// Repeated with the same key (1 to 128 characters) within a day, it is done once.
     #[serde(default)]
     idempotency_key: Option<String>,
-}
-
-/// A hierarchy: a node with what is below it.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Submit {
-    /// The node that becomes the root; it exists.
-    id: String,
-    /// `{"node": {…}, "child_nodes": [the same shape, …]}`, up to 20,000 nodes.
-    #[schemars(with = "Tree")]
-    tree: Value,
-    /// Repeated with the same key within a day, the nodes of the first time are answered.
-    #[serde(default)]
-    idempotency_key: Option<String>,
-    /// 409 unless the root is at this revision.
-    #[serde(default)]
-    if_revision: Option<u64>,
-    /// One event for the root, or one for each node.
-    #[serde(default)]
-    events: Events,
-}
-
-/// Which events a hierarchy makes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Events {
-    /// One, for the root.
-    #[default]
-    Root,
-    /// One for each node.
-    Each,
-}
-
-/// The nodes of a hierarchy, depth first.
-#[derive(Serialize, JsonSchema)]
-pub struct Submitted {
-    #[schemars(with = "Vec<Node>")]
-    nodes: Vec<Object>,
 }
 
 /// One flag for many nodes.
@@ -248,52 +209,6 @@ async fn edited(
     Ok((stored, node))
 }
 
-/// Contract 3.6, all or nothing.
-pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
-    let user = context.caller.user()?.clone();
-    let id = node_id(&params.id)?;
-    let idempotency = key(&user, "node.submit", params.idempotency_key.as_deref())?;
-    if let Some(ids) = repeated(&context, idempotency.as_ref()).await? {
-        return Ok(Submitted { nodes: again(&context, &ids).await? });
-    }
-    let mut root = editable(&context, &user, id).await?;
-    let tree = Tree::parse(&params.tree)?;
-    for tries in 0..MOST_TRIES {
-        if tries > 0 {
-            pause(tries).await;
-            root = editable(&context, &user, id).await?;
-        }
-        expect(&root, params.if_revision)?;
-        let stored = stored(&context, &tree.existing_ids().collect::<Vec<_>>()).await?;
-        if stored.values().any(|node| !may_edit(&user, node)) {
-            return Err(not_permitted());
-        }
-        let built = tree.build(&root, &stored, &user.username, Timestamp::now())?;
-        groups_exist(&context, built.iter().filter(|(_, revision)| revision.is_none()).map(|(node, _)| node))
-            .await?;
-        let writes: Vec<Write> = built
-            .into_iter()
-            .map(|(node, revision)| {
-                let before = if node.id == root.id { Some(&root) } else { stored.get(&node.id) };
-                let wanted = node.id == root.id || params.events == Events::Each;
-                let op = if before.is_some() { "updated" } else { "created" };
-                let previous = before.map(|before| (before.state, before.result));
-                let events = wanted.then(|| event(&context, &node, op, previous, true));
-                let expect = revision.map_or(Expect::Absent, Expect::Revision);
-                Write { node, expect, events: events.into_iter().collect() }
-            })
-            .collect();
-        let nodes: Vec<Object> = writes.iter().map(|write| write.node.to_wire()).collect();
-        let commit = Commit { writes, idempotency: idempotency.clone() };
-        match context.app.store.commit(commit).await? {
-            Committed::Done => return Ok(Submitted { nodes }),
-            Committed::Repeated(ids) => return Ok(Submitted { nodes: again(&context, &ids).await? }),
-            Committed::Conflict(..) => {}
-        }
-    }
-    Err(too_busy())
-}
-
 /// Contract 3.7: nodes that the user may not edit are skipped; a missing one is 404 and nothing is written.
 pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
     let user = context.caller.user()?.clone();
@@ -347,17 +262,17 @@ pub(in crate::ops) async fn editable(context: &Context, user: &User, id: ObjectI
     Ok(node)
 }
 
-async fn stored(context: &Context, ids: &[ObjectId]) -> Result<HashMap<ObjectId, Node>> {
+pub(super) async fn stored(context: &Context, ids: &[ObjectId]) -> Result<HashMap<ObjectId, Node>> {
     let nodes = context.app.store.nodes(ids).await?;
     nodes.iter().map(|wire| Node::from_wire(wire).map(|node| (node.id, node))).collect()
 }
 
 async fn references_exist(context: &Context, node: &Node) -> Result<()> {
     parent_exists(context, node).await?;
-    groups_exist(context, std::iter::once(node)).await
+    groups_exist(context, &node.user_groups).await
 }
 
-async fn parent_exists(context: &Context, node: &Node) -> Result<()> {
+pub(super) async fn parent_exists(context: &Context, node: &Node) -> Result<()> {
     match node.parent {
         Some(parent) if context.app.store.nodes(&[parent]).await?.is_empty() => {
             Err(Error::not_found(format!("Parent not found with id: {parent}")))
@@ -366,8 +281,7 @@ async fn parent_exists(context: &Context, node: &Node) -> Result<()> {
     }
 }
 
-async fn groups_exist(context: &Context, nodes: impl Iterator<Item = &Node>) -> Result<()> {
-    let names: BTreeSet<&str> = nodes.flat_map(|node| &node.user_groups).map(String::as_str).collect();
+pub(super) async fn groups_exist(context: &Context, names: impl IntoIterator<Item = &String>) -> Result<()> {
     for name in names {
         if context.app.store.group(name).await?.is_none() {
             return Err(Error::bad_request(format!("User group does not exist with name: {name}")));
@@ -377,7 +291,10 @@ async fn groups_exist(context: &Context, nodes: impl Iterator<Item = &Node>) -> 
 }
 
 /// What a request of the same key wrote: before the rules are applied again to what it has changed.
-async fn repeated(context: &Context, key: Option<&IdempotencyKey>) -> Result<Option<Vec<ObjectId>>> {
+pub(super) async fn repeated(
+    context: &Context,
+    key: Option<&IdempotencyKey>,
+) -> Result<Option<Vec<ObjectId>>> {
     match key {
         Some(key) => context.app.store.repeated(key).await,
         None => Ok(None),
@@ -385,7 +302,7 @@ async fn repeated(context: &Context, key: Option<&IdempotencyKey>) -> Result<Opt
 }
 
 /// The nodes of a request that was done before, in the order of its answer.
-async fn again(context: &Context, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+pub(super) async fn again(context: &Context, ids: &[ObjectId]) -> Result<Vec<Wire>> {
     let nodes = context.app.store.nodes(ids).await?;
     let place: HashMap<String, usize> = ids.iter().enumerate().map(|(at, id)| (id.to_hex(), at)).collect();
     let at = |node: &Wire| node.get("id").and_then(Value::as_str).and_then(|id| place.get(id).copied());
@@ -397,14 +314,14 @@ async fn again(context: &Context, ids: &[ObjectId]) -> Result<Vec<Wire>> {
     Ok(nodes)
 }
 
-fn expect(stored: &Node, if_revision: Option<u64>) -> Result<()> {
+pub(super) fn expect(stored: &Node, if_revision: Option<u64>) -> Result<()> {
     match if_revision {
         Some(wanted) if wanted != stored.revision => Err(Error::revision_conflict(stored.revision)),
         _ => Ok(()),
     }
 }
 
-fn event(
+pub(super) fn event(
     context: &Context,
     node: &Node,
     op: &'static str,
@@ -425,21 +342,21 @@ fn event(
     }
 }
 
-fn key(user: &User, method: &'static str, key: Option<&str>) -> Result<Option<IdempotencyKey>> {
+pub(super) fn key(user: &User, method: &'static str, key: Option<&str>) -> Result<Option<IdempotencyKey>> {
     let key = idempotency_key(key)?;
     Ok(key.map(|key| IdempotencyKey { user: user.id, method, key: key.to_owned() }))
 }
 
-fn not_permitted() -> Error {
+pub(super) fn not_permitted() -> Error {
     Error::new(Kind::Unauthorized, "Unauthorized to complete the operation")
 }
 
-fn too_busy() -> Error {
+pub(super) fn too_busy() -> Error {
     Error::new(Kind::Conflict, "the node is written by too many at once, try again").retry_after(500)
 }
 
 /// Lets the others finish, a little longer each time and never all together.
-async fn pause(tries: u32) {
+pub(super) async fn pause(tries: u32) {
     if tries > 0 {
         tokio::time::sleep(Duration::from_micros(rand::random_range(0..500 * u64::from(tries)))).await;
     }

@@ -1,0 +1,135 @@
+//! Writing a node and everything below it at once: all or nothing, in one commit whatever the number of nodes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::node_id;
+use super::write::{
+    MOST_TRIES, again, editable, event, expect, groups_exist, key, not_permitted, parent_exists, pause,
+    repeated, stored, too_busy,
+};
+use crate::auth::rights::may_edit;
+use crate::error::{Error, Result};
+use crate::model::node::hierarchy::Tree;
+use crate::model::{Node, ObjectId, Timestamp};
+use crate::ops::{Context, Object};
+use crate::store::{Commit, Committed, Expect, Write};
+
+/// A hierarchy: a node with what is below it.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Submit {
+    /// The node that becomes the root; it exists.
+    id: String,
+    /// `{"node": {…}, "child_nodes": [the same shape, …]}`, up to 20,000 nodes.
+    #[schemars(with = "Tree")]
+    tree: Value,
+    /// Repeated with the same key within a day, the nodes of the first time are answered.
+    #[serde(default)]
+    idempotency_key: Option<String>,
+    /// 409 unless the root is at this revision.
+    #[serde(default)]
+    if_revision: Option<u64>,
+    /// One event for the root, or one for each node.
+    #[serde(default)]
+    events: Events,
+}
+
+/// Which events a hierarchy makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Events {
+    /// One, for the root.
+    #[default]
+    Root,
+    /// One for each node.
+    Each,
+}
+
+/// The nodes of a hierarchy, depth first.
+#[derive(Serialize, JsonSchema)]
+pub struct Submitted {
+    #[schemars(with = "Vec<Node>")]
+    nodes: Vec<Object>,
+}
+
+/// Contract 3.6, all or nothing.
+pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
+    let user = context.caller.user()?.clone();
+    let id = node_id(&params.id)?;
+    let idempotency = key(&user, "node.submit", params.idempotency_key.as_deref())?;
+    if let Some(ids) = repeated(&context, idempotency.as_ref()).await? {
+        return Ok(Submitted { nodes: again(&context, &ids).await? });
+    }
+    let mut root = editable(&context, &user, id).await?;
+    let tree = Arc::new(apart(move || Tree::parse(&params.tree)).await?);
+    for tries in 0..MOST_TRIES {
+        if tries > 0 {
+            pause(tries).await;
+            root = editable(&context, &user, id).await?;
+        }
+        expect(&root, params.if_revision)?;
+        let stored = stored(&context, &tree.existing_ids().collect::<Vec<_>>()).await?;
+        if stored.values().any(|node| !may_edit(&user, node)) {
+            return Err(not_permitted());
+        }
+        let before = Before { root: root.clone(), stored };
+        let (tree, with, name, events) =
+            (tree.clone(), context.clone(), user.username.clone(), params.events);
+        let Planned { writes, nodes, groups } =
+            apart(move || plan(&with, &tree, &before, &name, events)).await?;
+        groups_exist(&context, &groups).await?;
+        if let Some(new_root) = writes.first().filter(|write| write.node.parent != root.parent) {
+            parent_exists(&context, &new_root.node).await?;
+        }
+        let commit = Commit { writes, idempotency: idempotency.clone() };
+        match context.app.store.commit(commit).await? {
+            Committed::Done => return Ok(Submitted { nodes }),
+            Committed::Repeated(ids) => return Ok(Submitted { nodes: again(&context, &ids).await? }),
+            Committed::Conflict(..) => {}
+        }
+    }
+    Err(too_busy())
+}
+
+/// What stands where a hierarchy is to be written.
+struct Before {
+    root: Node,
+    /// The nodes below the root that it replaces.
+    stored: HashMap<ObjectId, Node>,
+}
+
+/// A hierarchy, ready to be written.
+struct Planned {
+    writes: Vec<Write>,
+    /// The answer.
+    nodes: Vec<Object>,
+    /// Groups that new nodes name.
+    groups: BTreeSet<String>,
+}
+
+fn plan(context: &Context, tree: &Tree, before: &Before, username: &str, events: Events) -> Result<Planned> {
+    let built = tree.build(&before.root, &before.stored, username, Timestamp::now())?;
+    let new = built.iter().filter(|(_, revision)| revision.is_none());
+    let groups = new.flat_map(|(node, _)| node.user_groups.iter().cloned()).collect();
+    let nodes = built.iter().map(|(node, _)| node.to_wire()).collect();
+    let write = |(node, revision): (Node, Option<u64>)| {
+        let is_root = node.id == before.root.id;
+        let old = if is_root { Some(&before.root) } else { before.stored.get(&node.id) };
+        let op = if old.is_some() { "updated" } else { "created" };
+        let previous = old.map(|old| (old.state, old.result));
+        let wanted = is_root || events == Events::Each;
+        let events = wanted.then(|| event(context, &node, op, previous, true)).into_iter().collect();
+        Write { node, expect: revision.map_or(Expect::Absent, Expect::Revision), events }
+    };
+    Ok(Planned { writes: built.into_iter().map(write).collect(), nodes, groups })
+}
+
+/// Work on thousands of nodes takes a while: not on the threads that serve everybody.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+}
