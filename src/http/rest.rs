@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body as HttpBody, to_bytes};
 use axum::extract::{Path, RawQuery, Request, State};
@@ -11,6 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use serde_json::{Map, Value};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::{failed, json};
 use super::body::{BODY, incomplete};
@@ -26,8 +28,12 @@ use crate::ops::{Answer, Body, Context, Operation, Params, Peer, Reply, RestBody
 use crate::rpc::{MOST_DEPTH, depth_exceeds};
 use crate::session::credentials;
 
-/// Larger bodies are parsed off the async threads.
+/// Larger bodies are parsed off the async threads, and few at a time: what is made of one takes many times its size.
 const LARGE: usize = 1 << 20;
+/// Bytes of large bodies that are worked on at a time, in units of [`LARGE`].
+static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(64);
+/// How long a large body waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The handler of a route.
 pub(super) fn handler(operation: &'static str, route: Route) -> MethodRouter<Arc<App>> {
@@ -66,7 +72,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
     let caller = admit(&app, operation, &parts.headers).await;
-    let body = match read_body(route, &parts.headers, body).await {
+    let (body, _turn) = match read_body(route, &parts.headers, body).await {
         Err(error) if error.kind() == Kind::TooLarge => return Err(caller.err().unwrap_or(error)),
         body => body?,
     };
@@ -198,22 +204,36 @@ enum Read {
     Nothing,
 }
 
-/// Reads the body whatever its content type says: clients of KernelCI mean JSON where JSON is expected.
-async fn read_body(route: &Route, headers: &HeaderMap, body: HttpBody) -> Result<Read> {
+/// Reads the body whatever its content type says: clients of KernelCI mean JSON where JSON is expected. With a large
+/// body comes its turn, which ends when it is dropped.
+async fn read_body(
+    route: &Route,
+    headers: &HeaderMap,
+    body: HttpBody,
+) -> Result<(Read, Option<SemaphorePermit<'static>>)> {
     if route.body == Body::None {
-        return Ok(Read::Nothing);
+        return Ok((Read::Nothing, None));
     }
     let bytes = to_bytes(body, BODY).await.map_err(|_| incomplete())?;
     if route.body == Body::Form {
-        return Ok(Read::Form(url::form_urlencoded::parse(&bytes).into_owned().collect()));
+        return Ok((Read::Form(url::form_urlencoded::parse(&bytes).into_owned().collect()), None));
     }
     if matches!(route.body, Body::Text(_)) && (!says_json(headers) || is_bare(&bytes)) {
-        return Ok(Read::Json(utf8(&bytes)?.into()));
+        return Ok((Read::Json(utf8(&bytes)?.into()), None));
     }
-    if bytes.len() > LARGE {
-        return tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(Error::internal)?;
+    if bytes.len() <= LARGE {
+        return Ok((parse(&bytes)?, None));
     }
-    parse(&bytes)
+    let size = bytes.len().div_ceil(LARGE) as u32;
+    let turn = match tokio::time::timeout(PATIENCE, LARGE_AT_ONCE.acquire_many(size)).await {
+        Ok(turn) => turn.map_err(Error::internal)?,
+        Err(_) => {
+            let detail = "too many large requests at once, try again";
+            return Err(Error::new(Kind::TooMany, detail).retry_after(5000));
+        }
+    };
+    let read = tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(Error::internal)??;
+    Ok((read, Some(turn)))
 }
 
 fn says_json(headers: &HeaderMap) -> bool {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::node_id;
@@ -16,8 +16,8 @@ use crate::auth::rights::may_edit;
 use crate::error::{Error, Result};
 use crate::model::node::hierarchy::Tree;
 use crate::model::{Node, ObjectId, Timestamp};
-use crate::ops::{Context, Object};
-use crate::store::{Commit, Committed, Expect, Write};
+use crate::ops::{Context, Reply, RestBody, RestReply};
+use crate::store::{Commit, Committed, Expect, Wire, Write};
 
 /// A hierarchy: a node with what is below it.
 #[derive(Deserialize, JsonSchema)]
@@ -51,10 +51,17 @@ pub enum Events {
 }
 
 /// The nodes of a hierarchy, depth first.
-#[derive(Serialize, JsonSchema)]
+#[derive(JsonSchema)]
 pub struct Submitted {
     #[schemars(with = "Vec<Node>")]
-    nodes: Vec<Object>,
+    nodes: Vec<Written>,
+}
+
+/// A node of the answer. As text it takes a tenth of the memory.
+struct Written {
+    /// Its JSON without `revision`, which only some want to see.
+    text: String,
+    revision: u64,
 }
 
 /// Contract 3.6, all or nothing.
@@ -63,7 +70,7 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
     let id = node_id(&params.id)?;
     let idempotency = key(&user, "node.submit", params.idempotency_key.as_deref())?;
     if let Some(ids) = repeated(&context, idempotency.as_ref()).await? {
-        return Ok(Submitted { nodes: again(&context, &ids).await? });
+        return Submitted::of(again(&context, &ids).await?);
     }
     let mut root = editable(&context, &user, id).await?;
     let tree = Arc::new(apart(move || Tree::parse(&params.tree)).await?);
@@ -89,7 +96,7 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
         let commit = Commit { writes, idempotency: idempotency.clone() };
         match context.app.store.commit(commit).await? {
             Committed::Done => return Ok(Submitted { nodes }),
-            Committed::Repeated(ids) => return Ok(Submitted { nodes: again(&context, &ids).await? }),
+            Committed::Repeated(ids) => return Submitted::of(again(&context, &ids).await?),
             Committed::Conflict(..) => {}
         }
     }
@@ -107,7 +114,7 @@ struct Before {
 struct Planned {
     writes: Vec<Write>,
     /// The answer.
-    nodes: Vec<Object>,
+    nodes: Vec<Written>,
     /// Groups that new nodes name.
     groups: BTreeSet<String>,
 }
@@ -116,7 +123,7 @@ fn plan(context: &Context, tree: &Tree, before: &Before, username: &str, events:
     let built = tree.build(&before.root, &before.stored, username, Timestamp::now())?;
     let new = built.iter().filter(|(_, revision)| revision.is_none());
     let groups = new.flat_map(|(node, _)| node.user_groups.iter().cloned()).collect();
-    let nodes = built.iter().map(|(node, _)| node.to_wire()).collect();
+    let nodes = built.iter().map(|(node, _)| Written::of(node.to_wire())).collect::<Result<_>>()?;
     let write = |(node, revision): (Node, Option<u64>)| {
         let is_root = node.id == before.root.id;
         let old = if is_root { Some(&before.root) } else { before.stored.get(&node.id) };
@@ -127,6 +134,47 @@ fn plan(context: &Context, tree: &Tree, before: &Before, username: &str, events:
         Write { node, expect: revision.map_or(Expect::Absent, Expect::Revision), events }
     };
     Ok(Planned { writes: built.into_iter().map(write).collect(), nodes, groups })
+}
+
+impl Submitted {
+    fn of(nodes: Vec<Wire>) -> Result<Submitted> {
+        Ok(Submitted { nodes: nodes.into_iter().map(Written::of).collect::<Result<_>>()? })
+    }
+
+    fn list(&self, with_revision: bool) -> String {
+        let length = self.nodes.iter().map(|node| node.text.len() + 32).sum();
+        let mut list = String::with_capacity(length);
+        for node in &self.nodes {
+            list.push(if list.is_empty() { '[' } else { ',' });
+            match (node.text.strip_suffix('}'), with_revision) {
+                (Some(open), true) => {
+                    list.push_str(open);
+                    list.push_str(&format!(",\"revision\":{}}}", node.revision));
+                }
+                _ => list.push_str(&node.text),
+            }
+        }
+        list.push(']');
+        list
+    }
+}
+
+impl Written {
+    fn of(mut node: Wire) -> Result<Written> {
+        let revision = node.shift_remove("revision").and_then(|revision| revision.as_u64()).unwrap_or(0);
+        Ok(Written { text: serde_json::to_string(&node).map_err(Error::internal)?, revision })
+    }
+}
+
+impl Reply for Submitted {
+    fn rpc(&self) -> Result<String> {
+        Ok(format!("{{\"nodes\":{}}}", self.list(true)))
+    }
+    fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        let list = self.list(with_revision);
+        let body = if member.is_some() { list } else { format!("{{\"nodes\":{list}}}") };
+        Ok(RestReply { body: RestBody::Whole(body), revision: None })
+    }
 }
 
 /// Work on thousands of nodes takes a while: not on the threads that serve everybody.
