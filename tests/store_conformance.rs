@@ -23,6 +23,8 @@ mod queries;
 mod queues;
 #[path = "store/support.rs"]
 mod support;
+#[path = "store/tokens.rs"]
+mod tokens;
 #[path = "store/users.rs"]
 mod users;
 
@@ -88,6 +90,14 @@ macro_rules! conformance {
                 queues::racing_takers_get_different_items
                 queues::a_key_is_pushed_once
                 queues::a_queue_is_bounded
+                users::a_name_stays_with_whoever_had_it
+                users::racing_renames_share_no_name
+                users::a_change_sets_what_it_names
+                users::users_are_listed_in_pages
+                users::a_group_goes_when_nobody_is_in_it
+                users::a_name_that_was_taken_gives_no_rights
+                tokens::named_tokens_are_kept_until_they_end
+                tokens::an_ended_token_is_remembered
                 users::wanted_indexes_are_present
                 users::it_answers_pings
             }

@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rand::RngExt;
 
 use super::passwords::Passwords;
 use crate::config::Config;
 use crate::model::{ObjectId, User};
-use crate::store::Store;
+use crate::store::{Store, users::Taken};
 
 /// Members may edit every node (contract 3.4).
 pub const EDIT_ANY: &str = "node:edit:any";
@@ -41,14 +41,20 @@ pub async fn users(store: &dyn Store, passwords: &Passwords, config: &Config) ->
         is_active: true,
         is_superuser: true,
         is_verified: true,
-        groups: Vec::new(),
+        ..User::default()
     };
-    if let Err(error) = store.insert_user(&admin).await {
+    if let Some(taken) = store.insert_user(&admin).await? {
         // Another instance that starts at the same moment may have been first.
         if store.has_superuser().await? {
             return Ok(None);
         }
-        return Err(error).context("the first admin cannot be made");
+        bail!(
+            "the first admin cannot be made: {} is taken by a user who is no active superuser",
+            match taken {
+                Taken::Username => &admin.username,
+                Taken::Email => &admin.email,
+            }
+        );
     }
     Ok(Some(FirstAdmin { username, generated_password }))
 }

@@ -1,33 +1,27 @@
 //! Who may do what to which node (contract 3.4).
 
-use serde_json::Value;
-
 use crate::model::{Node, User};
 
 /// Members may edit every node.
 pub const EDIT_ANY: &str = "node:edit:any";
 
-/// Whether `user` may change `node`: superusers, its owner, members of [`EDIT_ANY`] or of one of the node's groups, and
+/// Whether `user` may change `node`: superusers, its owner (under any name that they
+/// had), members of [`EDIT_ANY`] or of one of the node's groups, and
 /// members of `runtime:R:node-editor` or `runtime:R:node-admin` where R is the runtime that the node ran on.
 pub fn may_edit(user: &User, node: &Node) -> bool {
     user.is_superuser
-        || node.owner.as_deref() == Some(user.username.as_str())
+        || node.owner.as_deref().is_some_and(|owner| user.is_called(owner))
         || user.in_group(EDIT_ANY)
         || node.user_groups.iter().any(|name| user.in_group(name))
-        || runtime(node).is_some_and(|runtime| {
+        || node.runtime().is_some_and(|runtime| {
             user.in_group(&format!("runtime:{runtime}:node-editor"))
                 || user.in_group(&format!("runtime:{runtime}:node-admin"))
         })
 }
 
-/// The runtime that a node ran on; anything but text is none (contract D-15).
-fn runtime(node: &Node) -> Option<&str> {
-    node.data.as_ref()?.get("runtime").and_then(Value::as_str).filter(|name| !name.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::model::{ObjectId, Timestamp, user::Group};
@@ -42,6 +36,7 @@ mod tests {
             is_superuser: false,
             is_verified: true,
             groups: groups.iter().map(|name| Group { id: None, name: (*name).into() }).collect(),
+            ..User::default()
         }
     }
 

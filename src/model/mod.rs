@@ -1,4 +1,4 @@
-//! What the data is: nodes and their kinds, events, users. No I/O, nothing of stores or transports.
+//! What the data is: nodes and their kinds, events, users, tokens. No I/O, nothing of stores or transports.
 
 pub mod event;
 pub(crate) mod lax;
@@ -6,10 +6,12 @@ pub mod node;
 pub(crate) mod problem;
 pub mod telemetry;
 pub mod timestamp;
+pub mod token;
 pub mod user;
 
 pub use bson::oid::ObjectId;
 pub use event::{Event, NODE_CHANNEL, Position};
 pub use node::Node;
 pub use timestamp::Timestamp;
+pub use token::{NamedToken, Scope};
 pub use user::User;

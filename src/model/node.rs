@@ -109,6 +109,10 @@ pub enum Outcome {
 }
 
 impl Node {
+    /// The runtime that it ran on; anything but text is none (contract D-15).
+    pub fn runtime(&self) -> Option<&str> {
+        self.data.as_ref()?.get("runtime").and_then(Value::as_str).filter(|name| !name.is_empty())
+    }
     /// The wire form: the 23 keys of contract 2.1 in their order, then `revision`.
     pub fn to_wire(&self) -> Map<String, Value> {
         fn id(id: Option<ObjectId>) -> Value {

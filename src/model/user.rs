@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ObjectId;
+use super::{ObjectId, Timestamp};
 
 /// A user as the server knows them. `hashed_password` never leaves the server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct User {
     /// Identifier; the `sub` of tokens.
     pub id: ObjectId,
@@ -23,6 +23,12 @@ pub struct User {
     pub is_verified: bool,
     /// Groups, copied by value as KernelCI does.
     pub groups: Vec<Group>,
+    /// Other names that they had before. A node's owner is a name, so names once had stay theirs.
+    pub former_names: Vec<String>,
+    /// Counts changes of the password: tokens that name an earlier count have ended.
+    pub generation: u32,
+    /// Tokens that name no count (other KernelCI services make them) must have been issued since then.
+    pub tokens_from: Option<Timestamp>,
 }
 
 /// A group of users, e.g. `node:edit:any` or `runtime:lava-x:node-editor`.
@@ -65,6 +71,10 @@ impl User {
             username: self.username.clone(),
             groups: self.groups.clone(),
         }
+    }
+    /// Whether a node whose owner has this name is theirs.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.username == name || self.former_names.iter().any(|former| former == name)
     }
     /// Whether the user is in the group of this name.
     pub fn in_group(&self, name: &str) -> bool {

@@ -15,6 +15,7 @@
 //! * Reads hand out nodes in wire form (`Node::to_wire`), with `revision`.
 
 pub mod consumers;
+pub mod groups;
 pub mod indexes;
 pub mod leases;
 pub mod mongo;
@@ -22,13 +23,16 @@ pub mod purge;
 pub mod queues;
 pub mod sqlite;
 pub mod telemetry;
+pub mod tokens;
 pub mod users;
 
 pub use consumers::Consumers;
+pub use groups::Groups;
 pub use leases::Leases;
 pub use purge::Purge;
 pub use queues::Queues;
 pub use telemetry::Telemetry;
+pub use tokens::Tokens;
 pub use users::{UserKey, Users};
 
 use async_trait::async_trait;
@@ -43,7 +47,9 @@ pub type Wire = Map<String, Value>;
 
 /// See the module's documentation for what every implementation promises.
 #[async_trait]
-pub trait Store: Users + Consumers + Queues + Telemetry + Leases + Purge + Send + Sync + 'static {
+pub trait Store:
+    Users + Groups + Tokens + Consumers + Queues + Telemetry + Leases + Purge + Send + Sync + 'static
+{
     /// What this store is and what it can do.
     fn facts(&self) -> Facts;
     /// Fails with 503 when the store cannot be reached now.

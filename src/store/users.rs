@@ -1,25 +1,31 @@
-//! Users and groups (contract 6, 7.5).
+//! Users (contract 6, 7.5).
 
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::model::{ObjectId, User, user::Group};
+use crate::model::{ObjectId, Timestamp, User, user::Group};
 
-/// Who there is. Names and addresses are unique, addresses also when they differ in case only.
+/// Who there is.
+///
+/// Names and addresses are unique, addresses also when they differ in case only. A name that a user once had is taken
+/// for everybody else as long as that user is there, because nodes name their owner by it. All of this holds between
+/// racing writers.
 #[async_trait]
 pub trait Users {
     /// The user with this key.
     async fn user(&self, key: UserKey<'_>) -> Result<Option<User>>;
+    /// The users that match, oldest first.
+    async fn find_users(&self, filter: &UserFilter, page: Page) -> Result<Paged<User>>;
     /// Whether any active superuser exists.
     async fn has_superuser(&self) -> Result<bool>;
-    /// Adds a user; 400 if the name or the address is taken.
-    async fn insert_user(&self, user: &User) -> Result<()>;
-    /// Replaces the password hash if it still is `old` (a login upgrades bcrypt to argon2id).
+    /// Adds a user, unless something of theirs is taken: then says what.
+    async fn insert_user(&self, user: &User) -> Result<Option<Taken>>;
+    /// Changes a user in one step.
+    async fn update_user(&self, id: ObjectId, change: &UserChange) -> Result<Changed>;
+    /// Replaces the password hash if it still is `old` (a login upgrades bcrypt to argon2id). No token ends.
     async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()>;
-    /// The group of this name.
-    async fn group(&self, name: &str) -> Result<Option<Group>>;
-    /// Adds the group if it is missing, and the users of these names to it.
-    async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()>;
+    /// Removes a user; false if there was none.
+    async fn delete_user(&self, id: ObjectId) -> Result<bool>;
 }
 
 /// How to look a user up.
@@ -29,4 +35,110 @@ pub enum UserKey<'a> {
     Id(ObjectId),
     /// By exact name.
     Name(&'a str),
+    /// By address in any case.
+    Email(&'a str),
+}
+
+/// Which users: all that is given must be equal.
+#[derive(Clone, Debug, Default)]
+pub struct UserFilter {
+    /// By id.
+    pub id: Option<ObjectId>,
+    /// By exact name.
+    pub username: Option<String>,
+    /// By exact address.
+    pub email: Option<String>,
+    /// By the flag.
+    pub is_active: Option<bool>,
+    /// By the flag.
+    pub is_superuser: Option<bool>,
+    /// By the flag.
+    pub is_verified: Option<bool>,
+    /// Members of the group of this name.
+    pub group: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// At most so many.
+    pub limit: u64,
+    /// Skip so many first.
+    pub offset: u64,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub struct Paged<T> {
+    /// The part.
+    pub items: Vec<T>,
+    /// How long the list is.
+    pub total: u64,
+}
+
+/// New values of a user; `None` leaves what is there.
+#[derive(Clone, Debug, Default)]
+pub struct UserChange {
+    /// Their name; the old one becomes a former name.
+    pub username: Option<String>,
+    /// Their address.
+    pub email: Option<String>,
+    /// The hash of a new password; ends all older tokens.
+    pub hashed_password: Option<String>,
+    /// See [`User`].
+    pub is_active: Option<bool>,
+    /// See [`User`].
+    pub is_superuser: Option<bool>,
+    /// See [`User`].
+    pub is_verified: Option<bool>,
+    /// All groups from now on.
+    pub groups: Option<Vec<Group>>,
+    /// Nothing is changed unless the password hash still is this one.
+    pub if_password: Option<String>,
+}
+
+/// What of a user is taken by somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The name.
+    Username,
+    /// The address.
+    Email,
+}
+
+/// How a change of a user ended.
+#[derive(Clone, Debug)]
+pub enum Changed {
+    /// The user as they are now.
+    Done(Box<User>),
+    /// Nothing was changed: this is taken.
+    Taken(Taken),
+    /// Nothing was changed: no such user, or their password is another one.
+    Gone,
+}
+
+impl UserChange {
+    /// What changing `user` means, the same for every store.
+    pub(super) fn apply(&self, user: &mut User, now: Timestamp) {
+        if let Some(name) = self.username.as_ref().filter(|name| **name != user.username) {
+            let old = std::mem::replace(&mut user.username, name.clone());
+            user.former_names.retain(|former| former != name);
+            user.former_names.push(old);
+        }
+        if let Some(hash) = &self.hashed_password {
+            user.hashed_password = hash.clone();
+            user.generation += 1;
+            user.tokens_from = Some(now);
+        }
+        let set = |flag: &mut bool, new: Option<bool>| *flag = new.unwrap_or(*flag);
+        set(&mut user.is_active, self.is_active);
+        set(&mut user.is_superuser, self.is_superuser);
+        set(&mut user.is_verified, self.is_verified);
+        if let Some(email) = &self.email {
+            user.email.clone_from(email);
+        }
+        if let Some(groups) = &self.groups {
+            user.groups.clone_from(groups);
+        }
+    }
 }

@@ -176,6 +176,6 @@ async fn old_users_are_read() {
         email: "lab@example.ORG".into(),
         ..user
     };
-    assert_eq!(a.store.insert_user(&same).await.unwrap_err().status(), 400);
+    assert_eq!(a.store.insert_user(&same).await.unwrap(), Some(kernelci_live::store::users::Taken::Email));
     servers.clean().await;
 }

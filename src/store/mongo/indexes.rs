@@ -13,6 +13,7 @@ use super::document::integer;
 use super::errors::{self, translate};
 use super::single::KEY_SECONDS;
 use super::stored::Stored;
+use super::tokens;
 use crate::error::Result;
 use crate::store::{IndexState, IndexStatus, indexes::NODE};
 
@@ -34,7 +35,7 @@ pub(super) struct Kept {
     pub(super) telemetry: u64,
 }
 
-const COLLECTIONS: [&str; 8] = [
+const COLLECTIONS: [&str; 10] = [
     "node",
     "user",
     "usergroup",
@@ -43,6 +44,8 @@ const COLLECTIONS: [&str; 8] = [
     "idempotency",
     "subscriber_state",
     "queueitem",
+    tokens::NAMED,
+    tokens::ENDED,
 ];
 /// The index that makes a sweep of the outboxes cheap.
 const OUTBOX: &str = "outbox_pending";
@@ -68,6 +71,10 @@ fn wanted(kept: Kept) -> Vec<Wanted> {
         unique("user", "email_1", doc! {"email": 1}),
         unique("user", "username_1", doc! {"username": 1}),
         Wanted { ignore_case: true, ..unique("user", "case_insensitive_email_index", doc! {"email": 1}) },
+        Wanted { partial: having("names"), ..unique("user", "names_1", doc! {"names": 1}) },
+        unique(tokens::NAMED, "user_1_name_1", doc! {"user": 1, "name": 1}),
+        Wanted { expire: Some(0), ..index(tokens::NAMED, "expires_1", doc! {"expires": 1}) },
+        Wanted { expire: Some(0), ..index(tokens::ENDED, "expires_1", doc! {"expires": 1}) },
         unique("usergroup", "name_1", doc! {"name": 1}),
         Wanted { expire: Some(kept.events), ..index("eventhistory", "timestamp_1", doc! {"timestamp": 1}) },
         index("eventhistory", "channel_1_sequence_id_1", doc! {"channel": 1, "sequence_id": 1}),

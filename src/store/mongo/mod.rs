@@ -16,6 +16,7 @@ mod counter;
 pub(crate) mod document;
 pub(crate) mod errors;
 pub mod filter;
+mod groups;
 mod indexes;
 mod leases;
 mod purge;
@@ -23,6 +24,7 @@ mod queues;
 mod single;
 pub(crate) mod stored;
 mod telemetry;
+mod tokens;
 mod transaction;
 mod users;
 

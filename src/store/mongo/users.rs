@@ -1,24 +1,41 @@
-//! Users and groups, in the shapes of contract 7.5: a group in a user has its id under `id` or under `_id`.
+//! Users, in the shapes of contract 7.5: a group in a user has its id under `id` or under `_id`.
+//!
+//! Beyond the contract a user has `names` (all that they ever had, the present one too; a unique index on it keeps
+//! them apart), `generation` and `tokens_from`. The present KernelCI server passes over them.
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
+use futures::TryStreamExt;
+use mongodb::options::{Collation, CollationStrength, ReturnDocument};
 
 use super::MongoStore;
+use super::document::integer;
 use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::groups::{member, read_group};
 use super::stored::Stored;
 use crate::error::{Error, Result};
-use crate::model::{ObjectId, User, user::Group};
+use crate::model::{ObjectId, Timestamp, User};
+use crate::store::users::{Changed, Page, Paged, Taken, UserChange, UserFilter};
 use crate::store::{UserKey, Users};
 
 #[async_trait]
 impl Users for MongoStore {
     async fn user(&self, key: UserKey<'_>) -> Result<Option<User>> {
-        let query = match key {
-            UserKey::Id(id) => doc! {"_id": id},
-            UserKey::Name(name) => doc! {"username": name},
+        let find = match key {
+            UserKey::Id(id) => self.users.find_one(doc! {"_id": id}),
+            UserKey::Name(name) => self.users.find_one(doc! {"username": name}),
+            UserKey::Email(email) => self.users.find_one(doc! {"email": email}).collation(ignore_case()),
         };
-        let found = call(self.users.find_one(query).max_time(QUERY_TIME)).await?;
-        Ok(found.and_then(|found| read(&found)))
+        Ok(call(find.max_time(QUERY_TIME)).await?.and_then(|found| read(&found)))
+    }
+
+    async fn find_users(&self, filter: &UserFilter, page: Page) -> Result<Paged<User>> {
+        let query = query(filter);
+        let total = call(self.users.count_documents(query.clone()).max_time(QUERY_TIME)).await?;
+        let limit = i64::try_from(page.limit).unwrap_or(i64::MAX);
+        let find = self.users.find(query).sort(doc! {"_id": 1}).limit(limit).skip(page.offset);
+        let found: Vec<Stored> = call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+        Ok(Paged { items: found.iter().filter_map(|found| read(found)).collect(), total })
     }
 
     async fn has_superuser(&self) -> Result<bool> {
@@ -26,30 +43,55 @@ impl Users for MongoStore {
         Ok(call(self.users.find_one(query).max_time(QUERY_TIME)).await?.is_some())
     }
 
-    async fn insert_user(&self, user: &User) -> Result<()> {
-        let groups: Vec<Document> =
-            user.groups.iter().map(|group| member(group.id.as_deref(), &group.name)).collect();
-        let document = doc! {
+    async fn insert_user(&self, user: &User) -> Result<Option<Taken>> {
+        let mut document = doc! {
             "_id": user.id,
+            "revision_id": Bson::Null,
             "email": &user.email,
             "hashed_password": &user.hashed_password,
             "is_active": user.is_active,
             "is_superuser": user.is_superuser,
             "is_verified": user.is_verified,
             "username": &user.username,
-            "groups": groups,
+            "groups": user.groups.iter().map(member).collect::<Vec<_>>(),
         };
+        document.insert("names", names(user));
         match errors::raw(self.users.insert_one(Stored(document))).await {
-            Ok(_) => Ok(()),
-            Err(error) if is_duplicate(&error) => {
-                let named = call(self.users.find_one(doc! {"username": &user.username})).await?.is_some();
-                Err(match named {
-                    true => Error::bad_request(format!("Username already exists: {}", user.username)),
-                    false => Error::bad_request(format!("Email already exists: {}", user.email)),
-                })
-            }
+            Ok(_) => Ok(None),
+            Err(error) if is_duplicate(&error) => self.taken(user.id, Some(&user.username)).await.map(Some),
             Err(error) => Err(errors::translate(error)),
         }
+    }
+
+    async fn update_user(&self, id: ObjectId, change: &UserChange) -> Result<Changed> {
+        let mut query = doc! {"_id": id};
+        if let Some(hash) = &change.if_password {
+            query.insert("hashed_password", hash);
+        }
+        // The name that becomes a former one must be the one that was read.
+        for _ in 0..10 {
+            let Some(before) = call(self.users.find_one(query.clone()).max_time(QUERY_TIME)).await? else {
+                return Ok(Changed::Gone);
+            };
+            let Some(before) = read(&before) else { return Ok(Changed::Gone) };
+            let mut condition = query.clone();
+            condition.insert("username", &before.username);
+            let update = self
+                .users
+                .find_one_and_update(condition, update(&before, change))
+                .return_document(ReturnDocument::After);
+            match errors::raw(update).await {
+                Ok(Some(user)) => {
+                    return Ok(read(&user).map_or(Changed::Gone, |user| Changed::Done(Box::new(user))));
+                }
+                Ok(None) => {}
+                Err(error) if is_duplicate(&error) => {
+                    return self.taken(id, change.username.as_deref()).await.map(Changed::Taken);
+                }
+                Err(error) => return Err(errors::translate(error)),
+            }
+        }
+        Err(Error::unavailable("store", anyhow::anyhow!("user {id} is renamed all the time")))
     }
 
     async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()> {
@@ -57,61 +99,113 @@ impl Users for MongoStore {
         call(self.users.update_one(doc! {"_id": id, "hashed_password": old}, update)).await.map(drop)
     }
 
-    async fn group(&self, name: &str) -> Result<Option<Group>> {
-        let found = call(self.groups.find_one(doc! {"name": name}).max_time(QUERY_TIME)).await?;
-        Ok(found.and_then(|found| read_group(&found)))
-    }
-
-    async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()> {
-        let upsert =
-            self.groups.update_one(doc! {"name": name}, doc! {"$setOnInsert": {"name": name}}).upsert(true);
-        match errors::raw(upsert).await {
-            Ok(_) => {}
-            // Another instance was first.
-            Err(error) if is_duplicate(&error) => {}
-            Err(error) => return Err(errors::translate(error)),
-        }
-        let id = self.group(name).await?.and_then(|group| group.id);
-        let query = doc! {"username": {"$in": usernames}, "groups.name": {"$ne": name}};
-        let update = doc! {"$push": {"groups": member(id.as_deref(), name)}};
-        call(self.users.update_many(query, update)).await.map(drop)
+    async fn delete_user(&self, id: ObjectId) -> Result<bool> {
+        Ok(call(self.users.delete_one(doc! {"_id": id})).await?.deleted_count > 0)
     }
 }
 
-/// A group as it stands in a user.
-fn member(id: Option<&str>, name: &str) -> Document {
-    let id = id.and_then(|id| id.parse::<ObjectId>().ok()).map_or(Bson::Null, Bson::ObjectId);
-    doc! {"id": id, "name": name}
+impl MongoStore {
+    /// A unique index has refused a write of this user: which.
+    async fn taken(&self, id: ObjectId, username: Option<&str>) -> Result<Taken> {
+        let Some(name) = username else { return Ok(Taken::Email) };
+        let other = doc! {"_id": {"$ne": id}, "$or": [{"username": name}, {"names": name}]};
+        let found = call(self.users.find_one(other).max_time(QUERY_TIME)).await?;
+        Ok(if found.is_some() { Taken::Username } else { Taken::Email })
+    }
+}
+
+/// Of the index on addresses.
+fn ignore_case() -> Collation {
+    Collation::builder().locale("en").strength(CollationStrength::Secondary).build()
+}
+
+fn query(filter: &UserFilter) -> Document {
+    let mut query = Document::new();
+    let mut add = |key: &str, value: Option<Bson>| value.map(|value| query.insert(key, value));
+    add("_id", filter.id.map(Bson::ObjectId));
+    add("username", filter.username.clone().map(Bson::String));
+    add("email", filter.email.clone().map(Bson::String));
+    add("is_active", filter.is_active.map(Bson::Boolean));
+    add("is_superuser", filter.is_superuser.map(Bson::Boolean));
+    add("is_verified", filter.is_verified.map(Bson::Boolean));
+    add("groups.name", filter.group.clone().map(Bson::String));
+    query
+}
+
+/// What turns `before` into what the change makes of it: only the fields that it is about, so that two changes of
+/// different fields do not undo one another.
+fn update(before: &User, change: &UserChange) -> Document {
+    let mut after = before.clone();
+    change.apply(&mut after, Timestamp::now());
+    // A change of nothing is an update, too.
+    let mut set = doc! {"username": &after.username};
+    if change.email.is_some() {
+        set.insert("email", &after.email);
+    }
+    for (key, given, value) in [
+        ("is_active", change.is_active, after.is_active),
+        ("is_superuser", change.is_superuser, after.is_superuser),
+        ("is_verified", change.is_verified, after.is_verified),
+    ] {
+        if given.is_some() {
+            set.insert(key, value);
+        }
+    }
+    if change.groups.is_some() {
+        set.insert("groups", after.groups.iter().map(member).collect::<Vec<_>>());
+    }
+    let mut update = Document::new();
+    if change.username.is_some() {
+        update.insert("$addToSet", doc! {"names": {"$each": names(&after)}});
+    }
+    if let (Some(hash), Some(from)) = (&change.hashed_password, after.tokens_from) {
+        set.insert("hashed_password", hash);
+        set.insert("tokens_from", bson::DateTime::from_millis(from.millis()));
+        update.insert("$inc", doc! {"generation": 1});
+    }
+    update.insert("$set", set);
+    update
+}
+
+/// All names that the user has or had.
+fn names(user: &User) -> Vec<&str> {
+    let mut names: Vec<&str> = user.former_names.iter().map(String::as_str).collect();
+    if !names.contains(&user.username.as_str()) {
+        names.push(&user.username);
+    }
+    names
 }
 
 fn read(document: &Document) -> Option<User> {
     let text = |key: &str| document.get_str(key).unwrap_or_default().to_owned();
     let flag = |key: &str| document.get_bool(key).unwrap_or(false);
     let groups = document.get_array("groups").ok().into_iter().flatten();
+    let names = document.get_array("names").ok().into_iter().flatten();
+    let username = text("username");
+    let former = names.filter_map(Bson::as_str).filter(|name| *name != username).map(str::to_owned);
+    let former_names = former.collect();
     Some(User {
         id: document.get_object_id("_id").ok()?,
-        username: text("username"),
+        username,
         email: text("email"),
         hashed_password: text("hashed_password"),
         is_active: flag("is_active"),
         is_superuser: flag("is_superuser"),
         is_verified: flag("is_verified"),
         groups: groups.filter_map(Bson::as_document).filter_map(read_group).collect(),
+        former_names,
+        generation: document.get("generation").and_then(integer).and_then(|n| n.try_into().ok()).unwrap_or(0),
+        tokens_from: document
+            .get_datetime("tokens_from")
+            .ok()
+            .map(|at| Timestamp::from_millis(at.timestamp_millis())),
     })
-}
-
-fn read_group(document: &Document) -> Option<Group> {
-    let id = ["id", "_id"].iter().find_map(|key| match document.get(key) {
-        Some(Bson::ObjectId(id)) => Some(id.to_hex()),
-        Some(Bson::String(id)) => Some(id.clone()),
-        _ => None,
-    });
-    Some(Group { id, name: document.get_str("name").ok()?.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::user::Group;
 
     #[test]
     fn groups_are_read_in_both_spellings() {

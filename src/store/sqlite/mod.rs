@@ -5,7 +5,7 @@
 //! * [`commit`], [`append`]: what is written inside such a transaction: nodes, and events at their places.
 //! * [`readers`]: pools of read connections with time limits.
 //! * [`channels`]: what is known of each channel without asking the file, and the wake-ups of its readers.
-//! * [`find`], [`filter`], [`indexes`], [`users`], [`consumers`], [`queues`], [`telemetry`], [`leases`], [`purge`],
+//! * [`find`], [`filter`], [`indexes`], [`users`], [`groups`], [`tokens`], [`consumers`], [`queues`], [`telemetry`], [`leases`], [`purge`],
 //!   [`retention`]: one subject each.
 //!
 //! The event log on the same file is [`crate::event_log::sqlite`].
@@ -16,6 +16,7 @@ mod commit;
 mod consumers;
 pub mod filter;
 mod find;
+mod groups;
 mod indexes;
 mod leases;
 mod purge;
@@ -24,6 +25,7 @@ mod readers;
 mod retention;
 mod schema;
 mod telemetry;
+mod tokens;
 mod users;
 mod writer;
 

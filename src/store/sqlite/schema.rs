@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
-use super::{Synchronous, consumers, filter, indexes, leases, queues, telemetry};
+use super::{Synchronous, consumers, filter, groups, indexes, leases, queues, telemetry, tokens, users};
 use crate::error::{Error, Kind, Result};
 use crate::kv::sqlite as kv;
 
@@ -19,7 +19,7 @@ const VERSION: i64 = 2;
 
 /// The tables of all parts of the store.
 const PARTS: &[&str] =
-    &[TABLES, leases::TABLES, telemetry::TABLES, kv::TABLES, consumers::TABLES, queues::TABLES];
+    &[TABLES, users::TABLES, groups::TABLES, tokens::TABLES, leases::TABLES, telemetry::TABLES, kv::TABLES, consumers::TABLES, queues::TABLES];
 
 /// Rows are keyed by small integers, because every index entry repeats the key. Nodes and events are JSONB, which
 /// filters read several times faster than text.
@@ -37,10 +37,6 @@ CREATE TABLE IF NOT EXISTS event (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE
     doc BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS idempotency (n INTEGER PRIMARY KEY, user TEXT NOT NULL, method TEXT NOT NULL, key TEXT NOT NULL,
     at INTEGER NOT NULL, ids TEXT NOT NULL, UNIQUE (user, method, key));
-CREATE TABLE IF NOT EXISTS user (id TEXT PRIMARY KEY, username TEXT NOT NULL UNIQUE, email TEXT NOT NULL UNIQUE COLLATE NOCASE,
-    hashed_password TEXT NOT NULL, is_active INTEGER NOT NULL, is_superuser INTEGER NOT NULL,
-    is_verified INTEGER NOT NULL, groups TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS usergroup (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE) WITHOUT ROWID;
 ";
 
 /// Makes the directory if needed and takes it for this process, as long as the returned file is open.

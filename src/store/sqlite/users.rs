@@ -1,13 +1,35 @@
-//! Users and groups.
+//! Users.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
 use super::append::Batch;
-use crate::error::{Error, Kind, Result};
-use crate::model::{ObjectId, User, user::Group};
+use crate::error::{Error, Result};
+use crate::model::{ObjectId, Timestamp, User, user::Group};
+use crate::store::users::{Changed, Page, Paged, Taken, UserChange, UserFilter};
 use crate::store::{UserKey, Users};
+
+/// What version 2 knows of a user beyond version 1 stands beside the table of that version.
+pub(super) const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS user (id TEXT PRIMARY KEY, username TEXT NOT NULL UNIQUE, email TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    hashed_password TEXT NOT NULL, is_active INTEGER NOT NULL, is_superuser INTEGER NOT NULL,
+    is_verified INTEGER NOT NULL, groups TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS user_generation (user TEXT PRIMARY KEY, generation INTEGER NOT NULL, tokens_from INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS former_name (user TEXT NOT NULL, name TEXT NOT NULL UNIQUE, PRIMARY KEY (user, name)) WITHOUT ROWID;
+";
+
+/// Rows that [`read`] reads.
+const SELECT: &str = "SELECT user.*, generation, tokens_from,
+        (SELECT json_group_array(name) FROM former_name WHERE former_name.user = user.id AND name <> username) AS former_names
+    FROM user LEFT JOIN user_generation ON user_generation.user = user.id";
+
+/// What a [`UserFilter`] asks for, as [`conditions`] fills it in.
+const MATCHES: &str = "(?1 IS NULL OR id = ?1) AND (?2 IS NULL OR username = ?2)
+    AND (?3 IS NULL OR email COLLATE BINARY = ?3) AND (?4 IS NULL OR is_active = ?4)
+    AND (?5 IS NULL OR is_superuser = ?5) AND (?6 IS NULL OR is_verified = ?6)
+    AND (?7 IS NULL OR EXISTS (SELECT 1 FROM json_each(groups) WHERE value ->> '$.name' = ?7))";
 
 #[async_trait]
 impl Users for SqliteStore {
@@ -15,20 +37,28 @@ impl Users for SqliteStore {
         let (by, value) = match key {
             UserKey::Id(id) => (By::Id, id.to_hex()),
             UserKey::Name(name) => (By::Name, name.to_owned()),
+            UserKey::Email(email) => (By::Email, email.to_owned()),
         };
         self.db.quick.run(move |connection| user(connection, by, &value)).await
+    }
+
+    async fn find_users(&self, filter: &UserFilter, page: Page) -> Result<Paged<User>> {
+        let filter = filter.clone();
+        self.db.searches.run(move |connection| find(connection, &filter, page)).await
     }
 
     async fn has_superuser(&self) -> Result<bool> {
         self.db.quick.run(has_superuser).await
     }
 
-    async fn insert_user(&self, user: &User) -> Result<()> {
+    async fn insert_user(&self, user: &User) -> Result<Option<Taken>> {
         let user = user.clone();
-        match self.db.writer.run(1, move |batch| insert(batch.connection, &user)).await? {
-            None => Ok(()),
-            Some(taken) => Err(Error::new(Kind::BadRequest, taken)),
-        }
+        self.db.writer.run(1, move |batch| insert(batch.connection, &user)).await
+    }
+
+    async fn update_user(&self, id: ObjectId, change: &UserChange) -> Result<Changed> {
+        let change = change.clone();
+        self.db.writer.run(1, move |batch| update(batch.connection, id, &change)).await
     }
 
     async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()> {
@@ -37,38 +67,34 @@ impl Users for SqliteStore {
         self.db.writer.run(1, work).await
     }
 
-    async fn group(&self, name: &str) -> Result<Option<Group>> {
-        let name = name.to_owned();
-        self.db.quick.run(move |connection| group(connection, &name)).await
-    }
-
-    async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()> {
-        let name = name.to_owned();
-        let usernames: Vec<String> = usernames.iter().map(|&user| user.to_owned()).collect();
-        let work = move |batch: &mut Batch<'_>| ensure_group(batch.connection, &name, &usernames);
-        self.db.writer.run(1, work).await
+    async fn delete_user(&self, id: ObjectId) -> Result<bool> {
+        self.db.writer.run(1, move |batch| delete(batch.connection, id)).await
     }
 }
 
 /// What a user is looked up by.
 #[derive(Clone, Copy)]
-enum By {
+pub(super) enum By {
     Id,
     Name,
+    Email,
 }
 
-/// The user whose id or name is `value`.
-fn user(connection: &Connection, by: By, value: &str) -> Result<Option<User>> {
-    let sql = match by {
-        By::Id => "SELECT * FROM user WHERE id = ?",
-        By::Name => "SELECT * FROM user WHERE username = ?",
+/// The user whose id, name or address is `value`.
+pub(super) fn user(connection: &Connection, by: By, value: &str) -> Result<Option<User>> {
+    let column = match by {
+        By::Id => "id",
+        By::Name => "username",
+        By::Email => "email",
     };
-    let mut statement = connection.prepare_cached(sql)?;
+    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE user.{column} = ?"))?;
     let mut rows = statement.query([value])?;
     rows.next()?.map(read).transpose()
 }
 
 fn read(row: &Row<'_>) -> Result<User> {
+    let groups: Vec<Group> =
+        serde_json::from_str(&row.get::<_, String>("groups")?).map_err(Error::internal)?;
     Ok(User {
         id: row.get::<_, String>("id")?.parse().map_err(Error::internal)?,
         username: row.get("username")?,
@@ -77,12 +103,49 @@ fn read(row: &Row<'_>) -> Result<User> {
         is_active: row.get("is_active")?,
         is_superuser: row.get("is_superuser")?,
         is_verified: row.get("is_verified")?,
-        groups: groups(&row.get::<_, String>("groups")?)?,
+        groups,
+        former_names: serde_json::from_str(&row.get::<_, String>("former_names")?)
+            .map_err(Error::internal)?,
+        generation: row.get::<_, Option<u32>>("generation")?.unwrap_or(0),
+        tokens_from: row.get::<_, Option<i64>>("tokens_from")?.map(Timestamp::from_millis),
     })
 }
 
-fn groups(json: &str) -> Result<Vec<Group>> {
-    serde_json::from_str(json).map_err(Error::internal)
+fn find(connection: &Connection, filter: &UserFilter, page: Page) -> Result<Paged<User>> {
+    let id = filter.id.map(|id| id.to_hex());
+    let conditions = params![
+        id,
+        filter.username,
+        filter.email,
+        filter.is_active,
+        filter.is_superuser,
+        filter.is_verified,
+        filter.group
+    ];
+    let count = format!("SELECT count(*) FROM user WHERE {MATCHES}");
+    let total = connection.prepare_cached(&count)?.query_row(conditions, count_of)?;
+    let list = format!(
+        "{SELECT} WHERE {MATCHES} ORDER BY id LIMIT {} OFFSET {}",
+        integer(page.limit),
+        integer(page.offset)
+    );
+    let mut statement = connection.prepare(&list)?;
+    let mut rows = statement.query(conditions)?;
+    let mut items = Vec::new();
+    while let Some(row) = rows.next()? {
+        items.push(read(row)?);
+    }
+    Ok(Paged { items, total })
+}
+
+/// The first column, a count.
+pub(super) fn count_of(row: &Row<'_>) -> rusqlite::Result<u64> {
+    row.get(0).map(i64::unsigned_abs)
+}
+
+/// SQLite counts to 2^63.
+pub(super) fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// Whether any active superuser exists.
@@ -91,23 +154,57 @@ fn has_superuser(connection: &Connection) -> Result<bool> {
     Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-/// Adds the user, or says what is taken. (Not an error: an error would undo the others of its transaction.)
-/// Addresses that differ in case only are the same one.
-fn insert(connection: &Connection, user: &User) -> Result<Option<String>> {
-    let taken = |sql: &str, value: &str| connection.prepare_cached(sql)?.exists([value]);
-    if taken("SELECT 1 FROM user WHERE username = ?", &user.username)? {
-        return Ok(Some(format!("Username already exists: {}", user.username)));
+/// What another user than `id` has. (Not an error: an error would undo the others of its transaction.)
+fn taken(
+    connection: &Connection,
+    id: ObjectId,
+    username: Option<&str>,
+    email: Option<&str>,
+) -> Result<Option<Taken>> {
+    let id = id.to_hex();
+    let has = |sql: &str, value: Option<&str>| connection.prepare_cached(sql)?.exists(params![value, &id]);
+    if has("SELECT 1 FROM user WHERE username = ? AND id <> ?", username)?
+        || has("SELECT 1 FROM former_name WHERE name = ? AND user <> ?", username)?
+    {
+        return Ok(Some(Taken::Username));
     }
-    if taken("SELECT 1 FROM user WHERE email = ?", &user.email)? {
-        return Ok(Some(format!("Email already exists: {}", user.email)));
+    Ok(has("SELECT 1 FROM user WHERE email = ? AND id <> ?", email)?.then_some(Taken::Email))
+}
+
+fn insert(connection: &Connection, user: &User) -> Result<Option<Taken>> {
+    let taken = taken(connection, user.id, Some(&user.username), Some(&user.email))?;
+    if taken.is_none() {
+        write(connection, user)?;
     }
+    Ok(taken)
+}
+
+fn update(connection: &Connection, id: ObjectId, change: &UserChange) -> Result<Changed> {
+    let Some(mut user) = user(connection, By::Id, &id.to_hex())? else { return Ok(Changed::Gone) };
+    if change.if_password.as_ref().is_some_and(|wanted| *wanted != user.hashed_password) {
+        return Ok(Changed::Gone);
+    }
+    if let Some(taken) = taken(connection, id, change.username.as_deref(), change.email.as_deref())? {
+        return Ok(Changed::Taken(taken));
+    }
+    change.apply(&mut user, Timestamp::now());
+    write(connection, &user)?;
+    Ok(Changed::Done(Box::new(user)))
+}
+
+/// Writes the whole user.
+pub(super) fn write(connection: &Connection, user: &User) -> Result<()> {
+    let id = user.id.to_hex();
     connection
         .prepare_cached(
             "INSERT INTO user (id, username, email, hashed_password, is_active, is_superuser, is_verified, groups)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET username = excluded.username, email = excluded.email,
+                 hashed_password = excluded.hashed_password, is_active = excluded.is_active,
+                 is_superuser = excluded.is_superuser, is_verified = excluded.is_verified, groups = excluded.groups",
         )?
         .execute(params![
-            user.id.to_hex(),
+            id,
             user.username,
             user.email,
             user.hashed_password,
@@ -116,7 +213,17 @@ fn insert(connection: &Connection, user: &User) -> Result<Option<String>> {
             user.is_verified,
             serde_json::to_string(&user.groups).map_err(Error::internal)?,
         ])?;
-    Ok(None)
+    if let Some(from) = user.tokens_from {
+        connection
+            .prepare_cached("REPLACE INTO user_generation (user, generation, tokens_from) VALUES (?, ?, ?)")?
+            .execute(params![id, user.generation, from.millis()])?;
+    }
+    for name in &user.former_names {
+        connection
+            .prepare_cached("INSERT OR IGNORE INTO former_name (user, name) VALUES (?, ?)")?
+            .execute([&id, name])?;
+    }
+    Ok(())
 }
 
 /// Replaces the password hash if it still is `old`.
@@ -127,31 +234,11 @@ fn replace_password(connection: &Connection, id: &str, old: &str, new: &str) -> 
     Ok(())
 }
 
-/// The group of this name.
-fn group(connection: &Connection, name: &str) -> Result<Option<Group>> {
-    let read = |row: &Row<'_>| Ok(Group { id: row.get(0)?, name: row.get(1)? });
-    let mut statement = connection.prepare_cached("SELECT id, name FROM usergroup WHERE name = ?")?;
-    Ok(statement.query_row([name], read).optional()?)
-}
-
-/// Adds the group if it is missing, and the users of these names to it; unknown names are passed over.
-fn ensure_group(connection: &Connection, name: &str, usernames: &[String]) -> Result<()> {
-    let added = match group(connection, name)? {
-        Some(group) => group,
-        None => {
-            let id = ObjectId::new().to_hex();
-            connection.execute("INSERT INTO usergroup (id, name) VALUES (?, ?)", [&id, name])?;
-            Group { id: Some(id), name: name.to_owned() }
-        }
-    };
-    for username in usernames {
-        let Some(mut user) = user(connection, By::Name, username)? else { continue };
-        if user.in_group(name) {
-            continue;
-        }
-        user.groups.push(added.clone());
-        let groups = serde_json::to_string(&user.groups).map_err(Error::internal)?;
-        connection.execute("UPDATE user SET groups = ? WHERE id = ?", [groups, user.id.to_hex()])?;
+fn delete(connection: &Connection, id: ObjectId) -> Result<bool> {
+    let id = id.to_hex();
+    for sql in ["DELETE FROM user_generation WHERE user = ?", "DELETE FROM former_name WHERE user = ?"] {
+        connection.prepare_cached(sql)?.execute([&id])?;
     }
-    Ok(())
+    let sql = "DELETE FROM user WHERE id = ? RETURNING 1";
+    Ok(connection.prepare_cached(sql)?.query_row([&id], |_| Ok(())).optional()?.is_some())
 }
