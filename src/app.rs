@@ -1,8 +1,7 @@
 //! What the server's parts share, how it is built, and in which order it shuts down.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::Semaphore;
@@ -10,22 +9,26 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::bootstrap::{self, FirstAdmin};
-use crate::auth::{Caller, passwords::Passwords, tokens::Tokens};
+use crate::auth::{
+    Caller, Identities,
+    limits::Limits,
+    mail::Mailer,
+    passwords::Passwords,
+    tokens::{Token, Tokens},
+};
 use crate::config::{Backend, Config, Synchronous};
 use crate::error::Error;
 use crate::event_log::EventLog;
 use crate::health::{Health, Part};
-use crate::hub::{Hub, lock};
+use crate::hub::Hub;
 use crate::kv::{self, Kv};
 use crate::metrics;
-use crate::model::{ObjectId, User};
 use crate::ops::{self, Table, polling};
 use crate::signals::{self, Signals};
-use crate::store::{IndexStatus, Store, UserKey, mongo, sqlite};
+use crate::store::{IndexStatus, Store, mongo, sqlite};
 
-/// How long a user is believed to be as the store said: the longest that a deactivated user's sessions keep rights.
-const USER_MEMORY: Duration = Duration::from_secs(1);
-const MOST_REMEMBERED: usize = 10_000;
+/// How often the store is told which named tokens were used.
+const NOTE_USES: Duration = Duration::from_secs(60);
 
 /// Everything that sessions and requests share.
 pub struct App {
@@ -47,23 +50,22 @@ pub struct App {
     pub signals: Arc<dyn Signals>,
     /// A place for each long poll that waits.
     pub polls: Arc<Semaphore>,
+    /// Who the bearers of tokens are now.
+    pub identities: Identities,
     /// Signs and verifies tokens.
     pub tokens: Tokens,
     /// Hashes and verifies passwords.
     pub passwords: Passwords,
+    /// How often things may be tried.
+    pub limits: Limits,
+    /// Sends mail.
+    pub mail: Mailer,
     /// The operations.
     pub table: Table,
     /// Sessions and feeds that live on after their request.
     pub sessions: TaskTracker,
     /// Cancelled when the server begins to shut down: sessions say goodbye, nothing new is accepted.
     pub draining: CancellationToken,
-    users: Mutex<HashMap<ObjectId, Remembered>>,
-}
-
-/// A user as the store knew them; `None`: nobody who may act.
-struct Remembered {
-    at: Instant,
-    user: Option<Arc<User>>,
 }
 
 impl App {
@@ -75,18 +77,19 @@ impl App {
         let Opened { store, log, kv } = open(&config).await?;
         let signals = signals(&config)?;
         let passwords = Passwords::new()?;
+        let mail = Mailer::new(&config)?;
         let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
         let tokens =
             Tokens::new(&secret, config.unified_secret.as_deref(), config.access_token_expire_seconds);
         let app = App {
             health: Health::of(store.clone(), log.clone()),
             hub: Arc::new(Hub::new(log.clone())),
+            identities: Identities::new(store.clone(), signals.clone()),
             signals,
             polls: Arc::new(Semaphore::new(config.max_polls as usize)),
             table: ops::table(),
             sessions: TaskTracker::new(),
             draining: CancellationToken::new(),
-            users: Mutex::default(),
             instance: config.instance.clone().unwrap_or_else(instance_name),
             config,
             store,
@@ -94,34 +97,28 @@ impl App {
             kv,
             tokens,
             passwords,
+            limits: Limits::default(),
+            mail,
         };
         let app = Arc::new(app);
         polling::clean_up(&app);
+        tokio::spawn(note_uses(app.clone()));
         Ok((app, first_admin))
     }
 
     /// Who this token speaks for: 401 unless it is good and its user is active.
     pub async fn caller(&self, token: &str) -> Result<Caller, Error> {
-        let verified = self.tokens.verify(token).ok_or_else(Error::unauthorized)?;
-        let user = self.user(verified.user).await?.ok_or_else(Error::unauthorized)?;
-        Ok(Caller { user: Some(user), expires: verified.expires })
+        for token in self.tokens.verify(token) {
+            if let Some(caller) = self.known(&Arc::new(token)).await? {
+                return Ok(caller);
+            }
+        }
+        Err(Error::unauthorized())
     }
 
-    /// An active user, as the store knew them at most a second ago.
-    pub async fn user(&self, id: ObjectId) -> Result<Option<Arc<User>>, Error> {
-        if let Some(known) = lock(&self.users).get(&id)
-            && known.at.elapsed() < USER_MEMORY
-        {
-            return Ok(known.user.clone());
-        }
-        let user = self.health.serve(&[Part::Store], self.store.user(UserKey::Id(id))).await?;
-        let user = user.filter(|user| user.is_active).map(Arc::new);
-        let mut users = lock(&self.users);
-        if users.len() >= MOST_REMEMBERED {
-            users.retain(|_, known| known.at.elapsed() < USER_MEMORY);
-        }
-        users.insert(id, Remembered { at: Instant::now(), user: user.clone() });
-        Ok(user)
+    /// Who a verified token speaks for now; `None` if it does not count any more, 503 soon where the store is away.
+    pub async fn known(&self, token: &Arc<Token>) -> Result<Option<Caller>, Error> {
+        self.health.serve(&[Part::Store], self.identities.caller(token)).await
     }
 
     /// Ends everything in the order in which nothing is lost: sessions say goodbye, they and the `requests` in flight
@@ -134,7 +131,9 @@ impl App {
         if tokio::time::timeout(patience, finished).await.is_err() {
             tracing::warn!(sessions = self.sessions.len(), "some sessions or requests did not end in time");
         }
+        self.mail.close().await;
         self.hub.close();
+        self.identities.note_uses().await;
         self.signals.close();
         self.log.close().await;
         self.store.close().await;
@@ -159,6 +158,12 @@ pub async fn index_status(config: &Config) -> Result<Vec<IndexStatus>> {
         Backend::Production { mongo_url, .. } => {
             mongo::index_status(&mongo_url, &config.mongo_db).await.context("MongoDB (MONGO_URL)")
         }
+    }
+}
+
+async fn note_uses(app: Arc<App>) {
+    while app.draining.run_until_cancelled(tokio::time::sleep(NOTE_USES)).await.is_some() {
+        app.identities.note_uses().await;
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! Names that a KernelCI site already has in its environment are honoured as they are: `SECRET_KEY`,
 //! `UNIFIED_SECRET`, `ALGORITHM`, `ACCESS_TOKEN_EXPIRE_SECONDS`, `MONGO_SERVICE`, `REDIS_HOST`, `REDIS_DB_NUMBER`,
-//! `CLOUD_EVENTS_SOURCE`, `EVENT_HISTORY_TTL_SECONDS`, `TELEMETRY_TTL_SECONDS`,
-//! `NODE_PURGE_AGE_DAYS`, `KCI_INITIAL_*`.
+//! `CLOUD_EVENTS_SOURCE`, `EVENT_HISTORY_TTL_SECONDS`, `TELEMETRY_TTL_SECONDS`, `NODE_PURGE_AGE_DAYS`,
+//! `INVITE_TOKEN_EXPIRE_SECONDS`, `PUBLIC_BASE_URL`, `SMTP_HOST`, `SMTP_PORT`, `EMAIL_*`, `KCI_INITIAL_*`.
 
-use std::net::SocketAddr;
+mod network;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+
+pub use network::Network;
 
 /// The options of `kernelci-live serve`.
 #[derive(Args, Clone, Debug)]
@@ -61,6 +65,37 @@ pub struct Config {
     #[arg(long, env = "ACCESS_TOKEN_EXPIRE_SECONDS", default_value_t = 2_592_000,
           value_parser = clap::value_parser!(u64).range(1..=3_155_760_000))]
     pub access_token_expire_seconds: u64,
+    /// How long an invitation is good, in seconds (default: 7 days).
+    #[arg(long, env = "INVITE_TOKEN_EXPIRE_SECONDS", default_value_t = 604_800,
+          value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
+    pub invite_token_expire_seconds: u64,
+    /// How people reach this server, e.g. `https://api.example.org`: what mailed links begin with.
+    #[arg(long, env = "PUBLIC_BASE_URL")]
+    pub public_base_url: Option<String>,
+    /// Addresses or networks of proxies in front of us whose `Forwarded` and `X-Forwarded-*` headers are believed, e.g.
+    /// `10.0.0.0/8,::1`; comma-separated.
+    #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
+    pub trusted_proxies: Vec<Network>,
+
+    /// SMTP server that takes our mail; without it none is sent.
+    #[arg(long, env = "SMTP_HOST")]
+    pub smtp_host: Option<String>,
+    /// Its port: 465 speaks TLS at once, all others begin it with STARTTLS.
+    #[arg(long, env = "SMTP_PORT", default_value_t = 587)]
+    pub smtp_port: u16,
+    /// The address that mail comes from, and the name that we log in with.
+    #[arg(long, env = "EMAIL_SENDER")]
+    pub email_sender: Option<String>,
+    /// Password for the SMTP server; without it we do not log in.
+    #[arg(long, env = "EMAIL_PASSWORD", hide_env_values = true)]
+    pub email_password: Option<String>,
+    /// Certificate (PEM) of an authority of one's own that the SMTP server's certificate comes from.
+    #[arg(long, env = "SMTP_CA_FILE")]
+    pub smtp_ca_file: Option<PathBuf>,
+    /// `none` speaks SMTP in the clear, to a server on this machine only.
+    #[arg(long, env = "SMTP_SECURITY", value_enum, default_value_t = SmtpSecurity::Tls)]
+    pub smtp_security: SmtpSecurity,
+
     /// Password of the first admin; without it one is generated and printed once.
     #[arg(long, env = "KCI_INITIAL_PASSWORD", hide_env_values = true)]
     pub initial_password: Option<String>,
@@ -173,6 +208,15 @@ pub enum Synchronous {
     Normal,
 }
 
+/// How the connection to the SMTP server is protected.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SmtpSecurity {
+    /// Always.
+    Tls,
+    /// Not at all.
+    None,
+}
+
 /// Form of the log lines.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -245,6 +289,11 @@ impl Config {
         if self.initial_admin_username.trim().is_empty() {
             bail!("KCI_INITIAL_ADMIN_USERNAME is blank");
         }
+        self.check_mail()?;
+        if let Some(base) = &self.public_base_url {
+            let url = url::Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            url.with_context(|| format!("PUBLIC_BASE_URL is {base:?}, not like https://api.example.org"))?;
+        }
         url::Url::parse(&self.cloud_events_source)
             .with_context(|| format!("CLOUD_EVENTS_SOURCE is {:?}, not a URL", self.cloud_events_source))?;
         for origin in &self.allowed_origins {
@@ -256,6 +305,19 @@ impl Config {
                     "ALLOWED_ORIGINS has {origin:?}: an origin is scheme://host[:port] and nothing behind it"
                 );
             }
+        }
+        Ok(())
+    }
+
+    fn check_mail(&self) -> Result<()> {
+        let Some(host) = &self.smtp_host else { return Ok(()) };
+        let sender = self.email_sender.as_deref().context("SMTP_HOST is set and EMAIL_SENDER is not")?;
+        if crate::model::email::check("EMAIL_SENDER", sender).is_err() {
+            bail!("EMAIL_SENDER is {sender:?}, not an e-mail address");
+        }
+        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
+        if self.smtp_security == SmtpSecurity::None && !is_local {
+            bail!("SMTP_SECURITY is none and SMTP_HOST is {host:?}: mail leaves this machine protected only");
         }
         Ok(())
     }

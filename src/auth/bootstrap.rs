@@ -7,12 +7,13 @@ use anyhow::{Context, Result, bail};
 use rand::RngExt;
 
 use super::passwords::Passwords;
+use super::rights::EDIT_ANY;
 use crate::config::Config;
 use crate::model::{ObjectId, User};
 use crate::store::{Store, users::Taken};
 
-/// Members may edit every node (contract 3.4).
-pub const EDIT_ANY: &str = "node:edit:any";
+/// Names of KernelCI's own daemons, who may edit every node (contract 3.4): users who have always had one of them.
+pub const DAEMONS: &[&str] = &["staging.kernelci.org", "production"];
 
 /// The first admin, just made.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub struct FirstAdmin {
 
 /// Makes the first admin if there is no active superuser (contract 6.9), and the group of the daemons.
 pub async fn users(store: &dyn Store, passwords: &Passwords, config: &Config) -> Result<Option<FirstAdmin>> {
-    store.ensure_group(EDIT_ANY, &["staging.kernelci.org", "production"]).await?;
+    store.ensure_group(EDIT_ANY, DAEMONS).await?;
     if store.has_superuser().await? {
         return Ok(None);
     }
@@ -89,7 +90,7 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// Letters and digits that cannot be mistaken for one another.
-fn random_text(length: usize) -> String {
+pub fn random_text(length: usize) -> String {
     const LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789";
     let mut random = rand::rng();
     (0..length).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect()

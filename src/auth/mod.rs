@@ -1,9 +1,14 @@
-//! Who is asking and what they may do: tokens, passwords, callers, edit rights, the first admin.
+//! Who is asking and what they may do: tokens, passwords, callers, edit rights, limits, mail, the first admin.
 
 pub mod bootstrap;
 pub mod caller;
+pub mod identities;
+pub mod letters;
+pub mod limits;
+pub mod mail;
 pub mod passwords;
 pub mod rights;
 pub mod tokens;
 
-pub use caller::{Access, Caller};
+pub use caller::{Access, Caller, Effect};
+pub use identities::Identities;

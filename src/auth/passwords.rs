@@ -11,8 +11,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Passwords that wait for a processor; further ones are told to come back.
 const MOST_WAITING: usize = 32;
-/// Longer passwords are refused, so that nobody makes us hash megabytes.
-const LONGEST: usize = 1024;
+/// Longer passwords (in bytes) are refused, so that nobody makes us hash megabytes.
+pub const LONGEST: usize = 1024;
 
 /// Hashes and verifies passwords.
 pub struct Passwords {

@@ -1,6 +1,10 @@
 //! Who may do what to which node (contract 3.4).
 
-use crate::model::{Node, User};
+use std::collections::HashMap;
+
+use super::Caller;
+use crate::error::{Error, Kind, Result};
+use crate::model::{Node, ObjectId, Scope, User};
 
 /// Members may edit every node.
 pub const EDIT_ANY: &str = "node:edit:any";
@@ -19,12 +23,55 @@ pub fn may_edit(user: &User, node: &Node) -> bool {
         })
 }
 
+impl Caller {
+    /// Whether the caller may change `node` as it stands: the user may, and the token covers it.
+    pub fn may_edit(&self, node: &Node) -> bool {
+        self.user.as_ref().is_some_and(|user| may_edit(user, node)) && self.scope.covers(node)
+    }
+
+    /// 403 unless the caller's token may write a node that becomes this one.
+    pub fn check_covers(&self, node: &Node) -> Result<()> {
+        match self.scope.covers(node) {
+            true => Ok(()),
+            false => Err(self.beyond_scope()),
+        }
+    }
+
+    /// As [`Caller::check_covers`] for nodes `below` a root that is covered. What says no runtime of its own belongs to
+    /// the root; but a node that is there already does so only if it stands below the root already.
+    pub fn check_covers_tree<'a>(
+        &self,
+        root: &Node,
+        there: &HashMap<ObjectId, Node>,
+        below: impl Iterator<Item = &'a Node>,
+    ) -> Result<()> {
+        if self.scope == Scope::Full {
+            return Ok(());
+        }
+        self.check_covers(root)?;
+        let covers = |node: &Node| node.runtime().is_none() || self.scope.covers(node);
+        let is_below = |node: &Node| {
+            node.runtime().is_some()
+                || node.parent.is_some_and(|parent| parent == root.id || there.contains_key(&parent))
+        };
+        match there.values().all(|node| covers(node) && is_below(node)) && below.into_iter().all(covers) {
+            true => Ok(()),
+            false => Err(self.beyond_scope()),
+        }
+    }
+
+    fn beyond_scope(&self) -> Error {
+        let scopes = self.scope.names().join(", ");
+        Error::new(Kind::Forbidden, format!("this token has the scope {scopes}, which the node is not in"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{ObjectId, Timestamp, user::Group};
+    use crate::model::{Timestamp, user::Group};
 
     fn user(name: &str, groups: &[&str]) -> User {
         User {

@@ -18,6 +18,7 @@ use futures::{Stream, StreamExt};
 use super::answer::failed;
 use crate::app::App;
 use crate::auth::Access;
+use crate::auth::tokens::Token;
 use crate::error::{Error, Kind, Result};
 use crate::filter::{EVENT, Filter};
 use crate::health::Part;
@@ -75,9 +76,17 @@ async fn open(
         may_follow(&*app.log, &caller, &channel).await?;
         let start = start(&*app.log, &channel, &from).await?;
         let events = hub::follow(&app.hub, &channel, start.position.seq, filter).await?;
-        Ok((start, events))
+        Ok((start, events.take_until(forbidden(app.clone(), caller.token.clone()))))
     };
     app.health.serve(&[Part::Log], begin).await
+}
+
+/// Returns when the reader may not read on.
+async fn forbidden(app: Arc<App>, token: Option<Arc<Token>>) {
+    match token {
+        Some(token) if !app.config.anonymous_read => app.identities.lost(&token).await,
+        _ => std::future::pending().await,
+    }
 }
 
 fn read_from(text: &str) -> Result<From> {
@@ -147,7 +156,9 @@ async fn feed(app: Arc<App>, mut socket: WebSocket, mut events: impl Stream<Item
                 Some(Ok(Item::Event(_, entry))) => Message::Text(entry.json.clone().into()),
                 // The binding knows events only; a reader sees the hole in `sequence`.
                 Some(Ok(Item::Gap(..))) => continue,
-                Some(Err(_)) | None => break close::INTERNAL,
+                Some(Err(_)) => break close::INTERNAL,
+                // Only a token that has ended ends the events.
+                None => break close::CREDENTIALS,
             },
             inbound = socket.recv() => match inbound {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,

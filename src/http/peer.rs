@@ -1,12 +1,17 @@
 //! Where a request comes from.
+//!
+//! What `Forwarded` and `X-Forwarded-*` say is believed when the connection comes from a trusted proxy
+//! (`TRUSTED_PROXIES`), and from nobody else (contract D-44).
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::{header, request::Parts};
+use axum::http::{HeaderMap, header, request::Parts};
 
+use crate::app::App;
+use crate::config::Network;
 use crate::ops::Peer;
 
 /// The other end of the connection that a request came on.
@@ -16,14 +21,147 @@ pub(super) struct Connected(pub(super) IpAddr);
 /// Extracts the [`Peer`] of a request.
 pub(super) struct From(pub(super) Arc<Peer>);
 
-impl<S: Sync> FromRequestParts<S> for From {
+impl FromRequestParts<Arc<App>> for From {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<From, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<From, Infallible> {
         let connected = parts.extensions.get::<Connected>();
         let address = connected.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Connected(address)| *address);
-        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let base_url = format!("http://{}", host.unwrap_or("localhost"));
-        Ok(From(Arc::new(Peer { address, base_url })))
+        Ok(From(Arc::new(peer(address, &parts.headers, &app.config.trusted_proxies))))
+    }
+}
+
+fn peer(connected: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Peer {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let (mut address, mut scheme, mut host) = (connected, None, None);
+    if is_trusted(connected) {
+        // From the nearest proxy outwards, up to the first hop that no proxy of ours speaks for.
+        for hop in hops(headers).iter().rev() {
+            (scheme, host) = (hop.scheme, hop.host);
+            let Some(hop) = hop.address else { break };
+            address = hop;
+            if !is_trusted(hop) {
+                break;
+            }
+        }
+        scheme = scheme.or_else(|| last_of(headers, "x-forwarded-proto"));
+        host = host.or_else(|| last_of(headers, "x-forwarded-host"));
+    }
+    let host = host.filter(|host| is_host(host)).or_else(|| last_of(headers, header::HOST.as_str()));
+    let scheme =
+        if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) { "https" } else { "http" };
+    Peer {
+        address,
+        base_url: format!("{scheme}://{}", host.filter(|host| is_host(host)).unwrap_or("localhost")),
+    }
+}
+
+/// What one proxy says of whom it got the request from.
+struct Hop<'a> {
+    address: Option<IpAddr>,
+    scheme: Option<&'a str>,
+    host: Option<&'a str>,
+}
+
+/// `Forwarded` (RFC 7239) or, where there is none, `X-Forwarded-For`; the farthest hop first.
+fn hops(headers: &HeaderMap) -> Vec<Hop<'_>> {
+    let list = |name: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).map(str::trim).collect::<Vec<_>>()
+    };
+    let forwarded = list("forwarded");
+    if forwarded.is_empty() {
+        let hop = |text: &str| Hop { address: address(text), scheme: None, host: None };
+        return list("x-forwarded-for").into_iter().map(hop).collect();
+    }
+    forwarded.into_iter().map(forwarded_hop).collect()
+}
+
+fn forwarded_hop(element: &str) -> Hop<'_> {
+    let mut hop = Hop { address: None, scheme: None, host: None };
+    for (name, value) in element.split(';').filter_map(|pair| pair.split_once('=')) {
+        let value = value.trim().trim_matches('"');
+        match &*name.trim().to_ascii_lowercase() {
+            "for" => hop.address = address(value),
+            "proto" => hop.scheme = Some(value),
+            "host" => hop.host = Some(value),
+            _ => {}
+        }
+    }
+    hop
+}
+
+/// `10.0.0.1`, `10.0.0.1:80`, `::1`, `[::1]`, `[::1]:80`.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
+}
+
+/// The last item of a list: who appends to it is nearer than who wrote what was there.
+fn last_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let value = headers.get_all(name).into_iter().next_back()?.to_str().ok()?;
+    value.rsplit(',').next().map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// A host with or without a port, and nothing that would make another URL of it.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(connected: &str, headers: &[(&'static str, &str)]) -> (String, String) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let peer = peer(connected.parse().unwrap(), &map, &trusted);
+        (peer.address.to_string(), peer.base_url)
+    }
+
+    fn is(address: &str, base_url: &str) -> (String, String) {
+        (address.to_owned(), base_url.to_owned())
+    }
+
+    #[test]
+    fn strangers_are_not_believed() {
+        let headers = [
+            ("host", "api:8001"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=1.2.3.4;host=evil;proto=https"),
+        ];
+        assert_eq!(from("192.168.0.1", &headers), is("192.168.0.1", "http://api:8001"));
+        assert_eq!(from("9.9.9.9", &[("host", "evil/x@y")]), is("9.9.9.9", "http://localhost"));
+    }
+
+    #[test]
+    fn trusted_proxies_are() {
+        let host = ("host", "inside");
+        assert_eq!(from("10.0.0.1", &[host]), is("10.0.0.1", "http://inside"));
+        let forwarded = [
+            host,
+            ("forwarded", "for=6.6.6.6;host=evil, For=\"[2001:db8::1]:80\";Proto=https;Host=api.example.org"),
+        ];
+        let claimed = from("10.0.0.1", &forwarded);
+        assert_eq!(
+            claimed,
+            is("2001:db8::1", "https://api.example.org"),
+            "not what the client says of itself"
+        );
+        let one = [host, ("forwarded", "for=7.7.7.7;proto=https;host=api.example.org")];
+        assert_eq!(from("10.0.0.1", &one), is("7.7.7.7", "https://api.example.org"));
+        let listed = [
+            host,
+            ("x-forwarded-for", "6.6.6.6, 7.7.7.7, 10.0.0.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil, api.example.org"),
+        ];
+        assert_eq!(from("10.0.0.1", &listed), is("7.7.7.7", "https://api.example.org"));
+        assert_eq!(from("10.0.0.1", &[host, ("x-forwarded-for", "nonsense, 10.0.0.9")]).0, "10.0.0.9");
+        assert_eq!(from("10.0.0.1", &[host, ("x-forwarded-host", "a b")]).1, "http://inside");
     }
 }

@@ -1,5 +1,6 @@
 //! What the data is: nodes and their kinds, events, users, tokens. No I/O, nothing of stores or transports.
 
+pub mod email;
 pub mod event;
 pub(crate) mod lax;
 pub mod node;

@@ -40,19 +40,19 @@ pub struct Group {
     pub name: String,
 }
 
-/// What others may read of a user, in KernelCI's order of fields (contract 6.4).
+/// What may be read of a user, in KernelCI's order of fields (contract 6.4).
 #[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
 pub struct UserRead {
     /// 24 hex digits.
     pub id: String,
-    /// Address.
-    pub email: String,
-    /// See [`User`].
-    pub is_active: bool,
-    /// See [`User`].
-    pub is_superuser: bool,
-    /// See [`User`].
-    pub is_verified: bool,
+    /// Address; null where one is not to see it. So are the flags; groups are empty then.
+    pub email: Option<String>,
+    /// Whether they may act.
+    pub is_active: Option<bool>,
+    /// Whether they may do everything.
+    pub is_superuser: Option<bool>,
+    /// Whether their address has been confirmed.
+    pub is_verified: Option<bool>,
     /// Unique name.
     pub username: String,
     /// Groups.
@@ -60,16 +60,27 @@ pub struct UserRead {
 }
 
 impl User {
-    /// What others may read.
+    /// What they themselves and superusers may read.
     pub fn read(&self) -> UserRead {
         UserRead {
-            id: self.id.to_hex(),
-            email: self.email.clone(),
-            is_active: self.is_active,
-            is_superuser: self.is_superuser,
-            is_verified: self.is_verified,
-            username: self.username.clone(),
+            email: Some(self.email.clone()),
+            is_active: Some(self.is_active),
+            is_superuser: Some(self.is_superuser),
+            is_verified: Some(self.is_verified),
             groups: self.groups.clone(),
+            ..self.read_by_others()
+        }
+    }
+    /// What everybody may read who is logged in: whom a name and an id belong to.
+    pub fn read_by_others(&self) -> UserRead {
+        UserRead {
+            id: self.id.to_hex(),
+            email: None,
+            is_active: None,
+            is_superuser: None,
+            is_verified: None,
+            username: self.username.clone(),
+            groups: Vec::new(),
         }
     }
     /// Whether a node whose owner has this name is theirs.

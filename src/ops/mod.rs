@@ -4,9 +4,11 @@
 //! and an async function; the WebSocket dispatches it by name, REST maps a method and a path onto it
 //! ([`Route`]). Validation, access and documentation hang on the operation, never on a transport.
 
+mod conditions;
 pub mod consumers;
 mod context;
 pub mod events;
+pub mod groups;
 mod handover;
 pub mod history;
 pub mod kv;
@@ -22,6 +24,7 @@ pub mod session;
 pub mod stats;
 pub mod subscriptions;
 pub mod telemetry;
+pub mod tokens;
 pub mod users;
 
 pub use context::{Context, Peer};
@@ -46,10 +49,78 @@ pub fn table() -> Table {
         .needs(&[])
         .op("session.refresh", Open, "Renews the token of the session in place.", session::refresh)
         .needs(&[])
-        .op("user.login", Open, "A token for a name and a password.", users::login)
+        .op("user.login", Open, "A token for a name and a password.", users::login::login)
         .route(post("/user/login").form())
+        .op("user.logout", Verified, "Ends the token that the request came with.", users::login::logout)
+        .reads()
+        .route(post("/user/logout").bare().empty())
         .op("user.whoami", Verified, "The user whose token this is.", users::whoami)
+        .reads()
         .route(get("/whoami"))
+        .op("user.get", Active, "One user; of others only superusers see more than the name.", users::get)
+        .reads()
+        .route(get("/user/{id}"))
+        .route(get("/user/me").with("id", "me"))
+        .op("user.find", Active, "Users that match a filter, a page at a time.", users::find)
+        .reads()
+        .route(get("/users").filtered(&["limit", "offset"]))
+        .op(
+            "user.update_me",
+            Active,
+            "Changes one's own name, address or password.",
+            users::change::update_me,
+        )
+        .route(patch("/user/me"))
+        .op("user.update", Superuser, "Changes a user.", users::change::update)
+        .route(patch("/user/{id}"))
+        .op("user.delete", Superuser, "Removes a user.", users::change::delete)
+        .route(delete("/user/{id}").null())
+        .route(delete("/user/me").with("id", "me").null())
+        .op("user.register", Superuser, "Is refused: users are invited.", users::change::register)
+        .route(post("/user/register"))
+        .op("user.invite", Superuser, "Adds a user and mails them a link.", users::invite::invite)
+        .route(post("/user/invite"))
+        .op("user.invite_url", Superuser, "Where the links of invitations lead.", users::invite::invite_url)
+        .reads()
+        .route(get("/user/invite/url"))
+        .op("user.accept_invite", Open, "Sets the password of an invited user.", users::invite::accept)
+        .route(post("/user/accept-invite"))
+        .op(
+            "user.update_password",
+            Open,
+            "Changes the password of whoever knows it; older tokens end.",
+            users::password::update_password,
+        )
+        .route(post("/user/update-password").form().null())
+        .op("user.forgot_password", Open, "Mails a token for a new password.", users::password::forgot)
+        .route(post("/user/forgot-password").null().status(202))
+        .op("user.reset_password", Open, "Sets a new password with a mailed token.", users::password::reset)
+        .route(post("/user/reset-password").null())
+        .op("user.request_verify", Open, "Mails a token that confirms the address.", users::verify::request)
+        .route(post("/user/request-verify-token").null().status(202))
+        .op("user.verify", Open, "Confirms the address that a token was mailed to.", users::verify::verify)
+        .route(post("/user/verify"))
+        .op("group.find", Superuser, "Groups of users, a page at a time.", groups::find)
+        .reads()
+        .route(get("/user-groups").filtered(&["limit", "offset"]))
+        .route(get("/groups").filtered(&["limit", "offset"]))
+        .op("group.get", Superuser, "One group of users.", groups::get)
+        .reads()
+        .route(get("/user-groups/{id}"))
+        .route(get("/group/{id}"))
+        .op("group.create", Superuser, "Adds a group of users.", groups::create)
+        .route(post("/user-groups"))
+        .route(post("/group"))
+        .op("group.delete", Superuser, "Removes a group that nobody is in.", groups::delete)
+        .route(delete("/user-groups/{id}").empty())
+        .route(delete("/group/{id}").empty())
+        .op("token.create", Active, "Makes a named token; the token is answered this once.", tokens::create)
+        .route(post("/user/tokens"))
+        .op("token.list", Active, "One's own named tokens: scopes, last use, expiry.", tokens::list)
+        .reads()
+        .route(get("/user/tokens"))
+        .op("token.revoke", Active, "Ends a named token of one's own.", tokens::revoke)
+        .route(delete("/user/tokens/{id}").empty())
         .op("node.get", Read, "One node.", nodes::get)
         .gives::<Node>()
         .route(get("/node/{id}").or_null())
@@ -70,13 +141,16 @@ pub fn table() -> Table {
         .route(get("/count").filtered(&["limit", "offset"]).member("count"))
         .op("node.create", Active, "Adds a node.", nodes::create)
         .gives::<Node>()
+        .writes_nodes()
         .route(post("/node").under("node"))
         .op("node.replace", Active, "Replaces a node; what is left out takes its default.", nodes::replace)
+        .writes_nodes()
         .gives::<Node>()
         .route(put("/node/{id}").under("node"))
         .op("node.update", Active, "Sets some fields of a node.", nodes::update)
         .gives::<Node>()
         .route(patch("/node/{id}").under("set").with("ignore_others", true))
+        .writes_nodes()
         .op(
             "node.submit",
             Active,
@@ -85,6 +159,7 @@ pub fn table() -> Table {
         )
         .large()
         .route(put("/nodes/{id}").under("tree").member("nodes"))
+        .writes_nodes()
         .op(
             "node.mark",
             Active,
@@ -98,6 +173,7 @@ pub fn table() -> Table {
                 .with("noevent", true)
                 .member("updated"),
         )
+        .writes_nodes()
         .op("event.subscribe", Read, "Follows a channel from a position.", subscriptions::subscribe)
         .needs(&[Part::Log])
         .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)
@@ -127,6 +203,7 @@ pub fn table() -> Table {
         )
         .route(get("/telemetry/anomalies"))
         .op("kv.get", Active, "The value of a key.", kv::get)
+        .reads()
         .route(get("/kv/{namespace}/{key}").member("value"))
         .op("kv.set", Active, "Sets the value of a key; no value removes it.", kv::set)
         .route(post("/kv/{namespace}/{key}").raw("value").member("status"))
@@ -144,7 +221,9 @@ pub fn table() -> Table {
         )
         .route(post("/unsubscribe/{sub_id}").bare().null())
         .op("consumer.list", Active, "The named consumers of the caller.", consumers::list)
+        .reads()
         .op("consumer.get", Active, "One named consumer.", consumers::get)
+        .reads()
         .op("consumer.seek", Active, "Puts a named consumer to another place.", consumers::seek)
         .op("consumer.delete", Active, "Removes a named consumer.", consumers::delete)
         .op("queue.push", Active, "Appends an item to a queue.", queues::push)
@@ -158,5 +237,23 @@ pub fn table() -> Table {
             "Every subscription, and how far behind it is.",
             stats::subscriptions,
         )
+        .reads()
         .route(get("/stats/subscriptions").member("items"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_route_leads_to_one_operation() {
+        let mut seen = HashSet::new();
+        for operation in table().iter() {
+            for route in &operation.routes {
+                assert!(seen.insert((route.method.clone(), route.path)), "{} {}", route.method, route.path);
+            }
+        }
+    }
 }

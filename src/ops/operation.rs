@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::schema::Described;
 use super::{Context, Route};
-use crate::auth::Access;
+use crate::auth::{Access, Effect};
 use crate::error::{Error, Kind, Result};
 use crate::health::Part;
 
@@ -94,6 +94,8 @@ pub struct Operation {
     pub name: &'static str,
     /// Who may call it.
     pub access: Access,
+    /// What it does: which tokens may call it.
+    pub effect: Effect,
     /// One sentence for the documentation.
     pub summary: &'static str,
     /// REST routes that map onto it.
@@ -115,6 +117,7 @@ impl Operation {
     /// Checks access, reads the parameters (an object) and runs the operation.
     pub async fn call(&self, context: Context, params: Params<'_>) -> Result<Box<dyn Reply>> {
         context.caller.check(self.access, context.app.config.anonymous_read)?;
+        context.caller.check_scope(self.effect)?;
         let app = context.app.clone();
         app.health.serve(self.needs, (self.run)(context, params)).await
     }
@@ -170,6 +173,7 @@ impl Table {
         let operation = Operation {
             name,
             access,
+            effect: Effect::of(access),
             summary,
             routes: Vec::new(),
             takes: Described::of::<P>(),
@@ -196,6 +200,23 @@ impl Table {
     pub(super) fn needs(mut self, parts: &'static [Part]) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.needs = parts;
+        }
+        self
+    }
+
+    /// The operation added last only looks, whatever its access rule lets expect.
+    pub(super) fn reads(self) -> Table {
+        self.effect(Effect::Reads)
+    }
+
+    /// The operation added last writes nodes, and asks for each whether the caller's token covers it.
+    pub(super) fn writes_nodes(self) -> Table {
+        self.effect(Effect::WritesNodes)
+    }
+
+    fn effect(mut self, effect: Effect) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.effect = effect;
         }
         self
     }

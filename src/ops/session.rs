@@ -12,7 +12,7 @@ use crate::model::{NODE_CHANNEL, Timestamp};
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hello {
-    /// A token of `user.login`; without it the session reads anonymously.
+    /// A token of `user.login` or `token.create`; without it the session reads anonymously.
     #[serde(default)]
     token: Option<String>,
     /// Name and version of the program, for the log, e.g. `scheduler/1.4`.
@@ -24,7 +24,7 @@ pub struct Hello {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Refresh {
-    /// A token of `user.login`.
+    /// A token of `user.login` or `token.create`.
     token: String,
 }
 
@@ -66,7 +66,7 @@ pub async fn hello(context: Context, params: Hello) -> Result<Facts> {
     }
     if let Some(token) = &params.token {
         session.check_origin()?;
-        session.set_caller(context.app.caller(token).await?);
+        session.set_caller(&context.app, context.app.caller(token).await?);
     }
     session.said_hello();
     facts(&context).await
@@ -76,7 +76,7 @@ pub async fn hello(context: Context, params: Hello) -> Result<Facts> {
 pub async fn refresh(context: Context, params: Refresh) -> Result<Facts> {
     let session = context.session()?;
     session.check_origin()?;
-    session.set_caller(context.app.caller(&params.token).await?);
+    session.set_caller(&context.app, context.app.caller(&params.token).await?);
     facts(&context).await
 }
 
@@ -90,7 +90,7 @@ async fn facts(context: &Context) -> Result<Facts> {
         session: session.id().to_owned(),
         instance: context.app.instance.clone(),
         user: caller.user.as_ref().map(|user| user.username.clone()),
-        expires_in: caller.expires.map(left),
+        expires_in: caller.expires().map(left),
         epoch: head.await.ok().map(|head| head.epoch),
         ping_ms: context.app.config.ping_interval_ms,
         limits: Limits {

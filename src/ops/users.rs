@@ -1,68 +1,155 @@
-//! Users: logging in, and who one is.
+//! Users: who there is. Logging in and the like is in [`login`], changing users in [`change`], invitations in
+//! [`invite`], passwords in [`password`], e-mail addresses in [`verify`].
+
+pub mod change;
+pub mod invite;
+pub mod login;
+pub mod password;
+pub mod verify;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Context;
+use super::conditions::Conditions;
 use super::operation::NoParams;
-use crate::auth::passwords::Verdict;
-use crate::error::{Error, Result};
-use crate::model::user::UserRead;
+use crate::error::{Error, Kind, Result};
+use crate::model::User;
+use crate::model::user::{Group, UserRead};
 use crate::store::UserKey;
+use crate::store::users::{Page, UserFilter};
 
-/// A name and a password.
+/// One user.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Login {
-    /// Exact name.
-    username: String,
-    /// Password.
-    password: String,
-    /// `password`, or absent (OAuth2 forms send it).
-    #[serde(default)]
-    grant_type: Option<String>,
-    /// Sent by OAuth2 forms; not used.
-    #[serde(default)]
-    #[allow(dead_code)]
-    scope: Option<String>,
-    /// Sent by OAuth2 forms; not used.
-    #[serde(default)]
-    #[allow(dead_code)]
-    client_id: Option<String>,
-    /// Sent by OAuth2 forms; not used.
-    #[serde(default)]
-    #[allow(dead_code)]
-    client_secret: Option<String>,
+pub struct Get {
+    /// 24 hex digits.
+    id: String,
 }
 
-/// A token for `Authorization: Bearer` and `session.hello`.
+/// Which users.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Find {
+    /// All of these must be equal: `id`, `username`; for superusers also `email`, `is_active`, `is_superuser`,
+    /// `is_verified`, `groups.name`.
+    #[serde(default)]
+    filter: Option<Value>,
+    /// 1 to 10,000; default 50.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 10000))]
+    limit: Option<u64>,
+    /// Skip this many first.
+    #[serde(default)]
+    offset: Option<u64>,
+}
+
+/// A page of a list.
 #[derive(Serialize, JsonSchema)]
-pub struct Token {
-    access_token: String,
-    token_type: &'static str,
+pub struct PageOf<T> {
+    /// The page.
+    items: Vec<T>,
+    /// How long the list is.
+    total: u64,
+    /// As asked.
+    limit: u64,
+    /// As asked.
+    offset: u64,
 }
 
-/// Contract 6.1: unknown, wrong and inactive are told the same.
-pub async fn login(context: Context, params: Login) -> Result<Token> {
-    if !matches!(params.grant_type.as_deref(), None | Some("" | "password")) {
-        return Err(Error::invalid("grant_type", "expected \"password\""));
+/// A user in a list.
+#[derive(Serialize, JsonSchema)]
+pub struct Listed {
+    /// 24 hex digits.
+    id: String,
+    /// Always null; KernelCI's server has it.
+    revision_id: Option<String>,
+    /// Address; null unless it is one's own or one is a superuser. So are the flags; groups are empty then.
+    email: Option<String>,
+    /// Whether they may act.
+    is_active: Option<bool>,
+    /// Whether they may do everything.
+    is_superuser: Option<bool>,
+    /// Whether their address has been confirmed.
+    is_verified: Option<bool>,
+    /// Name.
+    username: String,
+    /// Groups.
+    groups: Vec<Group>,
+}
+
+/// Reads the limit and the offset of a page.
+pub(super) fn page(limit: Option<u64>, offset: Option<u64>) -> Result<Page> {
+    match limit.unwrap_or(50) {
+        limit @ 1..=10_000 => Ok(Page { limit, offset: offset.unwrap_or(0) }),
+        _ => Err(Error::invalid("limit", "expected 1 to 10000")),
     }
-    let app = &context.app;
-    let user = app.store.user(UserKey::Name(&params.username)).await?;
-    let hash = user.as_ref().map(|user| user.hashed_password.as_str());
-    let verdict = app.passwords.verify(&params.password, hash).await?;
-    let refused = || Error::bad_request("LOGIN_BAD_CREDENTIALS");
-    let user = user.filter(|user| user.is_active && verdict != Verdict::Wrong).ok_or_else(refused)?;
-    if !user.is_verified {
-        return Err(Error::bad_request("LOGIN_USER_NOT_VERIFIED"));
+}
+
+impl<T> PageOf<T> {
+    pub(super) fn new(items: Vec<T>, total: u64, page: Page) -> PageOf<T> {
+        PageOf { items, total, limit: page.limit, offset: page.offset }
     }
-    if let Verdict::RightUpgrade(new) = verdict {
-        app.store.replace_password(user.id, &user.hashed_password, &new).await?;
-    }
-    Ok(Token { access_token: app.tokens.issue(user.id)?, token_type: "bearer" })
 }
 
 /// Contract 6.5.
 pub async fn whoami(context: Context, _: NoParams) -> Result<UserRead> {
     Ok(context.caller.user()?.read())
+}
+
+/// Contract 6.5. Of others only superusers see more than the name (contract D-43).
+pub async fn get(context: Context, params: Get) -> Result<UserRead> {
+    Ok(seen(&context, &by_id(&context, &params.id).await?))
+}
+
+/// Contract 6.5.
+pub async fn find(context: Context, params: Find) -> Result<PageOf<Listed>> {
+    let page = page(params.limit, params.offset)?;
+    let filter = filter(&context, params.filter.as_ref())?;
+    let found = context.app.store.find_users(&filter, page).await?;
+    let listed = |user: &User| {
+        let UserRead { id, email, is_active, is_superuser, is_verified, username, groups } =
+            seen(&context, user);
+        Listed { id, revision_id: None, email, is_active, is_superuser, is_verified, username, groups }
+    };
+    Ok(PageOf::new(found.items.iter().map(listed).collect(), found.total, page))
+}
+
+/// What is public of a user, as far as the caller may see it.
+fn seen(context: &Context, user: &User) -> UserRead {
+    let full = context.caller.user.as_ref().is_some_and(|me| me.is_superuser || me.id == user.id);
+    if full { user.read() } else { user.read_by_others() }
+}
+
+/// The user with this id: 404 if there is none or it is no id.
+async fn by_id(context: &Context, id: &str) -> Result<User> {
+    let missing = || Error::not_found("Not Found");
+    let id = id.parse().map_err(|_| missing())?;
+    context.app.store.user(UserKey::Id(id)).await?.ok_or_else(missing)
+}
+
+/// Only public fields are conditions (contract D-32), and only what the caller may see: finding is a way of seeing.
+fn filter(context: &Context, filter: Option<&Value>) -> Result<UserFilter> {
+    const FIELDS: &[&str] =
+        &["id", "username", "email", "is_active", "is_superuser", "is_verified", "groups.name"];
+    let is_superuser = context.caller.user()?.is_superuser;
+    let mut conditions = Conditions::read(filter, FIELDS)?;
+    let found = UserFilter {
+        id: conditions.id("id")?,
+        username: conditions.text("username")?,
+        email: conditions.text("email")?,
+        is_active: conditions.flag("is_active")?,
+        is_superuser: conditions.flag("is_superuser")?,
+        is_verified: conditions.flag("is_verified")?,
+        group: conditions.text("groups.name")?,
+    };
+    let UserFilter { email, is_active, is_superuser: flag, is_verified, group, .. } = &found;
+    let has_private = email.is_some()
+        || group.is_some()
+        || [is_active, flag, is_verified].iter().any(|flag| flag.is_some());
+    if has_private && !is_superuser {
+        return Err(Error::new(Kind::Forbidden, "Forbidden"));
+    }
+    Ok(found)
 }

@@ -9,10 +9,12 @@ use super::limits;
 use super::subscription::Subscription;
 use crate::app::App;
 use crate::auth::Caller;
+use crate::auth::tokens::Token;
 use crate::error::{Error, Kind, Result};
 use crate::hub::lock;
-use crate::model::{ObjectId, Timestamp};
+use crate::model::Timestamp;
 use crate::ops::Peer;
+use crate::signals::Listener;
 
 /// Shared by the session's task and its requests.
 pub struct Handle {
@@ -29,6 +31,8 @@ pub struct Handle {
 #[derive(Default)]
 struct State {
     caller: Caller,
+    /// Hears of changes of the caller.
+    changes: Option<Arc<Listener>>,
     client: String,
     said_hello: bool,
     subs: BTreeSet<u32>,
@@ -36,11 +40,9 @@ struct State {
 }
 
 impl Handle {
-    pub(super) fn new(id: String, peer: Arc<Peer>, origin_allowed: bool, caller: Option<Caller>) -> Handle {
-        let said_hello = caller.is_some();
-        let state = State { said_hello, caller: caller.unwrap_or_default(), ..State::default() };
+    pub(super) fn new(id: String, peer: Arc<Peer>, origin_allowed: bool) -> Handle {
         let large = Arc::new(Semaphore::new(limits::LARGE));
-        Handle { id, peer, origin_allowed, state: Mutex::new(state), large, wake: Arc::default() }
+        Handle { id, peer, origin_allowed, state: Mutex::default(), large, wake: Arc::default() }
     }
 
     /// Identifies the session in logs.
@@ -69,35 +71,48 @@ impl Handle {
     /// Whose session it is now; anonymous after the token's end.
     pub fn caller(&self) -> Caller {
         let caller = lock(&self.state).caller.clone();
-        match caller.expires {
+        match caller.expires() {
             Some(end) if end <= Timestamp::now() => Caller::default(),
             _ => caller,
         }
     }
-    /// Whose session it is now, with the user as the store knows them: a deactivated one has no rights.
+    /// Whose session it is now, with the user and the token as the store knows them: who has been deactivated or
+    /// logged out has no rights.
     pub async fn fresh_caller(&self, app: &App) -> Result<Caller> {
-        let caller = self.caller();
-        let Some(user) = &caller.user else { return Ok(caller) };
-        let Some(user) = app.user(user.id).await? else { return Ok(Caller::default()) };
-        Ok(Caller { user: Some(user), expires: caller.expires })
+        match self.caller().token {
+            Some(token) => Ok(app.known(&token).await?.unwrap_or_default()),
+            None => Ok(Caller::default()),
+        }
     }
-    /// Sets whose session it is.
-    pub fn set_caller(&self, caller: Caller) {
-        lock(&self.state).caller = caller;
+    /// Sets whose session it is, and listens for their changes from now on.
+    pub fn set_caller(&self, app: &App, caller: Caller) {
+        let changes = caller.token.as_ref().map(|token| Arc::new(app.identities.changes(token.user)));
+        let mut state = lock(&self.state);
+        (state.caller, state.changes) = (caller, changes);
+        drop(state);
         self.wake.notify_one();
+    }
+    /// Returns when something about the caller may have changed.
+    pub(super) async fn changed(&self) {
+        let changes = lock(&self.state).changes.clone();
+        match changes {
+            Some(changes) => changes.heard().await,
+            None => std::future::pending().await,
+        }
     }
     /// When the token ends, if there is one that has not ended.
     pub(super) fn expires(&self) -> Option<Timestamp> {
-        lock(&self.state).caller.expires
+        lock(&self.state).caller.expires()
     }
     pub(super) fn downgrade(&self) {
-        lock(&self.state).caller = Caller::default();
-    }
-    /// Takes this user's rights away, if it still is their session.
-    pub(super) fn dismiss(&self, user: ObjectId) {
         let mut state = lock(&self.state);
-        if state.caller.user.as_ref().is_some_and(|current| current.id == user) {
-            state.caller = Caller::default();
+        (state.caller, state.changes) = (Caller::default(), None);
+    }
+    /// Takes the rights of this token away, if it still is the session's.
+    pub(super) fn dismiss(&self, token: &Token) {
+        let is_current = lock(&self.state).caller.token.as_deref() == Some(token);
+        if is_current {
+            self.downgrade();
             self.wake.notify_one();
         }
     }

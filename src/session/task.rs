@@ -23,7 +23,6 @@ use crate::error::{Error, Kind, Result};
 use crate::health::Away;
 use crate::hub::lock;
 use crate::metrics;
-use crate::model::ObjectId;
 use crate::ops::{Context, Handover, HandoverSlot, Params};
 use crate::rpc;
 
@@ -105,6 +104,7 @@ enum Wake {
     Answered(Result<Answered, JoinError>),
     Read((u32, Batch)),
     Log,
+    Changed,
     Timer,
     Drain,
     Health,
@@ -116,6 +116,7 @@ impl Session {
     async fn serve(&mut self) -> Option<CloseCode> {
         let app = self.app.clone();
         let handle = self.handle.clone();
+        self.recheck();
         let mut timer = Box::pin(tokio::time::sleep_until(self.timers.next(&handle)));
         loop {
             self.drop_unsubscribed();
@@ -132,6 +133,7 @@ impl Session {
                 Some(answered) = self.requests.join_next(), if room => Wake::Answered(answered),
                 read = finished(&mut self.reading), if self.reading.is_some() => Wake::Read(read),
                 () = handle.wake.notified() => Wake::Log,
+                () = handle.changed() => Wake::Changed,
                 () = timer.as_mut() => Wake::Timer,
                 () = app.draining.cancelled(), if self.telling.is_none() => Wake::Drain,
                 Ok(()) = self.health.changed() => Wake::Health,
@@ -147,6 +149,10 @@ impl Session {
                 Wake::Answered(answered) => self.answered(answered),
                 Wake::Read((sub, batch)) => {
                     self.deliver(sub, batch);
+                    None
+                }
+                Wake::Changed => {
+                    self.recheck();
                     None
                 }
                 Wake::Timer => self.timer(),
@@ -190,6 +196,8 @@ impl Session {
         // Credentials first: requests that were sent right behind them count on them.
         if matches!(&*request.method, "session.hello" | "session.refresh") {
             let answered = perform(self.app.clone(), self.handle.clone(), request).await;
+            // It may have changed between being looked up and being listened for.
+            self.recheck();
             return self.answered(Ok(answered));
         }
         // Whoever has no token yet gets it here, to say hello with: anonymous sessions may be turned off.
@@ -317,6 +325,18 @@ impl Session {
         }
     }
 
+    /// Looks whether the session's token still counts; takes the session's rights away if not.
+    fn recheck(&mut self) {
+        let Some(token) = self.handle.caller().token else { return };
+        let (app, handle) = (self.app.clone(), self.handle.clone());
+        self.requests.spawn(async move {
+            if matches!(app.known(&token).await, Ok(None)) {
+                handle.dismiss(&token);
+            }
+            Answered { text: None, opened: None, handover: None, close: None, _place: None }
+        });
+    }
+
     fn timer(&mut self) -> Option<CloseCode> {
         while let Some(due) = self.timers.due(&self.handle) {
             match due {
@@ -324,9 +344,7 @@ impl Session {
                 Due::Ping => {
                     self.out.ping();
                     self.tell_progress();
-                    if let Some(user) = self.handle.caller().user {
-                        self.requests.spawn(recheck(self.app.clone(), self.handle.clone(), user.id));
-                    }
+                    self.recheck();
                 }
                 Due::Expiring(in_ms) => {
                     self.out
@@ -372,14 +390,6 @@ impl Session {
         };
         self.out.push(rpc::notification(name, &params.to_string()));
     }
-}
-
-/// Looks whether the session's user may still act; takes the session's rights away if not.
-async fn recheck(app: Arc<App>, handle: Arc<Handle>, user: ObjectId) -> Answered {
-    if matches!(app.user(user).await, Ok(None)) {
-        handle.dismiss(user);
-    }
-    Answered { text: None, opened: None, handover: None, close: None, _place: None }
 }
 
 /// Runs one request and puts its answer into words.

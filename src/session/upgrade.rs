@@ -78,7 +78,11 @@ pub async fn upgrade(
             return task::refuse(socket, close::OVERLOADED).await;
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let handle = Handle::new(id, peer, credentials.origin_allowed, credentials.caller);
+        let handle = Handle::new(id, peer, credentials.origin_allowed);
+        if let Some(caller) = credentials.caller {
+            handle.set_caller(&app, caller);
+            handle.said_hello();
+        }
         let sessions = app.sessions.clone();
         // Tracked, so that shutting down waits for it. Boxed, so that the connection's own future stays small.
         sessions.track_future(Box::pin(task::run(app, Arc::new(handle), socket))).await;

@@ -83,8 +83,10 @@ pub struct UserChange {
     pub username: Option<String>,
     /// Their address.
     pub email: Option<String>,
-    /// The hash of a new password; ends all older tokens.
+    /// The hash of a new password.
     pub hashed_password: Option<String>,
+    /// Ends all tokens that there are.
+    pub ends_tokens: bool,
     /// See [`User`].
     pub is_active: Option<bool>,
     /// See [`User`].
@@ -127,6 +129,8 @@ impl UserChange {
         }
         if let Some(hash) = &self.hashed_password {
             user.hashed_password = hash.clone();
+        }
+        if self.ends_tokens {
             user.generation += 1;
             user.tokens_from = Some(now);
         }

@@ -155,6 +155,7 @@ pub async fn a_change_sets_what_it_names(f: Fixture) {
 
     let password = UserChange {
         hashed_password: Some("$argon2id$new".to_owned()),
+        ends_tokens: true,
         if_password: Some("$argon2id$other".to_owned()),
         ..UserChange::default()
     };

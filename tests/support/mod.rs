@@ -10,6 +10,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod http;
+mod mail;
 mod people;
 mod proxy;
 mod raw;
@@ -17,6 +18,7 @@ mod server;
 mod services;
 
 pub use http::{Answer, Http, answer};
+pub use mail::{Mail, MailServer, Protection};
 pub use proxy::{Mode, Proxy};
 pub use raw::{Lost, PATIENCE, Raw};
 pub use server::{Backend, Fixture, PASSWORD, SECRET, Server};

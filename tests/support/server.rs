@@ -268,17 +268,54 @@ impl Server {
     pub async fn deactivate(&self, username: &str) {
         match self.backend {
             Backend::Embedded => {
-                let database = self.database();
                 let sql = "UPDATE user SET is_active = 0 WHERE username = ?";
-                assert_eq!(database.execute(sql, [username]).expect("the user is written"), 1);
+                assert_eq!(self.database().execute(sql, [username]).expect("the user is written"), 1);
             }
             Backend::Production => {
-                let users = self.mongo().await.collection::<bson::Document>("user");
                 let update = bson::doc! {"$set": {"is_active": false}};
-                let done = users.update_one(bson::doc! {"username": username}, update).await;
+                let done =
+                    self.mongo_users().await.update_one(bson::doc! {"username": username}, update).await;
                 assert_eq!(done.expect("the user is written").modified_count, 1);
             }
         }
+    }
+
+    /// Sets a user's password hash, directly in the database.
+    pub async fn set_password_hash(&self, username: &str, hash: &str) {
+        match self.backend {
+            Backend::Embedded => {
+                let sql = "UPDATE user SET hashed_password = ?2 WHERE username = ?1";
+                assert_eq!(self.database().execute(sql, [username, hash]).expect("the user is written"), 1);
+            }
+            Backend::Production => {
+                let update = bson::doc! {"$set": {"hashed_password": hash}};
+                let done =
+                    self.mongo_users().await.update_one(bson::doc! {"username": username}, update).await;
+                assert_eq!(done.expect("the user is written").matched_count, 1);
+            }
+        }
+    }
+
+    /// A user's password hash, as it stands in the database.
+    pub async fn password_hash(&self, username: &str) -> String {
+        match self.backend {
+            Backend::Embedded => {
+                let sql = "SELECT hashed_password FROM user WHERE username = ?";
+                self.database().query_row(sql, [username], |row| row.get(0)).expect("the user")
+            }
+            Backend::Production => {
+                let user = self.mongo_users().await.find_one(bson::doc! {"username": username}).await;
+                user.expect("MongoDB answers")
+                    .expect("the user")
+                    .get_str("hashed_password")
+                    .expect("text")
+                    .to_owned()
+            }
+        }
+    }
+
+    async fn mongo_users(&self) -> mongodb::Collection<bson::Document> {
+        self.mongo().await.collection("user")
     }
 
     /// The file of an embedded server.

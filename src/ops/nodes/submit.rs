@@ -72,12 +72,12 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
     if let Some(ids) = repeated(&context, idempotency.as_ref()).await? {
         return Submitted::of(again(&context, &ids).await?);
     }
-    let mut root = editable(&context, &user, id).await?;
+    let mut root = editable(&context, id).await?;
     let tree = Arc::new(apart(move || Tree::parse(&params.tree)).await?);
     for tries in 0..MOST_TRIES {
         if tries > 0 {
             pause(tries).await;
-            root = editable(&context, &user, id).await?;
+            root = editable(&context, id).await?;
         }
         expect(&root, params.if_revision)?;
         let stored = stored(&context, &tree.existing_ids().collect::<Vec<_>>()).await?;
@@ -121,6 +121,7 @@ struct Planned {
 
 fn plan(context: &Context, tree: &Tree, before: &Before, username: &str, events: Events) -> Result<Planned> {
     let built = tree.build(&before.root, &before.stored, username, Timestamp::now())?;
+    context.caller.check_covers_tree(&before.root, &before.stored, built.iter().map(|(node, _)| node))?;
     let new = built.iter().filter(|(_, revision)| revision.is_none());
     let groups = new.flat_map(|(node, _)| node.user_groups.iter().cloned()).collect();
     let nodes = built.iter().map(|(node, _)| Written::of(node.to_wire())).collect::<Result<_>>()?;

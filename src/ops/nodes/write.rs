@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{idempotency_key, missing, node_id};
-use crate::auth::rights::may_edit;
 use crate::error::{Error, Kind, Result};
 use crate::model::node::described::{Body, Changes};
 use crate::model::node::{self, event_data};
@@ -111,6 +110,7 @@ pub async fn create(context: Context, params: Create) -> Result<Object> {
     let idempotency = key(&user, "node.create", params.idempotency_key.as_deref())?;
     let mut node = Node::create(&params.node, Timestamp::now())?;
     node.owner = Some(user.username.clone());
+    context.caller.check_covers(&node)?;
     let store = &context.app.store;
     if let Err(error) = references_exist(&context, &node).await {
         // What the node refers to may have gone since the first time. (The commit itself finds the key otherwise.)
@@ -200,9 +200,10 @@ async fn edited(
     options: &Options,
     edit: impl Fn(&Node, Timestamp) -> Result<Node>,
 ) -> Result<(Node, Node)> {
-    let stored = editable(context, context.caller.user()?, id).await?;
+    let stored = editable(context, id).await?;
     expect(&stored, options.if_revision)?;
     let node = edit(&stored, Timestamp::now())?;
+    context.caller.check_covers(&node)?;
     if node.parent != stored.parent {
         parent_exists(context, &node).await?;
     }
@@ -228,7 +229,7 @@ pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
         if let Some(gone) = ids.iter().find(|id| !stored.contains_key(id)) {
             return Err(missing(*gone));
         }
-        stored.retain(|_, node| may_edit(&user, node));
+        stored.retain(|_, node| context.caller.may_edit(node));
         let now = Timestamp::now();
         let writes: Vec<Write> = stored
             .values()
@@ -253,10 +254,10 @@ pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
 }
 
 /// The node, if the user may edit it (contract 3.4).
-pub(in crate::ops) async fn editable(context: &Context, user: &User, id: ObjectId) -> Result<Node> {
+pub(in crate::ops) async fn editable(context: &Context, id: ObjectId) -> Result<Node> {
     let wire = context.app.store.nodes(&[id]).await?.pop().ok_or_else(|| missing(id))?;
     let node = Node::from_wire(&wire)?;
-    if !may_edit(user, &node) {
+    if !context.caller.may_edit(&node) {
         return Err(not_permitted());
     }
     Ok(node)

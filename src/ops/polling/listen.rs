@@ -226,7 +226,8 @@ impl<'a> Poll<'a> {
             tokio::spawn(settle(app, id, turn, handed));
         }));
         // Users lose their rights also while they wait.
-        context.app.user(self.user.id).await?.ok_or_else(Error::unauthorized)?;
+        let token = context.caller.token.as_ref().ok_or_else(Error::unauthorized)?;
+        context.app.known(token).await?.ok_or_else(Error::unauthorized)?;
         Ok(Message::event(&self.channel, entry))
     }
 }

@@ -158,8 +158,10 @@ fn update(before: &User, change: &UserChange) -> Document {
     if change.username.is_some() {
         update.insert("$addToSet", doc! {"names": {"$each": names(&after)}});
     }
-    if let (Some(hash), Some(from)) = (&change.hashed_password, after.tokens_from) {
+    if let Some(hash) = &change.hashed_password {
         set.insert("hashed_password", hash);
+    }
+    if let (true, Some(from)) = (change.ends_tokens, after.tokens_from) {
         set.insert("tokens_from", bson::DateTime::from_millis(from.millis()));
         update.insert("$inc", doc! {"generation": 1});
     }

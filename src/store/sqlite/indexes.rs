@@ -147,6 +147,7 @@ mod tests {
                      CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
                      CREATE TABLE event (n INTEGER PRIMARY KEY, id TEXT, time INTEGER)";
         connection.execute_batch(table).unwrap();
+        connection.execute_batch(super::super::telemetry::TABLES).unwrap();
         register(&connection).unwrap();
         ensure(&connection).unwrap();
         let condition = to_sql(&Filter::from_json(filter, &filter::NODE).unwrap(), "doc");

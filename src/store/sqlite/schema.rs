@@ -18,8 +18,17 @@ pub(super) const FILE: &str = "kernelci.db";
 const VERSION: i64 = 2;
 
 /// The tables of all parts of the store.
-const PARTS: &[&str] =
-    &[TABLES, users::TABLES, groups::TABLES, tokens::TABLES, leases::TABLES, telemetry::TABLES, kv::TABLES, consumers::TABLES, queues::TABLES];
+const PARTS: &[&str] = &[
+    TABLES,
+    users::TABLES,
+    groups::TABLES,
+    tokens::TABLES,
+    leases::TABLES,
+    telemetry::TABLES,
+    kv::TABLES,
+    consumers::TABLES,
+    queues::TABLES,
+];
 
 /// Rows are keyed by small integers, because every index entry repeats the key. Nodes and events are JSONB, which
 /// filters read several times faster than text.

@@ -1,0 +1,155 @@
+//! Passwords: changing, forgetting and setting them anew (contract 6.6). A new password ends all older tokens.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::change::apply;
+use super::login::authenticate;
+use crate::auth::letters;
+use crate::auth::limits::neighbourhood;
+use crate::auth::passwords::{LONGEST, Verdict};
+use crate::error::{Error, Kind, Result};
+use crate::model::{ObjectId, Timestamp, User};
+use crate::ops::Context;
+use crate::store::UserKey;
+use crate::store::users::UserChange;
+
+const AUDIENCE: &str = "fastapi-users:reset";
+const LIFETIME_SECONDS: i64 = 3600;
+
+/// Name, password, and the new password.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdatePassword {
+    /// Exact name.
+    username: String,
+    /// The password until now.
+    password: String,
+    /// The password from now on.
+    #[serde(default)]
+    new_password: Option<String>,
+    /// `password`, or absent (OAuth2 forms send it).
+    #[serde(default)]
+    #[allow(dead_code)]
+    grant_type: Option<String>,
+}
+
+/// Who has forgotten their password.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Forgot {
+    /// Their address.
+    email: String,
+}
+
+/// A mailed token, and what it is good for.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reset {
+    /// From the mail.
+    token: String,
+    /// The password from now on.
+    password: String,
+}
+
+/// What a mailed token says. It is good for one password: the one whose fingerprint it has.
+#[derive(Clone, Serialize, Deserialize)]
+struct Claims {
+    sub: String,
+    password_fgpt: String,
+    aud: String,
+    exp: i64,
+}
+
+/// 422 unless it can be a password.
+pub(super) fn check(field: &str, password: &str) -> Result<()> {
+    match password.len() {
+        1..=LONGEST => Ok(()),
+        _ => Err(Error::invalid(field, format!("expected 1 to {LONGEST} bytes"))),
+    }
+}
+
+/// Changes the password of whoever knows it.
+pub async fn update_password(context: Context, params: UpdatePassword) -> Result<()> {
+    if let Some(new) = &params.new_password {
+        check("new_password", new)?;
+    }
+    let user = authenticate(&context, &params.username, &params.password).await?;
+    let no_password = || Error::bad_request("\"User\" object has no field \"password\"");
+    let new = params.new_password.ok_or_else(no_password)?;
+    set(&context, &user, &new, ends_tokens()).await.map(drop)
+}
+
+/// Mails a token to an active user; says the same whoever asks for whom (contract D-46).
+pub async fn forgot(context: Context, params: Forgot) -> Result<()> {
+    let address = crate::model::email::check("email", &params.email)?;
+    let user = mailable(&context, &address).await?;
+    let Some(user) = user else { return Ok(()) };
+    let app = context.app.clone();
+    context.app.mail.later(user.email.clone(), async move {
+        let claims = Claims {
+            sub: user.id.to_hex(),
+            password_fgpt: app.passwords.hash(&user.hashed_password).await?,
+            aud: AUDIENCE.to_owned(),
+            exp: Timestamp::now().plus_seconds(LIFETIME_SECONDS).millis() / 1000,
+        };
+        Ok(letters::forgotten_password(&user.username, &app.tokens.sign(&claims)?))
+    });
+    Ok(())
+}
+
+/// The active user of this address, if mail may be sent to it now: who asks for too much of it is told to wait,
+/// whether there is such a user or not.
+pub(super) async fn mailable(context: &Context, address: &str) -> Result<Option<User>> {
+    let app = &context.app;
+    app.limits.mail_by_address.take(neighbourhood(context.peer.address))?;
+    app.limits.mail_by_recipient.take(address.to_lowercase())?;
+    Ok(app.store.user(UserKey::Email(address)).await?.filter(|user| user.is_active))
+}
+
+/// Sets the password that a mailed token is good for.
+pub async fn reset(context: Context, params: Reset) -> Result<()> {
+    check("password", &params.password)?;
+    let user = by_token(&context, &params.token).await?;
+    set(&context, &user, &params.password, ends_tokens()).await?;
+    let name = user.username;
+    context.app.mail.later(user.email, async move { Ok(letters::password_was_reset(&name)) });
+    Ok(())
+}
+
+/// The user that a mailed token speaks of, while their password is the one that it was made for.
+async fn by_token(context: &Context, token: &str) -> Result<User> {
+    let (app, address) = (&context.app, neighbourhood(context.peer.address));
+    app.limits.wrong_by_address.check(address)?;
+    let claims: Option<Claims> = app.tokens.open(token, Some(AUDIENCE));
+    if let Some(claims) = claims
+        && let Ok(id) = claims.sub.parse::<ObjectId>()
+        && let Some(user) = app.store.user(UserKey::Id(id)).await?.filter(|user| user.is_active)
+        && app.passwords.verify(&user.hashed_password, Some(&claims.password_fgpt)).await? == Verdict::Right
+    {
+        return Ok(user);
+    }
+    app.limits.wrong_by_address.charge(address);
+    Err(bad_token())
+}
+
+fn ends_tokens() -> UserChange {
+    UserChange { ends_tokens: true, ..UserChange::default() }
+}
+
+/// Sets a new password and whatever `change` says besides, unless the password has changed since `user` was read.
+pub(super) async fn set(context: &Context, user: &User, password: &str, change: UserChange) -> Result<User> {
+    let change = UserChange {
+        hashed_password: Some(context.app.passwords.hash(password).await?),
+        if_password: Some(user.hashed_password.clone()),
+        ..change
+    };
+    apply(context, user, &change).await.map_err(|error| match error.kind() {
+        Kind::NotFound => bad_token(),
+        _ => error,
+    })
+}
+
+fn bad_token() -> Error {
+    Error::bad_request("RESET_PASSWORD_BAD_TOKEN")
+}
