@@ -1,5 +1,5 @@
 //! The figures that a release reports: `cargo bench --bench figures [-- [SECTION …] [--json]]`, with the sections
-//! `throughput`, `delivery`, `memory` and `start`. Every figure stands next to a peer or a bound that was measured in
+//! `throughput`, `rest`, `delivery`, `memory` and `start`. Every figure stands next to a peer or a bound that was measured in
 //! the same run, on the same machine: the bare driver, a bare SQLite loop, a bare Redis round trip.
 //!
 //! The server is the release binary as a process, on loopback; the load comes from our own client in this process.
@@ -13,6 +13,7 @@ mod load;
 mod memory;
 mod mongo;
 mod report;
+mod rest;
 mod sqlite;
 mod start;
 #[path = "../support/mod.rs"]
@@ -22,7 +23,7 @@ mod throughput;
 use report::Report;
 use support::Backend;
 
-const SECTIONS: [&str; 4] = ["throughput", "delivery", "memory", "start"];
+const SECTIONS: [&str; 5] = ["throughput", "rest", "delivery", "memory", "start"];
 
 #[tokio::main]
 async fn main() {
@@ -41,6 +42,7 @@ async fn main() {
         for backend in [Backend::Embedded, Backend::Production] {
             match section {
                 "throughput" => throughput::measure(backend, &mut report).await,
+                "rest" => rest::measure(backend, &mut report).await,
                 "delivery" => delivery::measure(backend, &mut report).await,
                 _ => memory::measure(backend, &mut report).await,
             }

@@ -6,6 +6,7 @@ use futures::StreamExt;
 use kernelci_live::client::{Auth, Client, Options};
 use serde_json::{Value, json};
 
+use crate::report::ms;
 use crate::support::Server;
 
 /// How long one measurement of a rate takes.
@@ -36,8 +37,26 @@ pub(crate) fn checkout(name: &str) -> Value {
     })
 }
 
+/// How fast it went.
+pub(crate) struct Pace {
+    /// Operations per second, all loops together.
+    pub(crate) rate: f64,
+    /// How long each operation took, in milliseconds.
+    pub(crate) times: Vec<f64>,
+}
+
 /// Operations per second of one loop for each of `workers`; each loop waits for one operation at a time.
 pub(crate) async fn rate<W, F, R>(workers: &[W], operation: F) -> f64
+where
+    W: Clone + Send + 'static,
+    F: Fn(W, usize) -> R + Clone + Send + 'static,
+    R: Future<Output = ()> + Send,
+{
+    pace(workers, operation).await.rate
+}
+
+/// As [`rate`], with the time that each operation took.
+pub(crate) async fn pace<W, F, R>(workers: &[W], operation: F) -> Pace
 where
     W: Clone + Send + 'static,
     F: Fn(W, usize) -> R + Clone + Send + 'static,
@@ -47,20 +66,21 @@ where
     let one_loop = |(number, worker): (usize, &W)| {
         let (worker, operation) = (worker.clone(), operation.clone());
         tokio::spawn(async move {
-            let mut done = 0;
-            while done < MOST && begin.elapsed() < RUN {
-                operation(worker.clone(), number * MOST + done).await;
-                done += 1;
+            let mut times = Vec::new();
+            while times.len() < MOST && begin.elapsed() < RUN {
+                let sent = Instant::now();
+                operation(worker.clone(), number * MOST + times.len()).await;
+                times.push(ms(sent.elapsed()));
             }
-            done
+            times
         })
     };
     let loops: Vec<_> = workers.iter().enumerate().map(one_loop).collect();
-    let mut total = 0;
+    let mut times = Vec::new();
     for one in loops {
-        total += one.await.expect("the loop ends well");
+        times.extend(one.await.expect("the loop ends well"));
     }
-    total as f64 / begin.elapsed().as_secs_f64()
+    Pace { rate: times.len() as f64 / begin.elapsed().as_secs_f64(), times }
 }
 
 /// As [`rate`] for one loop that blocks; the operation tells how many it was.

@@ -9,6 +9,8 @@ use crate::support::{Server, services};
 
 /// A collection for the peer, in the database of the server under test, which is removed with it.
 pub(crate) struct Peer {
+    /// The server's own nodes, to read.
+    pub(crate) own: Collection<Document>,
     /// Without indexes but for `_id`.
     pub(crate) nodes: Collection<Document>,
     /// With the indexes of the server's own collection.
@@ -33,7 +35,7 @@ impl Peer {
         let indexes = own.list_indexes().await.expect("indexes");
         let indexes: Vec<_> = futures::TryStreamExt::try_collect(indexes).await.expect("indexes");
         indexed.create_indexes(indexes).await.expect("the same indexes");
-        Peer { nodes: db.collection("peer"), indexed, template }
+        Peer { own, nodes: db.collection("peer"), indexed, template }
     }
 
     /// A document of the same shape with values of its own.

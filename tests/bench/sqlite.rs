@@ -1,4 +1,4 @@
-//! Bare SQLite: the row of a node and the row of its event in one durable transaction, nothing else.
+//! Bare SQLite: the row of a node and the row of its event in one durable transaction, and the plainest queries.
 
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
@@ -43,6 +43,50 @@ impl Peer {
         }
         transaction.commit().expect("a commit");
         count
+    }
+
+    /// An index on these members of the documents, as the queries of [`Peer::page`] and [`Peer::count`] need it.
+    pub(crate) fn index(&self, members: &[&str]) {
+        let keys: Vec<String> = members.iter().map(|member| format!("doc ->> '$.{member}'")).collect();
+        let sql = format!("CREATE INDEX by_{} ON node ({})", members.join("_"), keys.join(", "));
+        self.connection.execute_batch(&sql).expect("an index");
+    }
+
+    /// Writes these nodes and one event in one transaction.
+    pub(crate) fn write_all(&mut self, nodes: &[String]) -> usize {
+        let transaction = self.connection.transaction().expect("a transaction");
+        {
+            let mut insert =
+                transaction.prepare_cached("INSERT INTO node (id, doc) VALUES (?, jsonb(?))").expect("SQL");
+            for node in nodes {
+                self.next += 1;
+                insert.execute(params![self.next, node]).expect("an insert");
+            }
+            let sql = "INSERT INTO event (id, doc) VALUES (?, jsonb(?))";
+            transaction.execute(sql, params![self.next, self.event]).expect("an insert");
+        }
+        transaction.commit().expect("a commit");
+        nodes.len()
+    }
+
+    /// The first 50 nodes of this kind, and how many there are.
+    pub(crate) fn page(&self, kind: &str) -> usize {
+        let sql = "SELECT json(doc) FROM node WHERE doc ->> '$.kind' = ? LIMIT 50";
+        let mut select = self.connection.prepare_cached(sql).expect("a query");
+        let rows = select.query_map([kind], |row| row.get::<_, String>(0)).expect("rows");
+        let page: Vec<String> = rows.collect::<Result<_, _>>().expect("rows");
+        let sql = "SELECT count(*) FROM node WHERE doc ->> '$.kind' = ?";
+        let mut count = self.connection.prepare_cached(sql).expect("a query");
+        let total: i64 = count.query_row([kind], |row| row.get(0)).expect("a number");
+        usize::from(total >= page.len() as i64)
+    }
+
+    /// How many nodes of this kind have this result.
+    pub(crate) fn count(&self, kind: &str, result: &str) -> usize {
+        let sql = "SELECT count(*) FROM node WHERE doc ->> '$.kind' = ? AND doc ->> '$.result' = ?";
+        let mut count = self.connection.prepare_cached(sql).expect("a query");
+        let total: i64 = count.query_row([kind, result], |row| row.get(0)).expect("a number");
+        usize::from(total > 0)
     }
 
     /// Reads one node.
