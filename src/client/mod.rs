@@ -167,16 +167,6 @@ impl Client {
         self.request(method, &params, repeatable).await
     }
 
-    /// As [`Client::call`], for a request that does no harm if it is carried out twice.
-    pub async fn call_repeatable<T: DeserializeOwned>(
-        &self,
-        method: &str,
-        params: impl Serialize,
-    ) -> Result<T> {
-        let params = serde_json::to_value(params).map_err(|error| Error::Protocol(error.to_string()))?;
-        self.request(method, &params, true).await
-    }
-
     async fn request<T: DeserializeOwned>(
         &self,
         method: &str,

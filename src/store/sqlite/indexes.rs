@@ -137,17 +137,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::filter::{register, to_sql};
+    use super::super::schema;
     use super::*;
     use crate::filter::{self, Filter};
 
     /// The plan of a query on a new file: what the estimates are for.
     fn plan(filter: &Value, order: &str) -> String {
         let connection = Connection::open_in_memory().unwrap();
-        let table = "CREATE TABLE node (n INTEGER PRIMARY KEY, revision INTEGER, doc BLOB);
-                     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
-                     CREATE TABLE event (n INTEGER PRIMARY KEY, id TEXT, time INTEGER)";
-        connection.execute_batch(table).unwrap();
-        connection.execute_batch(super::super::telemetry::TABLES).unwrap();
+        schema::PARTS.iter().for_each(|tables| connection.execute_batch(tables).unwrap());
         register(&connection).unwrap();
         ensure(&connection).unwrap();
         let condition = to_sql(&Filter::from_json(filter, &filter::NODE).unwrap(), "doc");

@@ -18,7 +18,7 @@ pub(super) const FILE: &str = "kernelci.db";
 const VERSION: i64 = 2;
 
 /// The tables of all parts of the store.
-const PARTS: &[&str] = &[
+pub(super) const PARTS: &[&str] = &[
     TABLES,
     users::TABLES,
     groups::TABLES,
