@@ -257,9 +257,10 @@ both_backends! {
         assert_eq!((bad.status, &bad.json["detail"][0]["loc"]), (422, &json!(["query", "subscriber_id"])));
     }
 
-    async fn five_thousand_missed_events_are_caught_up(backend: Backend) {
-        const EVENTS: u64 = 5000;
-        // Ten thousand small writes: not a test of the disk.
+    async fn missed_events_are_all_caught_up(backend: Backend) {
+        // KernelCI's own server forgets what comes after the first thousand (contract D-17).
+        const EVENTS: u64 = 1500;
+        // Thousands of small writes: not a test of the disk.
         let server = Server::start_with(backend, &[("SQLITE_SYNCHRONOUS", "normal")]).await;
         let http = Http::admin(&server).await;
         let id = subscribe(&http, "lab?subscriber_id=late").await;
