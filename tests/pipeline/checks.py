@@ -111,3 +111,6 @@ def check_all(world, daemons):
     assert not named["Bystander"].events and named["Bystander"].beeps, named["Bystander"].report()
     assert named["Monitor"].events and named["Example"].jobs
     assert len(set(named["Example"].jobs)) == len(named["Example"].jobs)
+    watched = named["KciDev"].seen
+    assert watched and set(watched) <= {node["id"] for node in nodes if node["treeid"] == "a" * 24}
+    assert named["KciDev"].troubles < 10, named["KciDev"].report()

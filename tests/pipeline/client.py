@@ -42,6 +42,16 @@ def look_at_dates(value):
             look_at_dates(item)
 
 
+class Counted(Retry):
+    """Counts what was retried, in all sessions."""
+
+    retried = 0
+
+    def increment(self, *arguments, **details):
+        Counted.retried += 1
+        return super().increment(*arguments, **details)
+
+
 class Api:
     """One user's access."""
 
@@ -50,7 +60,7 @@ class Api:
 
     def call(self, verb, path, params=None, **body):
         """Makes a request and returns the JSON of the answer; `HTTPError` with a JSON body for any 4xx."""
-        retry = Retry(total=5, backoff_factor=1, status_forcelist=RETRIED, allowed_methods=[verb])
+        retry = Counted(total=5, backoff_factor=1, status_forcelist=RETRIED, allowed_methods=[verb])
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         with requests.Session() as session:
             session.mount("http://", HTTPAdapter(max_retries=retry))

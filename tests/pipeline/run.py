@@ -8,16 +8,18 @@ closed, sent and counted. Midway a subscription is ended under its daemon, and t
 have only their client's retries. Runs on the embedded store and, with MONGO_URL and REDIS_URL, on those.
 KERNELCI_LIVE is the binary (default: target/debug/kernelci-live).
 """
-import os, sys, tempfile, time, traceback, uuid
+import sys, tempfile, time, traceback
 
 from checks import check_all, over
+from client import Counted
 from closers import Closing, Holdoff, Timeout
 from listener import Listener
 from runtimes import Builder, Lab, LavaCallback
 from scheduling import JobRetry, Scheduler
 from server import Server
+from services import own_part, remove
 from sources import Patchset, Requests, Tarball, Trigger
-from watchers import Bystander, Example, KcidbEvents, KcidbNodes, Monitor, Telemetry
+from watchers import Bystander, Example, KciDev, KcidbEvents, KcidbNodes, Monitor, Telemetry
 from world import World
 
 MOST_SECONDS = 120  # a run takes a quarter of it
@@ -30,7 +32,7 @@ def daemons_of(world):
         Tarball(world), Scheduler(world, "node"), Scheduler(world, "retry"), JobRetry(world), KcidbEvents(world),
         Monitor(world), Bystander(world), KcidbNodes(world), Patchset(world), Requests(world), Builder(world),
         Builder(world, "Builder-2"), Lab(world), LavaCallback(world), Timeout(world), Holdoff(world), Closing(world),
-        Telemetry(world), Example(world), Trigger(world)]
+        Telemetry(world), Example(world), KciDev(world), Trigger(world)]
 
 
 def wait_for(world, what, condition, end):
@@ -54,16 +56,20 @@ def play(server, world, daemons, end):
     open_now = world.api["admin"].get("stats/subscriptions")
     assert len(open_now) == len(listeners) - 1 or kcidb.subscribed == 2, open_now
 
+    seen, retried = {listener: len(listener.events) for listener in listeners}, Counted.retried
     assert server.stop(), "the server had to be killed"
     time.sleep(DOWN_SECONDS)
     server.start()
     durable = [listener for listener in listeners if listener.durable]
     wait_for(world, "the end of the run", lambda: over(world, durable), end)
     assert kcidb.subscribed == 2, kcidb.report()
+    assert Counted.retried > retried, "no daemon noticed the restart"
+    for listener in (listener for listener in durable if listener.channel == "node"):
+        assert 0 < len(listener.events) - seen[listener], (listener.name, "nothing came after the restart")
 
 
 def run(name, services):
-    begun = time.monotonic()
+    begun, Counted.retried = time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="kernelci-live-pipeline-") as folder:
         server, world, daemons, failure = Server(folder, services), None, [], None
         try:
@@ -82,10 +88,13 @@ def run(name, services):
             if world:
                 world.stopping.set()
             server.stop()
+            if services:
+                remove(services)
         print(f"pipeline on {name}: {'FAILED' if failure else 'passed'} in {time.monotonic() - begun:.1f} s")
         for daemon in daemons:
             print(f"  {daemon.name:16} {daemon.report()}")
         errors = server.errors()
+        print(f"  {Counted.retried} requests were made again")
         for text in [failure, *(world.failures if world else []), *errors[-20:]]:
             if text:
                 print(text)
@@ -94,11 +103,8 @@ def run(name, services):
 
 def main():
     runs = [("the embedded store", {})]
-    if os.environ.get("MONGO_URL") and os.environ.get("REDIS_URL"):
-        own = f"pipeline_{uuid.uuid4().hex[:12]}"
-        runs.append(("MongoDB and Redis", {
-            "MONGO_URL": os.environ["MONGO_URL"], "REDIS_URL": os.environ["REDIS_URL"], "MONGO_DB": own,
-            "REDIS_PREFIX": f"{own}:"}))
+    if services := own_part():
+        runs.append(("MongoDB and Redis", services))
     else:
         print("pipeline: MONGO_URL and REDIS_URL are not set, only the embedded store is used")
     if not all([run(name, services) for name, services in runs]):

@@ -29,7 +29,7 @@ class Server:
                 [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--data", self.folder / "data"],
                 cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         end = time.monotonic() + 30
-        while not re.search(rf"http://127\.0\.0\.1:{self.port}", self.printed()[before:]):
+        while not re.search(rf"http://127\.0\.0\.1:{self.port}", self.printed(before)):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the server does not start\n{self.printed()[-4000:]}")
             time.sleep(0.05)
@@ -46,8 +46,9 @@ class Server:
             self.process.wait()
             return False
 
-    def printed(self):
-        return (self.folder / "log").read_text(errors="replace")
+    def printed(self, begin=0):
+        """What it logged, from this byte on."""
+        return (self.folder / "log").read_bytes()[begin:].decode(errors="replace")
 
     def errors(self):
         """What it logged that it should not have."""

@@ -3,9 +3,10 @@ import queue
 from collections import Counter
 from datetime import datetime, timedelta
 
-from client import date
+import requests
+from client import NODE_KEYS, date
 from listener import Listener
-from world import Daemon
+from world import PIPELINE, Daemon
 
 
 class KcidbEvents(Listener):
@@ -97,3 +98,30 @@ class Example(Daemon):
 
     def report(self):
         return f"saw {len(self.jobs)} jobs end"
+
+
+class KciDev(Daemon):
+    """`kci-dev maestro watch`: asks for the nodes of a tree by itself, and sends its token without `Bearer`."""
+
+    def __init__(self, world):
+        super().__init__(world)
+        self.seen, self.troubles = {}, 0
+        assert self.ask(f"node/{'f' * 24}") is None
+
+    def ask(self, path, **params):
+        headers = {"Authorization": self.world.api[PIPELINE].token}
+        try:
+            answer = requests.get(f"{self.world.url}latest/{path}", params, headers=headers, timeout=30)
+            answer.raise_for_status()
+            return answer.json()
+        except requests.RequestException:
+            self.troubles += 1  # it asks again later
+            return []
+
+    def turn(self):
+        for node in self.ask("nodes/fast", treeid="a" * 24, state__ne="running", limit=1000, offset=0):
+            assert set(node) == NODE_KEYS, node
+            self.seen[node["id"]] = node["state"]
+
+    def report(self):
+        return f"saw {len(self.seen)} nodes of a tree, {self.troubles} requests failed"
