@@ -20,8 +20,8 @@
 //! engines), [`error`] (one type, all its faces in a table).
 //!
 //! Around it: [`config`] (every setting), [`purge`] (what removes old nodes), [`metrics`] (what it tells Prometheus),
-//! [`health`] (what is away), [`app`] (what is shared, and how it ends), [`client`] (the Rust client), [`cli`] (the
-//! commands).
+//! [`health`] (what is away), [`signals`] (what instances tell each other), [`app`] (what is shared, and how it ends),
+//! [`client`] (the Rust client), [`cli`] (the commands).
 //!
 //! # What holds
 //!
