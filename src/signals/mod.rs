@@ -28,20 +28,27 @@ pub trait Signals: Send + Sync + 'static {
 /// The signals of one process.
 #[derive(Clone, Default)]
 pub struct Local {
-    topics: Arc<Mutex<HashMap<String, Vec<Arc<Notify>>>>>,
+    topics: Arc<Mutex<HashMap<String, Listeners>>>,
+}
+
+/// By the address of what wakes them: a topic may have as many as there are sessions, and they leave one by one.
+type Listeners = HashMap<usize, Arc<Notify>>;
+
+fn address(wake: &Arc<Notify>) -> usize {
+    Arc::as_ptr(wake).addr()
 }
 
 impl Local {
     /// Wakes the listeners of `topic` in this process.
     pub fn wake(&self, topic: &str) {
-        for listener in lock(&self.topics).get(topic).into_iter().flatten() {
+        for listener in lock(&self.topics).get(topic).into_iter().flat_map(HashMap::values) {
             listener.notify_one();
         }
     }
 
     /// Wakes all listeners: something may have been missed.
     pub fn wake_all(&self) {
-        for listener in lock(&self.topics).values().flatten() {
+        for listener in lock(&self.topics).values().flat_map(HashMap::values) {
             listener.notify_one();
         }
     }
@@ -55,7 +62,7 @@ impl Signals for Local {
 
     fn listen(&self, topic: &str) -> Listener {
         let wake = Arc::new(Notify::new());
-        lock(&self.topics).entry(topic.to_owned()).or_default().push(wake.clone());
+        lock(&self.topics).entry(topic.to_owned()).or_default().insert(address(&wake), wake.clone());
         Listener { topics: self.clone(), topic: topic.to_owned(), wake }
     }
 
@@ -80,7 +87,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let mut topics = lock(&self.topics.topics);
         let Some(listeners) = topics.get_mut(&self.topic) else { return };
-        listeners.retain(|other| !Arc::ptr_eq(other, &self.wake));
+        listeners.remove(&address(&self.wake));
         if listeners.is_empty() {
             topics.remove(&self.topic);
         }
