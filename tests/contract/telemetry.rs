@@ -204,8 +204,10 @@ async fn documents_of_the_present_server_are_read() {
         .database(server.setting("MONGO_DB").expect("a database"))
         .collection::<bson::Document>("telemetry");
     let now = bson::DateTime::now();
+    // Pages go by `_id`, which two processes give in no order within a second: this one is of an earlier one.
+    let id = bson::oid::ObjectId::parse_str("650000000000000000000001").expect("an id");
     let old = doc! {
-        "id": null, "ts": now, "kind": "job_result", "runtime": "lab-a", "device_type": "pi", "device_id": null,
+        "_id": id, "id": null, "ts": now, "kind": "job_result", "runtime": "lab-a", "device_type": "pi", "device_id": null,
         "result": "fail", "is_infra_error": true, "retry": 2_i32, "extra": {"at": now},
     };
     telemetry.insert_one(old).await.expect("inserted");
