@@ -64,6 +64,8 @@ pub struct App {
     pub table: Table,
     /// Sessions and feeds that live on after their request.
     pub sessions: TaskTracker,
+    /// What sessions have begun to write down and need not wait for.
+    pub work: TaskTracker,
     /// Cancelled when the server begins to shut down: sessions say goodbye, nothing new is accepted.
     pub draining: CancellationToken,
 }
@@ -89,6 +91,7 @@ impl App {
             polls: Arc::new(Semaphore::new(config.max_polls as usize)),
             table: ops::table(),
             sessions: TaskTracker::new(),
+            work: TaskTracker::new(),
             draining: CancellationToken::new(),
             instance: config.instance.clone().unwrap_or_else(instance_name),
             config,
@@ -122,7 +125,7 @@ impl App {
     }
 
     /// Ends everything in the order in which nothing is lost: sessions say goodbye, they and the `requests` in flight
-    /// finish, the hub stops following, the log passes on what was acknowledged, the store closes.
+    /// finish, what they have left to write is written, the hub stops following, the log passes on what was acknowledged, the store closes.
     pub async fn shut_down(&self, requests: impl Future<Output = ()>) {
         self.draining.cancel();
         self.sessions.close();
@@ -131,6 +134,9 @@ impl App {
         if tokio::time::timeout(patience, finished).await.is_err() {
             tracing::warn!(sessions = self.sessions.len(), "some sessions or requests did not end in time");
         }
+        self.work.close();
+        // Each piece of it has an end of its own.
+        self.work.wait().await;
         self.mail.close().await;
         self.hub.close();
         self.identities.note_uses().await;

@@ -8,7 +8,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
+use tokio::sync::Notify;
 
 use super::Caller;
 use super::tokens::Token;
@@ -90,6 +90,11 @@ impl Identities {
         self.signals.listen(&topic(user))
     }
 
+    /// As [`Identities::changes`], for somebody who waits for other things as well.
+    pub fn changes_with(&self, user: ObjectId, wake: Arc<Notify>) -> Listener {
+        self.signals.listen_with(&topic(user), wake)
+    }
+
     /// Returns when this token does not count any more.
     pub async fn lost(&self, token: &Arc<Token>) {
         let changes = self.changes(token.user);
@@ -143,7 +148,7 @@ impl<K, V> Default for Memory<K, V> {
 
 impl<V> Entry<V> {
     fn is_good(&self) -> bool {
-        self.at.elapsed() < MEMORY && self.changes.heard().now_or_never().is_none()
+        self.at.elapsed() < MEMORY && !self.changes.take()
     }
 }
 

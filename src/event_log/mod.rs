@@ -40,8 +40,7 @@ pub trait EventLog: Send + Sync + 'static {
     /// Up to `limit` events after `seq`, without waiting.
     async fn read_after(&self, channel: &str, seq: u64, limit: usize) -> Result<Read>;
     /// As [`EventLog::read_after`], for a position of this or of an earlier epoch: numbers only grow from one epoch to
-    /// the next, and events of earlier ones may still be in the history. Between epochs numbers are left out, which is
-    /// no gap; what an epoch lost at its end cannot be told.
+    /// the next, and events of earlier ones may still be in the history. What an epoch lost at its end is a gap.
     async fn read_across(&self, channel: &str, seq: u64, limit: usize) -> Result<Read> {
         self.read_after(channel, seq, limit).await
     }

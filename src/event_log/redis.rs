@@ -104,14 +104,18 @@ impl EventLog for RedisLog {
 
     async fn read_across(&self, channel: &str, seq: u64, limit: usize) -> Result<Read> {
         let known = self.inner.channels.known(channel).await?;
-        if seq < known.base && limit > 0 {
-            let earlier = self.inner.channels.history.read_earlier(channel, seq, known.base, limit).await?;
-            if !earlier.is_empty() {
-                let entries = earlier.into_iter().map(Arc::new).collect();
-                return Ok(Read { epoch: known.epoch.clone(), gap: None, entries });
-            }
+        if seq >= known.base || limit == 0 {
+            return self.inner.read_after(channel, seq.max(known.base), limit).await;
         }
-        self.inner.read_after(channel, seq.max(known.base), limit).await
+        let (gap, earlier) =
+            self.inner.channels.history.read_earlier(channel, seq, known.base, limit).await?;
+        if !earlier.is_empty() {
+            let entries = earlier.into_iter().map(Arc::new).collect();
+            return Ok(Read { epoch: known.epoch.clone(), gap, entries });
+        }
+        let read = self.inner.read_after(channel, known.base, limit).await?;
+        let last_gone = read.gap.map_or(known.base, |(_, to)| to);
+        Ok(Read { gap: Some((seq + 1, last_gone)), ..read })
     }
 
     async fn tail(&self, channel: &str, seq: u64) -> Result<Box<dyn Tail>> {

@@ -199,6 +199,14 @@ impl Channel {
         self.log.read_after(&self.name, seq, limit).await
     }
 
+    /// As [`Channel::read`], for a position of this or of an earlier epoch.
+    pub async fn read_across(&self, seq: u64, limit: usize) -> Result<Read> {
+        if let Some(read) = self.read_live(seq, limit) {
+            return Ok(read);
+        }
+        self.log.read_across(&self.name, seq, limit).await
+    }
+
     fn register(self: &Arc<Self>, wake: Arc<Notify>) -> Follower {
         let mut readers = lock(&self.readers);
         let id = readers.next;

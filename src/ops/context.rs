@@ -37,6 +37,7 @@ pub struct Context {
     pub peer: Arc<Peer>,
     session: Option<(Arc<Handle>, Slot)>,
     handover: HandoverSlot,
+    answered: bool,
 }
 
 impl Context {
@@ -47,7 +48,17 @@ impl Context {
         peer: Arc<Peer>,
         session: Option<(Arc<Handle>, Slot)>,
     ) -> Context {
-        Context { app, caller, peer, session, handover: HandoverSlot::default() }
+        Context { app, caller, peer, session, handover: HandoverSlot::default(), answered: true }
+    }
+
+    /// Says whether the request gets an answer; a notification gets none.
+    pub fn answered(self, answered: bool) -> Context {
+        Context { answered, ..self }
+    }
+
+    /// Whether somebody waits for the answer.
+    pub fn is_answered(&self) -> bool {
+        self.answered
     }
 
     /// Asks to be told whether this request's answer reached its client.

@@ -4,6 +4,7 @@
 //! and an async function; the WebSocket dispatches it by name, REST maps a method and a path onto it
 //! ([`Route`]). Validation, access and documentation hang on the operation, never on a transport.
 
+pub mod acks;
 mod conditions;
 pub mod consumers;
 mod context;
@@ -176,6 +177,9 @@ pub fn table() -> Table {
         .writes_nodes()
         .op("event.subscribe", Read, "Follows a channel from a position.", subscriptions::subscribe)
         .needs(&[Part::Log])
+        .op("event.ack", Active, "Acknowledges events of a durable subscription.", acks::ack)
+        .needs(&[])
+        .quick()
         .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)
         .needs(&[])
         .op("event.publish", Active, "Puts an event of one's own on a channel.", events::publish)

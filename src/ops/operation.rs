@@ -106,6 +106,9 @@ pub struct Operation {
     pub gives: Described,
     /// Its answers may be megabytes: a session has few of them at a time.
     pub large: bool,
+    /// Takes next to no time until all that is left is to wait: a session does it as soon as it is read, also beyond the
+    /// limit of requests at a time.
+    pub quick: bool,
     /// Schema of the parameters.
     params: Schema,
     /// What it cannot do without.
@@ -180,6 +183,7 @@ impl Table {
             gives: Described::of::<R>(),
             params: SchemaGenerator::default().into_root_schema_for::<P>(),
             large: false,
+            quick: false,
             needs: &[Part::Store],
             run,
         };
@@ -192,6 +196,14 @@ impl Table {
     pub(super) fn large(mut self) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.large = true;
+        }
+        self
+    }
+
+    /// Says that the operation added last takes no time ([`Operation::quick`]).
+    pub(super) fn quick(mut self) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.quick = true;
         }
         self
     }

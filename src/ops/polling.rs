@@ -78,7 +78,11 @@ pub async fn open(context: Context, params: Open) -> Result<Subscription> {
             }
         }
     }
-    let consumer = open_consumer(app, name, params.channel, owner, params.promisc, None).await?;
+    let head = app.log.head(&params.channel).await?;
+    let cursor = Cursor::at(&head.epoch, head.seq);
+    let (channel, promiscuous) = (params.channel, params.promisc);
+    let new = NewConsumer { name, channel, owner, promiscuous, cursor };
+    let consumer = open_consumer(app, "subscriber_id", &new).await?;
     Ok(Subscription {
         id: consumer.id.unwrap_or_default(),
         channel: consumer.channel,
@@ -87,34 +91,18 @@ pub async fn open(context: Context, params: Open) -> Result<Subscription> {
     })
 }
 
-/// Opens a consumer; a new one begins at `start`, or now. Whoever read for it before is told.
-pub(super) async fn open_consumer(
-    app: &App,
-    name: Option<String>,
-    channel: String,
-    owner: Owner,
-    promiscuous: bool,
-    start: Option<Cursor>,
-) -> Result<Consumer> {
-    let cursor = match start {
-        Some(start) => start,
-        None => {
-            let head = app.log.head(&channel).await?;
-            Cursor::at(&head.epoch, head.seq)
-        }
-    };
-    let new = NewConsumer { name, channel, owner, promiscuous, cursor };
-    match app.store.open_consumer(&new).await? {
+/// Opens a consumer; whoever read for it before is told. `field` is what a refused name came in.
+pub(super) async fn open_consumer(app: &App, field: &str, new: &NewConsumer) -> Result<Consumer> {
+    match app.store.open_consumer(new).await? {
         Opened::Open { consumer, taken_over } => {
             if let Some(before) = taken_over {
                 app.signals.send(&topic(before)).await;
             }
             Ok(consumer)
         }
-        Opened::Foreign => Err(Error::new(Kind::Forbidden, "subscriber_id: it belongs to another user")),
+        Opened::Foreign => Err(Error::new(Kind::Forbidden, format!("{field}: it belongs to another user"))),
         Opened::OtherChannel(channel) => {
-            let detail =
-                format!("subscriber_id: it is a consumer of channel {channel}; delete it or take another");
+            let detail = format!("{field}: it is a consumer of channel {channel}; delete it or take another");
             Err(Error::new(Kind::Conflict, detail))
         }
     }

@@ -1,5 +1,7 @@
 //! Subscriptions: following a channel from a position.
 
+mod durable;
+
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -9,7 +11,7 @@ use serde_json::Value;
 use super::Context;
 use super::events::channel_name;
 use super::schema::types;
-use crate::auth::Caller;
+use crate::auth::{Caller, Effect};
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
 use crate::filter::{EVENT, Filter};
@@ -31,6 +33,8 @@ pub struct Subscribe {
     #[schemars(with = "Option<types::Filter>")]
     filter: Option<Value>,
     /// `"now"` (default), `"earliest"`, `{"epoch", "seq"}` (events after it) or `{"time"}` (events since then).
+    /// Where a durable subscription begins that is new; one that is known goes on where it stands (`consumer.seek`
+    /// moves it).
     #[serde(default)]
     from: From,
     /// `"node"` adds the node as it stands at delivery, `"ancestors"` its parents.
@@ -39,6 +43,17 @@ pub struct Subscribe {
     /// What to do far behind: `"catch_up"` (default), or `"latest"` to skip to now.
     #[serde(default)]
     on_slow: OnSlow,
+    /// A name under which the caller's place in the channel is kept, over connections, restarts and instances:
+    /// subscribed to again under this name, it goes on behind the last event that was acknowledged (`event.ack`), and
+    /// what was not is delivered again. Whoever subscribes under a name takes it over; the subscription that had it
+    /// ends with `unsubscribed`. Unique among all users, and the same as the `subscriber_id` of a long poll, where
+    /// asking for the next event acknowledges the one before; here `event.ack` does, and nothing else. A consumer
+    /// that nobody uses for long (30 days by default) is dropped.
+    #[serde(default)]
+    durable: Option<String>,
+    /// How many events of a durable subscription may be delivered and not acknowledged, 1 to 1,000; default 256.
+    #[serde(default)]
+    window: Option<u32>,
 }
 
 /// Where a subscription begins.
@@ -113,11 +128,15 @@ pub struct Subscribed {
     sub: u32,
     /// Events after this position follow.
     position: Position,
-    /// True: nothing lies between where the client wanted to begin and what follows.
+    /// True: nothing lies between where the client wanted to begin, or where the durable subscription stood, and what
+    /// follows.
     recovered: bool,
     /// What does, when `recovered` is false.
     #[serde(skip_serializing_if = "Option::is_none")]
     missed: Option<Missed>,
+    /// Of a durable subscription: whether it was known, and goes on where it stood.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<bool>,
 }
 
 /// A range of sequence numbers that can no longer be read.
@@ -147,12 +166,23 @@ fn node_channel() -> String {
 
 /// Follows a channel. Registering comes before looking where the log stands, so nothing falls between.
 pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed> {
+    let wanted = durable::wanted(&context, &params)?;
+    if wanted.is_some() {
+        context.caller.check_scope(Effect::Writes)?;
+    }
     let reserved = context.session()?.reserve(params.sub)?;
     let app = &context.app;
     may_follow(&*app.log, &context.caller, &params.channel).await?;
     let filter = params.filter.as_ref().map(|filter| Filter::from_json(filter, &EVENT)).transpose()?;
     let follower = app.hub.follow(&params.channel, reserved.wake()).await?;
-    let start = start(&*app.log, &params.channel, &params.from).await?;
+    let mut start = start(&*app.log, &params.channel, &params.from).await?;
+    let mut recovered = start.missed.is_none();
+    let (mut resumed, mut acks) = (None, None);
+    if let Some(wanted) = wanted {
+        let opened = durable::open(&context, wanted, &reserved, &params.channel, start).await?;
+        (start, recovered) = (opened.start, opened.recovered);
+        (resumed, acks) = (Some(opened.resumed), Some(opened.held));
+    }
     follower.saw(start.position.seq);
     let include = Include {
         node: !params.include.is_empty(),
@@ -168,9 +198,9 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
         told: start.position.seq,
         epoch: start.position.epoch.as_str().into(),
         busy: false,
+        acks,
     })?;
-    let recovered = start.missed.is_none();
-    Ok(Subscribed { sub: params.sub, position: start.position, recovered, missed: start.missed })
+    Ok(Subscribed { sub: params.sub, position: start.position, recovered, missed: start.missed, resumed })
 }
 
 /// 422 unless it is a channel's name; 404 where nobody in particular asks for a channel on which nothing ever was:
@@ -221,8 +251,13 @@ pub async fn start(log: &dyn EventLog, channel: &str, from: &From) -> Result<Sta
     }
 }
 
-/// Ends a subscription.
+/// Ends a subscription. The place of a durable one is kept, with all that was acknowledged.
 pub async fn unsubscribe(context: Context, params: Unsubscribe) -> Result<Done> {
-    context.session()?.unsubscribe(params.sub)?;
+    let session = context.session()?;
+    let acks = session.acks(params.sub).ok();
+    session.unsubscribe(params.sub)?;
+    if let Some(acks) = acks {
+        acks.left().await;
+    }
     Ok(Done {})
 }

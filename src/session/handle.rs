@@ -1,10 +1,11 @@
 //! What operations see of the session that they run in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::acks::Acks;
 use super::limits;
 use super::subscription::Subscription;
 use crate::app::App;
@@ -32,11 +33,21 @@ pub struct Handle {
 struct State {
     caller: Caller,
     /// Hears of changes of the caller.
-    changes: Option<Arc<Listener>>,
+    changes: Option<Listener>,
     client: String,
     said_hello: bool,
     subs: BTreeSet<u32>,
     unsubscribed: BTreeSet<u32>,
+    /// What acknowledgements go to; also of subscriptions that the server has ended, until their number is taken again.
+    acks: BTreeMap<u32, Acks>,
+}
+
+/// What has happened to a session's shared state since its task looked last.
+pub(super) struct News {
+    /// Something about the caller may have changed.
+    pub(super) changed: bool,
+    /// Subscriptions to let go of.
+    pub(super) unsubscribed: BTreeSet<u32>,
 }
 
 impl Handle {
@@ -86,19 +97,18 @@ impl Handle {
     }
     /// Sets whose session it is, and listens for their changes from now on.
     pub fn set_caller(&self, app: &App, caller: Caller) {
-        let changes = caller.token.as_ref().map(|token| Arc::new(app.identities.changes(token.user)));
+        let listen = |token: &Arc<Token>| app.identities.changes_with(token.user, self.wake.clone());
+        let changes = caller.token.as_ref().map(listen);
         let mut state = lock(&self.state);
         (state.caller, state.changes) = (caller, changes);
         drop(state);
         self.wake.notify_one();
     }
-    /// Returns when something about the caller may have changed.
-    pub(super) async fn changed(&self) {
-        let changes = lock(&self.state).changes.clone();
-        match changes {
-            Some(changes) => changes.heard().await,
-            None => std::future::pending().await,
-        }
+    /// What has happened since the last time.
+    pub(super) fn news(&self) -> News {
+        let state = lock(&self.state);
+        let changed = state.changes.as_ref().is_some_and(Listener::take);
+        News { changed, unsubscribed: state.unsubscribed.clone() }
     }
     /// When the token ends, if there is one that has not ended.
     pub(super) fn expires(&self) -> Option<Timestamp> {
@@ -140,21 +150,33 @@ impl Handle {
             return Err(Error::new(Kind::TooMany, detail));
         }
         state.subs.insert(sub);
+        state.acks.remove(&sub);
         Ok(Reserved { handle: self.clone(), sub })
     }
     /// Ends a subscription: 404 if there is none. Its number is free again once the session has let go of it.
     pub fn unsubscribe(&self, sub: u32) -> Result<()> {
         let mut state = lock(&self.state);
         if !state.subs.contains(&sub) || !state.unsubscribed.insert(sub) {
-            return Err(Error::not_found(format!("sub: there is no subscription {sub} in this session")));
+            return Err(unknown(sub));
         }
         self.wake.notify_one();
         Ok(())
     }
-    /// Subscriptions to let go of.
-    pub(super) fn unsubscribed(&self) -> BTreeSet<u32> {
-        lock(&self.state).unsubscribed.clone()
+    /// What acknowledgements of a subscription go to: 404 if there is none, 400 if it is not acknowledged.
+    pub fn acks(&self, sub: u32) -> Result<Acks> {
+        let state = lock(&self.state);
+        match state.acks.get(&sub) {
+            Some(acks) => Ok(acks.clone()),
+            None if state.subs.contains(&sub) => {
+                Err(Error::bad_request(format!("sub: subscription {sub} is not durable")))
+            }
+            None => Err(unknown(sub)),
+        }
     }
+}
+
+fn unknown(sub: u32) -> Error {
+    Error::not_found(format!("sub: there is no subscription {sub} in this session"))
 }
 
 /// A number that is taken until this is dropped.
@@ -169,6 +191,14 @@ impl Reserved {
     pub fn wake(&self) -> Arc<Notify> {
         self.handle.wake.clone()
     }
+    /// Says what acknowledgements of this subscription go to.
+    pub fn acknowledged_to(&self, acks: Acks) {
+        let mut state = lock(&self.handle.state);
+        if state.acks.len() >= 2 * limits::SUBSCRIPTIONS {
+            state.acks.retain(|_, acks| acks.end().is_none());
+        }
+        state.acks.insert(self.sub, acks);
+    }
 }
 
 impl Drop for Reserved {
@@ -176,6 +206,9 @@ impl Drop for Reserved {
         let mut state = lock(&self.handle.state);
         state.subs.remove(&self.sub);
         state.unsubscribed.remove(&self.sub);
+        if state.acks.get(&self.sub).is_some_and(|acks| acks.end().is_none()) {
+            state.acks.remove(&self.sub);
+        }
     }
 }
 

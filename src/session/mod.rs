@@ -8,7 +8,9 @@
 //! Event frames are made only while the outbox is empty and the socket takes them: a reader that does not read
 //! simply stays where it is in the log.
 
+pub mod acks;
 pub mod close;
+pub mod durable;
 mod handle;
 pub mod limits;
 mod outbox;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::ws::Utf8Bytes;
 
+use super::acks::{Delivered, Held};
 use super::handle::Reserved;
 use super::limits;
 use crate::error::Result;
@@ -39,6 +40,8 @@ pub struct Subscription {
     pub epoch: Arc<str>,
     /// A read is under way.
     pub busy: bool,
+    /// What is acknowledged, if events are.
+    pub acks: Option<Held>,
 }
 
 /// What is added to an event.
@@ -55,6 +58,8 @@ pub struct Include {
 pub struct Batch {
     /// Frames with the sequence number that the client knows of after each.
     pub frames: Vec<(Utf8Bytes, u64)>,
+    /// The first frame tells a range that is missing.
+    pub gap: bool,
     /// The new position.
     pub seq: u64,
     /// The epoch that it counts in.
@@ -72,12 +77,69 @@ impl Subscription {
         self.follower.channel.head() > self.seq || *self.follower.channel.epoch() != *self.epoch
     }
 
+    /// Whether there is anything to deliver now.
+    pub fn wants_events(&self) -> bool {
+        self.is_behind() && self.room() > 0
+    }
+
+    /// How many more events may be delivered now.
+    fn room(&self) -> usize {
+        self.acks.as_ref().map_or(usize::MAX, |held| held.0.room())
+    }
+
+    /// What follows its position, if that is at hand.
+    pub fn read_live(&self) -> Option<Read> {
+        let channel = &self.follower.channel;
+        if self.include.node || *channel.epoch() != *self.epoch {
+            return None;
+        }
+        channel.read_live(self.seq, limits::SCAN)
+    }
+
+    /// Whether it goes on at the head when the log has got a new epoch. One whose place is kept reads on across.
+    pub fn is_lost(&self) -> bool {
+        self.acks.is_none() && *self.follower.channel.epoch() != *self.epoch
+    }
+
+    /// Moves behind what was looked at. False: it is of another epoch, and of no use.
+    pub fn advance(&mut self, batch: &Batch) -> bool {
+        if batch.epoch != self.epoch && self.acks.is_none() {
+            return false;
+        }
+        self.epoch = batch.epoch.clone();
+        self.seq = self.seq.max(batch.seq);
+        self.told = batch.frames.last().map_or(self.told, |(_, seq)| *seq);
+        self.follower.saw(self.seq);
+        if let Some(held) = &self.acks {
+            let mut numbers = batch.frames.iter().map(|(_, seq)| *seq);
+            held.0.delivered(Delivered {
+                looked: self.seq,
+                epoch: &self.epoch,
+                gap: if batch.gap { numbers.next() } else { None },
+                events: &mut numbers,
+            });
+        }
+        true
+    }
+
+    /// What to tell the client of how far it has come, if it does not know.
+    pub fn progress(&mut self) -> Option<Utf8Bytes> {
+        if self.seq <= self.told {
+            return None;
+        }
+        self.told = self.seq;
+        if let Some(held) = &self.acks {
+            held.0.told(self.seq);
+        }
+        Some(progress_frame(self.sub(), self.seq))
+    }
+
     /// What the client is told when history was lost, or when it wants to skip: continue from the head.
     pub fn skip_to_head(&mut self) -> Utf8Bytes {
         let channel = &self.follower.channel;
         let (epoch, head) = (channel.epoch(), channel.head());
         let (sub, from) = (self.sub(), self.seq.saturating_add(1));
-        let lost = if epoch == self.epoch { String::new() } else { format!(",\"epoch\":\"{epoch}\"") };
+        let lost = if epoch == self.epoch { String::new() } else { new_epoch(&epoch) };
         (self.epoch, self.seq, self.told) = (epoch, head, head);
         self.follower.saw(head);
         gap_frame(sub, from, head, &lost)
@@ -91,9 +153,10 @@ impl Subscription {
     /// Looks at what was read, without anything that takes time. Only where nothing is to be included.
     pub fn look(&self, read: &Read) -> Batch {
         let mut frames = gap_frames(self.sub(), read);
-        let (matching, seq) = select(read, self.filter.as_deref(), self.seq);
+        let gap = !frames.is_empty();
+        let (matching, seq) = select(read, self.filter.as_deref(), self.seq, self.room());
         frames.extend(matching.iter().map(|entry| (event_frame(self.sub(), entry), entry.seq)));
-        Batch { frames, seq, epoch: read.epoch.clone() }
+        Batch { frames, gap, seq, epoch: read.epoch.clone() }
     }
 
     /// Reads on from here, in a future of its own.
@@ -102,6 +165,8 @@ impl Subscription {
             sub: self.sub(),
             channel: self.follower.channel.clone(),
             seq: self.seq,
+            across: self.acks.is_some().then(|| self.epoch.clone()),
+            room: self.room(),
             filter: self.filter.clone(),
             include: self.include,
         }
@@ -114,6 +179,9 @@ pub struct Reader {
     pub sub: u32,
     channel: Arc<Channel>,
     seq: u64,
+    /// Read on across epochs, from this one.
+    across: Option<Arc<str>>,
+    room: usize,
     filter: Option<Arc<Filter>>,
     include: Include,
 }
@@ -121,9 +189,26 @@ pub struct Reader {
 impl Reader {
     /// Reads what comes next, from the log if need be, with everything that is to be included.
     pub async fn read(&self, store: &dyn Store) -> Result<Batch> {
-        let read = self.channel.read(self.seq, limits::SCAN).await?;
-        let mut frames = gap_frames(self.sub, &read);
-        let (matching, seq) = select(&read, self.filter.as_deref(), self.seq);
+        let (read, mut frames);
+        match &self.across {
+            None => {
+                read = self.channel.read(self.seq, limits::SCAN).await?;
+                frames = gap_frames(self.sub, &read);
+            }
+            Some(epoch) => {
+                read = self.channel.read_across(self.seq, limits::SCAN).await?;
+                frames = match read.epoch == *epoch {
+                    true => gap_frames(self.sub, &read),
+                    // Numbers go on; what the client has to know is that history was lost.
+                    false => {
+                        let (from, to) = read.gap.unwrap_or((self.seq.saturating_add(1), self.seq));
+                        vec![(gap_frame(self.sub, from, to, &new_epoch(&read.epoch)), to)]
+                    }
+                };
+            }
+        }
+        let gap = !frames.is_empty();
+        let (matching, seq) = select(&read, self.filter.as_deref(), self.seq, self.room);
         if !self.include.node {
             frames.extend(matching.iter().map(|entry| (event_frame(self.sub, entry), entry.seq)));
         } else if !matching.is_empty() {
@@ -132,16 +217,19 @@ impl Reader {
                 frames.push((included_frame(self.sub, entry, self.include, &nodes), entry.seq));
             }
         }
-        Ok(Batch { frames, seq, epoch: read.epoch })
+        Ok(Batch { frames, gap, seq, epoch: read.epoch })
     }
 }
 
-/// Those events that match, and the number of the last one that was looked at: no more at once than others can wait
-/// for.
-fn select<'r>(read: &'r Read, filter: Option<&Filter>, seq: u64) -> (Vec<&'r Arc<Entry>>, u64) {
+/// Those events that match, `most` at most, and the number of the last one that was looked at: no more at once than
+/// others can wait for.
+fn select<'r>(read: &'r Read, filter: Option<&Filter>, seq: u64, most: usize) -> (Vec<&'r Arc<Entry>>, u64) {
     let mut seq = read.gap.map_or(seq, |(_, to)| to.max(seq));
     let (mut matching, mut bytes, mut looked) = (Vec::new(), 0, 0);
     for entry in &read.entries {
+        if matching.len() >= most {
+            break;
+        }
         seq = entry.seq;
         looked += entry.json.len();
         if filter.is_none_or(|filter| filter.matches(entry.value())) {
@@ -218,12 +306,16 @@ fn gap_frames(sub: u32, read: &Read) -> Vec<(Utf8Bytes, u64)> {
     read.gap.map(|(from, to)| (gap_frame(sub, from, to, ""), to)).into_iter().collect()
 }
 
+fn new_epoch(epoch: &str) -> String {
+    format!(",\"epoch\":\"{epoch}\"")
+}
+
 fn gap_frame(sub: u32, from: u64, to: u64, more: &str) -> Utf8Bytes {
     rpc::notification("gap", &format!("{{\"sub\":{sub},\"from\":{from},\"to\":{to}{more}}}")).into()
 }
 
 /// Tells the client how far a subscription has come without anything to show.
-pub fn progress_frame(sub: u32, seq: u64) -> Utf8Bytes {
+fn progress_frame(sub: u32, seq: u64) -> Utf8Bytes {
     rpc::notification("progress", &format!("{{\"sub\":{sub},\"seq\":{seq}}}")).into()
 }
 

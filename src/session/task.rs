@@ -1,9 +1,11 @@
 //! The task that runs one session.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
@@ -104,7 +106,6 @@ enum Wake {
     Answered(Result<Answered, JoinError>),
     Read((u32, Batch)),
     Log,
-    Changed,
     Timer,
     Drain,
     Health,
@@ -119,8 +120,13 @@ impl Session {
         self.recheck();
         let mut timer = Box::pin(tokio::time::sleep_until(self.timers.next(&handle)));
         loop {
-            self.drop_unsubscribed();
+            let news = handle.news();
+            if news.changed {
+                self.recheck();
+            }
+            self.drop_unsubscribed(&news.unsubscribed);
             self.drop_forbidden();
+            self.drop_ended();
             self.tell_health();
             let more = self.out.is_drained() && self.pump();
             let next = self.timers.next(&handle).min(self.leaving.or(self.telling).unwrap_or_else(far_away));
@@ -133,7 +139,6 @@ impl Session {
                 Some(answered) = self.requests.join_next(), if room => Wake::Answered(answered),
                 read = finished(&mut self.reading), if self.reading.is_some() => Wake::Read(read),
                 () = handle.wake.notified() => Wake::Log,
-                () = handle.changed() => Wake::Changed,
                 () = timer.as_mut() => Wake::Timer,
                 () = app.draining.cancelled(), if self.telling.is_none() => Wake::Drain,
                 Ok(()) = self.health.changed() => Wake::Health,
@@ -149,10 +154,6 @@ impl Session {
                 Wake::Answered(answered) => self.answered(answered),
                 Wake::Read((sub, batch)) => {
                     self.deliver(sub, batch);
-                    None
-                }
-                Wake::Changed => {
-                    self.recheck();
                     None
                 }
                 Wake::Timer => self.timer(),
@@ -200,10 +201,13 @@ impl Session {
             self.recheck();
             return self.answered(Ok(answered));
         }
+        let quick = self.app.table.get(&request.method).is_ok_and(|operation| operation.quick);
         // Whoever has no token yet gets it here, to say hello with: anonymous sessions may be turned off.
         let may_speak = self.handle.has_said_hello() || request.method == "user.login";
         let refusal = if !may_speak {
             Some(Error::new(Kind::Unauthorized, "session.hello has to come first"))
+        } else if quick {
+            None
         } else if self.leaving.is_some() {
             let detail = "this instance is shutting down: reconnect and try again";
             Some(Error::new(Kind::Unavailable, detail).retry_after(0))
@@ -216,6 +220,17 @@ impl Session {
         match (refusal, &request.id) {
             (Some(error), Some(id)) => self.out.push(rpc::answer(id, Err(&error))),
             (Some(_), None) => {}
+            (None, _) if quick => {
+                // Done here and now, in the order in which they come; what is left to wait for need not hold up others.
+                let mut work = Box::pin(perform(self.app.clone(), self.handle.clone(), request));
+                if let Some(answered) = (&mut work).now_or_never() {
+                    return self.answered(Ok(answered));
+                }
+                if self.requests.len() >= limits::INFLIGHT {
+                    return self.answered(Ok(work.await));
+                }
+                self.requests.spawn(work);
+            }
             (None, _) => {
                 self.requests.spawn(perform(self.app.clone(), self.handle.clone(), request));
             }
@@ -252,19 +267,15 @@ impl Session {
         for turn in 0..count {
             let index = (self.next_sub + turn) % count;
             let sub = &mut self.subs[index];
-            if sub.busy || !sub.is_behind() {
+            if sub.busy || !sub.wants_events() {
                 continue;
             }
-            if *sub.follower.channel.epoch() != *sub.epoch || sub.wants_to_skip() {
+            if sub.is_lost() || sub.wants_to_skip() {
                 let frame = sub.skip_to_head();
                 self.out.push(frame);
                 continue;
             }
-            let live = match sub.include.node {
-                true => None,
-                false => sub.follower.channel.read_live(sub.seq, limits::SCAN),
-            };
-            match live {
+            match sub.read_live() {
                 Some(read) => {
                     let batch = sub.look(&read);
                     let number = sub.sub();
@@ -277,7 +288,7 @@ impl Session {
                 }
                 None => continue,
             }
-            more |= self.subs[index].is_behind() && !self.subs[index].busy;
+            more |= self.subs[index].wants_events() && !self.subs[index].busy;
             if self.out.bytes() > limits::BATCH {
                 self.next_sub = (index + 1) % count;
                 return true;
@@ -290,38 +301,60 @@ impl Session {
     fn deliver(&mut self, sub: u32, batch: Batch) {
         let Some(sub) = self.subs.iter_mut().find(|candidate| candidate.sub() == sub) else { return };
         sub.busy = false;
-        if batch.epoch != sub.epoch {
+        if !sub.advance(&batch) {
             // The next pump sees it and tells the client.
             return;
         }
-        sub.seq = sub.seq.max(batch.seq);
-        sub.follower.saw(sub.seq);
         self.sent.increment(batch.frames.len() as u64);
-        for (frame, seq) in batch.frames {
-            sub.told = seq;
+        for (frame, _) in batch.frames {
             self.out.push(frame);
         }
     }
 
-    fn drop_unsubscribed(&mut self) {
-        let gone = self.handle.unsubscribed();
-        if gone.is_empty() {
-            return;
+    fn drop_unsubscribed(&mut self, gone: &BTreeSet<u32>) {
+        if !gone.is_empty() {
+            self.drop_subs(|sub| gone.contains(&sub.sub()).then_some(None));
         }
-        if self.reading.as_ref().is_some_and(|(sub, _)| gone.contains(sub)) {
-            self.reading = None;
-        }
-        self.subs.retain(|sub| !gone.contains(&sub.sub()));
+    }
+
+    /// Lets go of subscriptions: those for which `gone` says so, with a reason if the client has to be told.
+    fn drop_subs(&mut self, gone: impl Fn(&Subscription) -> Option<Option<&'static str>>) {
+        let (reading, out) = (&mut self.reading, &mut self.out);
+        self.subs.retain(|sub| {
+            let Some(reason) = gone(sub) else { return true };
+            if reading.as_ref().is_some_and(|(number, _)| *number == sub.sub()) {
+                *reading = None;
+            }
+            if let Some(reason) = reason {
+                out.push(subscription::unsubscribed_frame(sub.sub(), reason));
+            }
+            false
+        });
     }
 
     /// Subscriptions that need a user end when the token has ended or the user may no longer act.
     fn drop_forbidden(&mut self) {
-        if self.app.config.anonymous_read || self.subs.is_empty() || self.handle.caller().user.is_some() {
+        let all = !self.app.config.anonymous_read;
+        if !self.subs.iter().any(|sub| all || sub.acks.is_some()) {
             return;
         }
-        self.reading = None;
-        for sub in self.subs.drain(..) {
-            self.out.push(subscription::unsubscribed_frame(sub.sub(), "the session has no user any more"));
+        let user = self.handle.caller().user;
+        self.drop_subs(|sub| match (&user, &sub.acks) {
+            (None, Some(_)) => Some(Some("the session has no user any more")),
+            (None, None) => all.then_some(Some("the session has no user any more")),
+            (Some(user), Some(held)) if held.0.owner().id != Some(user.id) => {
+                Some(Some("the session has another user now"))
+            }
+            (Some(_), _) => None,
+        });
+    }
+
+    /// Subscriptions end when what they are acknowledged to is another's now.
+    fn drop_ended(&mut self) {
+        let acknowledged = || self.subs.iter().filter_map(|sub| sub.acks.as_ref());
+        acknowledged().for_each(|held| held.0.listen());
+        if acknowledged().any(|held| held.0.end().is_some()) {
+            self.drop_subs(|sub| Some(Some(sub.acks.as_ref()?.0.end()?.reason())));
         }
     }
 
@@ -344,6 +377,7 @@ impl Session {
                 Due::Ping => {
                     self.out.ping();
                     self.tell_progress();
+                    self.subs.iter().filter_map(|sub| sub.acks.as_ref()).for_each(|held| held.0.keep());
                     self.recheck();
                 }
                 Due::Expiring(in_ms) => {
@@ -359,9 +393,8 @@ impl Session {
     /// A filtered subscription's position must not go stale while nothing matches.
     fn tell_progress(&mut self) {
         for sub in &mut self.subs {
-            if sub.seq > sub.told {
-                sub.told = sub.seq;
-                self.out.push(subscription::progress_frame(sub.reserved.sub, sub.seq));
+            if let Some(frame) = sub.progress() {
+                self.out.push(frame);
             }
         }
     }
@@ -395,15 +428,16 @@ impl Session {
 /// Runs one request and puts its answer into words.
 async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> Answered {
     let slot: Slot = Arc::new(Mutex::new(None));
-    let place = match app.table.get(&request.method) {
-        Ok(operation) if operation.large => handle.place_for_large().await,
-        _ => None,
-    };
+    let (large, quick) =
+        app.table.get(&request.method).map_or((false, false), |operation| (operation.large, operation.quick));
+    let place = if large { handle.place_for_large().await } else { None };
     let handover = HandoverSlot::default();
     let call = async {
-        let caller = handle.fresh_caller(&app).await?;
+        // What is quick acts on what the session has been allowed, and loses that as soon as its user does.
+        let caller = if quick { handle.caller() } else { handle.fresh_caller(&app).await? };
         let context =
             Context::new(app.clone(), caller, handle.peer().clone(), Some((handle.clone(), slot.clone())));
+        let context = context.answered(request.id.is_some());
         let asked = context.handover();
         let reply =
             app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;

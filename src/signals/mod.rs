@@ -7,6 +7,7 @@
 pub mod redis;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -20,7 +21,12 @@ pub trait Signals: Send + Sync + 'static {
     /// Wakes everybody who listens for `topic`, on every instance.
     async fn send(&self, topic: &str);
     /// Listens from now on.
-    fn listen(&self, topic: &str) -> Listener;
+    fn listen(&self, topic: &str) -> Listener {
+        self.listen_with(topic, Arc::default())
+    }
+    /// Listens from now on for somebody who waits for other things as well: `wake` is notified, and
+    /// [`Listener::take`] tells whether it was this.
+    fn listen_with(&self, topic: &str, wake: Arc<Notify>) -> Listener;
     /// Stops background work.
     fn close(&self);
 }
@@ -31,25 +37,39 @@ pub struct Local {
     topics: Arc<Mutex<HashMap<String, Listeners>>>,
 }
 
-/// By the address of what wakes them: a topic may have as many as there are sessions, and they leave one by one.
-type Listeners = HashMap<usize, Arc<Notify>>;
+/// By their address: a topic may have as many as there are sessions, and they leave one by one.
+type Listeners = HashMap<usize, Arc<Ear>>;
 
-fn address(wake: &Arc<Notify>) -> usize {
-    Arc::as_ptr(wake).addr()
+/// Where a signal arrives.
+#[derive(Default)]
+struct Ear {
+    heard: AtomicBool,
+    wake: Arc<Notify>,
+}
+
+impl Ear {
+    fn ring(&self) {
+        self.heard.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
+fn address(ear: &Arc<Ear>) -> usize {
+    Arc::as_ptr(ear).addr()
 }
 
 impl Local {
     /// Wakes the listeners of `topic` in this process.
     pub fn wake(&self, topic: &str) {
         for listener in lock(&self.topics).get(topic).into_iter().flat_map(HashMap::values) {
-            listener.notify_one();
+            listener.ring();
         }
     }
 
     /// Wakes all listeners: something may have been missed.
     pub fn wake_all(&self) {
         for listener in lock(&self.topics).values().flat_map(HashMap::values) {
-            listener.notify_one();
+            listener.ring();
         }
     }
 }
@@ -60,10 +80,10 @@ impl Signals for Local {
         self.wake(topic);
     }
 
-    fn listen(&self, topic: &str) -> Listener {
-        let wake = Arc::new(Notify::new());
-        lock(&self.topics).entry(topic.to_owned()).or_default().insert(address(&wake), wake.clone());
-        Listener { topics: self.clone(), topic: topic.to_owned(), wake }
+    fn listen_with(&self, topic: &str, wake: Arc<Notify>) -> Listener {
+        let ear = Arc::new(Ear { heard: AtomicBool::new(false), wake });
+        lock(&self.topics).entry(topic.to_owned()).or_default().insert(address(&ear), ear.clone());
+        Listener { topics: self.clone(), topic: topic.to_owned(), ear }
     }
 
     fn close(&self) {}
@@ -73,13 +93,19 @@ impl Signals for Local {
 pub struct Listener {
     topics: Local,
     topic: String,
-    wake: Arc<Notify>,
+    ear: Arc<Ear>,
 }
 
 impl Listener {
+    /// Whether a signal came since the last time.
+    pub fn take(&self) -> bool {
+        self.ear.heard.swap(false, Ordering::AcqRel)
+    }
     /// Returns after the next signal, or at once if one came since the last time.
     pub async fn heard(&self) {
-        self.wake.notified().await;
+        while !self.take() {
+            self.ear.wake.notified().await;
+        }
     }
 }
 
@@ -87,7 +113,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let mut topics = lock(&self.topics.topics);
         let Some(listeners) = topics.get_mut(&self.topic) else { return };
-        listeners.remove(&address(&self.wake));
+        listeners.remove(&address(&self.ear));
         if listeners.is_empty() {
             topics.remove(&self.topic);
         }
@@ -110,7 +136,15 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(20), other.heard()).await.is_err());
         signals.wake_all();
         other.heard().await;
-        drop((one, two, other));
+        // Several may wake the same one, who then looks which it was.
+        let wake = Arc::new(Notify::new());
+        let [here, there] = ["a", "b"].map(|topic| signals.listen_with(topic, wake.clone()));
+        let again = signals.listen_with("a", wake.clone());
+        drop(here);
+        signals.send("a").await;
+        wake.notified().await;
+        assert_eq!((again.take(), again.take(), there.take()), (true, false, false));
+        drop((one, two, other, there, again));
         assert!(lock(&signals.topics).is_empty(), "nothing is left behind");
     }
 }

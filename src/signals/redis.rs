@@ -1,10 +1,12 @@
 //! Signals between instances: one Redis channel, whose messages are the topics.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Listener, Local, Signals};
@@ -84,8 +86,8 @@ impl Signals for RedisSignals {
         }
     }
 
-    fn listen(&self, topic: &str) -> Listener {
-        self.local.listen(topic)
+    fn listen_with(&self, topic: &str, wake: Arc<Notify>) -> Listener {
+        self.local.listen_with(topic, wake)
     }
 
     fn close(&self) {

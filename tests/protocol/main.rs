@@ -3,6 +3,7 @@
 
 mod command_line;
 mod delivery;
+mod durable;
 mod feeds;
 mod idempotency;
 mod races;

@@ -138,19 +138,27 @@ impl History {
         Ok(found.iter().map(|event| entry(event)).collect())
     }
 
-    /// Events of whatever epoch, or of none, with numbers behind `after` up to `to`; ascending, at most `limit`.
+    /// Events of whatever epoch, or of none, with numbers behind `after` up to `to`; ascending, at most `limit`. With the
+    /// numbers that are missing in front of them: ours are dense, so what is left out was lost or has expired. (Those of
+    /// KernelCI's own server counted all channels at once.)
     pub(crate) async fn read_earlier(
         &self,
         channel: &str,
         after: u64,
         to: u64,
         limit: usize,
-    ) -> Result<Vec<Entry>> {
+    ) -> Result<(Option<(u64, u64)>, Vec<Entry>)> {
         let span = doc! {"$gt": number(after), "$lte": number(to)};
         let find = self.events.find(doc! {"channel": channel, "sequence_id": span});
         let find = find.sort(doc! {"sequence_id": 1}).limit(signed(limit)).max_time(QUERY_TIME);
         let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
-        Ok(found.iter().map(|event| entry(event)).collect())
+        let is_gap =
+            |last: u64, event: &Document| event.contains_key("epoch") && seq(event) > last.saturating_add(1);
+        let first = found.first().filter(|event| is_gap(after, event));
+        let gap = first.map(|event| (after.saturating_add(1), seq(event) - 1));
+        // What lies behind a gap is for the next time, which tells it.
+        let whole = found.windows(2).take_while(|pair| !is_gap(seq(&pair[0]), &pair[1])).count();
+        Ok((gap, found.iter().take(whole + 1).map(|event| entry(event)).collect()))
     }
 
     /// The lowest number among the first thousand events of an epoch that happened at `time` or later. (Numbers follow

@@ -12,7 +12,8 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Starts looking, until the server drains.
 pub fn clean_up(app: &Arc<App>) {
     let app = app.clone();
-    let idle = Duration::from_secs(app.config.subscription_idle_seconds);
+    let idle = app.config.subscription_idle_seconds.min(app.config.consumer_idle_seconds);
+    let idle = Duration::from_secs(idle);
     let every = EVERY.min(idle / 2).max(Duration::from_millis(500));
     tokio::spawn(async move {
         loop {

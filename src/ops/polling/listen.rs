@@ -146,10 +146,7 @@ impl<'a> Poll<'a> {
     /// Looks at the next events, a step. The first one that the subscription is for, and whether there were any.
     async fn look(&mut self) -> Result<(Option<Arc<Entry>>, bool)> {
         let channel = &self.follower.channel;
-        let read = match channel.read_live(self.seq, SCAN) {
-            Some(read) => read,
-            None => self.app.log.read_across(&channel.name, self.seq, SCAN).await?,
-        };
+        let read = channel.read_across(self.seq, SCAN).await?;
         self.epoch = read.epoch;
         if let Some((from, to)) = read.gap {
             tracing::warn!(

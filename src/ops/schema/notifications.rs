@@ -30,7 +30,10 @@ pub(super) fn notifications() -> Vec<Notification> {
             "These sequence numbers cannot be read any more. With `epoch`, history was lost and numbers count in the \
              new epoch from here on.",
         ),
-        row::<Unsubscribed>("unsubscribed", "The server has ended the subscription."),
+        row::<Unsubscribed>(
+            "unsubscribed",
+            "The server has ended the subscription. The place of a durable one is kept, unless it was deleted.",
+        ),
         row::<Expiring>("session.expiring", "The token ends soon: `session.refresh` renews it."),
         row::<Degraded>(
             "session.degraded",
@@ -79,7 +82,8 @@ struct Gap {
     sub: u32,
     /// First number that is missing.
     from: u64,
-    /// Last number that is missing: the subscription's new position.
+    /// Last number that is missing: the subscription's new position. A durable subscription is told again until this or
+    /// a later number is acknowledged.
     to: u64,
     /// The new epoch, if history was lost.
     #[schemars(with = "String", default)]
@@ -91,7 +95,9 @@ struct Gap {
 struct Unsubscribed {
     /// The number of the subscription.
     sub: u32,
-    /// Why.
+    /// Why. `taken over`: another connection reads under this durable name now. `moved: subscribe again`: the consumer
+    /// was put to another place (`consumer.seek`). `deleted`: it was removed (`consumer.delete`). Otherwise the session
+    /// has lost the user that the subscription needs.
     reason: String,
 }
 
