@@ -204,7 +204,7 @@ pub enum Algorithm {
 pub enum Synchronous {
     /// Every commit survives a power failure.
     Full,
-    /// Every commit survives the end of the process; a power failure may cost the last ones.
+    /// Every commit survives the end of the process; a power failure may cost the last ones, and begins a new epoch.
     Normal,
 }
 

@@ -26,6 +26,8 @@ pub enum Part {
     Store,
     /// The log: Redis in production.
     Log,
+    /// Room to write: the store can be read, but its disk is full.
+    Writes,
 }
 
 impl Part {
@@ -34,6 +36,7 @@ impl Part {
         match self {
             Part::Store => "store",
             Part::Log => "log",
+            Part::Writes => "writes",
         }
     }
 }
@@ -43,6 +46,7 @@ impl Part {
 pub struct Away {
     store: bool,
     log: bool,
+    writes: bool,
 }
 
 impl Away {
@@ -50,11 +54,13 @@ impl Away {
         match part {
             Part::Store => self.store,
             Part::Log => self.log,
+            Part::Writes => self.writes,
         }
     }
     /// Their names; empty when all is well.
     pub fn names(self) -> Vec<&'static str> {
-        [Part::Store, Part::Log].into_iter().filter(|part| self.has(*part)).map(Part::name).collect()
+        let all = [Part::Store, Part::Log, Part::Writes];
+        all.into_iter().filter(|part| self.has(*part)).map(Part::name).collect()
     }
 }
 
@@ -107,10 +113,16 @@ impl Health {
 async fn look(store: Arc<dyn Store>, log: Arc<dyn EventLog>, away: watch::Sender<Away>) {
     let (mut store_failures, mut log_failures) = (0, 0);
     loop {
-        let (store_is, log_is) = tokio::join!(answers(store.ping()), answers(log.ping()));
+        let (store_is, log_is, takes_writes) =
+            tokio::join!(answers(store.ping()), answers(log.ping()), answers(store.takes_writes()));
         store_failures = if store_is { 0 } else { store_failures + 1 };
         log_failures = if log_is { 0 } else { log_failures + 1 };
-        let now = Away { store: store_failures >= FAILURES, log: log_failures >= FAILURES };
+        let now = Away {
+            store: store_failures >= FAILURES,
+            log: log_failures >= FAILURES,
+            // A disk does not come and go; and a store that is away has said so.
+            writes: store_is && !takes_writes,
+        };
         if away.send_if_modified(|was| std::mem::replace(was, now) != now) {
             match now.names() {
                 names if names.is_empty() => tracing::info!("all parts can be reached again"),

@@ -20,18 +20,24 @@ pub(super) async fn live() -> Response {
     answer::json(StatusCode::OK, json!({"status": "ok", "version": env!("CARGO_PKG_VERSION")}).to_string())
 }
 
-/// 200 if the store and the log can be reached and the server is not shutting down, else 503; what is what.
+/// 200 if the store and the log can be reached, writes find room and the server is not shutting down, else 503; what is
+/// what.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let facts = app.store.facts();
-    let ((store_ok, mut store), (log_ok, log)) = tokio::join!(probe(app.store.ping()), probe(app.log.ping()));
+    let ((store_ok, mut store), (log_ok, log), (takes_writes, _)) =
+        tokio::join!(probe(app.store.ping()), probe(app.log.ping()), probe(app.store.takes_writes()));
     store["kind"] = facts.kind.into();
     store["atomic_hierarchies"] = facts.atomic_hierarchies.into();
     if !facts.atomic_hierarchies {
         store["weaker"] =
             "standalone MongoDB: writes of several nodes are not atomic; a replica set makes them so".into();
     }
+    if store_ok && !takes_writes {
+        store["ok"] = false.into();
+        store["writes"] = "nothing can be written, the disk may be full; reads go on".into();
+    }
     let draining = app.draining.is_cancelled();
-    let ready = store_ok && log_ok && !draining;
+    let ready = store_ok && takes_writes && log_ok && !draining;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     answer::json(
         status,

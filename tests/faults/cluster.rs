@@ -1,10 +1,16 @@
 //! What is tested: instances with a proxy in front of them, and proxies between each of them and its services.
 
+use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::services::{Keeps, Mongo, Redis};
 use crate::support::{Backend, Proxy, Server};
 
 /// Some instances behind one address.
 pub struct Cluster {
+    /// What an embedded server writes to, if that can be filled. Goes before the server's folder, in which it is.
+    pub disk: Option<Disk>,
+    /// The clock of each instance, if clocks can be moved here.
+    pub clocks: Vec<Clock>,
     pub servers: Vec<Server>,
     /// Clients connect here.
     pub front: Proxy,
@@ -34,12 +40,20 @@ impl Below {
 
 /// Short, so that the silence of a connection is noticed within a test.
 const PING_MS: &str = "1500";
+/// MiB of the disk of an embedded server: enough for what a run writes.
+const DISK: u32 = 96;
 
 impl Cluster {
     /// One server on SQLite.
     pub async fn embedded() -> Cluster {
-        let server = Server::start_with(Backend::Embedded, &[("PING_INTERVAL_MS", PING_MS)]).await;
-        Cluster { front: Proxy::to(&[server.port()]).await, servers: vec![server], below: None }
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::mount(&folder.path().join("data"), DISK);
+        let clock = Clock::new();
+        let mut settings = vec![("PING_INTERVAL_MS", PING_MS.to_owned())];
+        settings.extend(clock.iter().flat_map(Clock::settings));
+        let server = Server::start_in(folder, Backend::Embedded, &borrowed(&settings)).await;
+        let front = Proxy::to(&[server.port()]).await;
+        Cluster { disk, clocks: clock.into_iter().collect(), front, servers: vec![server], below: None }
     }
 
     /// Instances on services of their own.
@@ -56,7 +70,7 @@ impl Cluster {
     ) -> Cluster {
         let (mongo, redis) = tokio::join!(Mongo::start(members), Redis::start(keeps));
         let mut below = Below { mongo, redis, to_mongo: Vec::new(), to_redis: Vec::new() };
-        let mut servers = Vec::new();
+        let (mut servers, mut clocks) = (Vec::new(), Vec::new());
         for _ in 0..instances {
             let mongo_url = match members {
                 1 => {
@@ -76,10 +90,14 @@ impl Cluster {
                 ("PING_INTERVAL_MS", PING_MS),
             ];
             all.extend(settings);
+            let clock = Clock::new();
+            let of_clock: Vec<_> = clock.iter().flat_map(Clock::settings).collect();
+            all.extend(borrowed(&of_clock));
+            clocks.extend(clock);
             servers.push(Server::start_with(Backend::Production, &all).await);
         }
         let ports: Vec<u16> = servers.iter().map(Server::port).collect();
-        Cluster { front: Proxy::to(&ports).await, servers, below: Some(below) }
+        Cluster { disk: None, clocks, front: Proxy::to(&ports).await, servers, below: Some(below) }
     }
 
     /// `http://…` of the front.
@@ -91,4 +109,8 @@ impl Cluster {
     pub fn below(&mut self) -> &mut Below {
         self.below.as_mut().expect("a production cluster")
     }
+}
+
+fn borrowed<'a>(settings: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
+    settings.iter().map(|(key, value)| (*key, value.as_str())).collect()
 }

@@ -50,6 +50,18 @@ pub enum Fault {
     DelayMongo,
     /// What is sent to Redis arrives there twice.
     TwiceRedis,
+    /// What is sent to MongoDB arrives there twice.
+    TwiceMongo,
+    /// Instances do not learn that their connections to Redis are gone.
+    HalfOpenRedis,
+    /// Instances do not learn that their connections to MongoDB are gone.
+    HalfOpenMongo,
+    /// An instance dies with commits whose events are not in Redis yet.
+    KillRelay,
+    /// The wall clock of an instance is a day wrong for a while.
+    SetClock,
+    /// The disk of the embedded store is full.
+    FullDisk,
 }
 
 impl Fault {
@@ -67,6 +79,10 @@ impl Fault {
         Fault::BlackHoleRedis,
         Fault::BlackHoleMongo,
         Fault::TwiceRedis,
+        Fault::KillRelay,
+        Fault::HalfOpenRedis,
+        Fault::HalfOpenMongo,
+        Fault::SetClock,
     ];
 
     /// Does it, to a part that `rng` chooses, for as long as it says.
@@ -114,14 +130,30 @@ impl Fault {
                 let slow = Mode::Delay(Duration::from_millis(20));
                 for_a_while(&[&cluster.below().to_redis[one]], slow, 2 * time).await;
             }
-            Fault::TwiceRedis => {
-                let below = cluster.below();
-                below.to_redis.iter().for_each(|proxy| proxy.set(Mode::Twice));
-                below.to_redis.iter().for_each(Proxy::cut);
-                tokio::time::sleep(2 * time).await;
-                below.to_redis.iter().for_each(|proxy| proxy.set(Mode::Pass));
-                below.to_redis.iter().for_each(Proxy::cut);
+            Fault::TwiceRedis => twice(&cluster.below().to_redis.iter().collect::<Vec<_>>(), 2 * time).await,
+            Fault::TwiceMongo => twice(&cluster.below().mongo_ways(one), 2 * time).await,
+            Fault::HalfOpenRedis => cluster.below().to_redis.iter().for_each(Proxy::half_open),
+            Fault::HalfOpenMongo => {
+                cluster.below().mongo_ways(one).iter().for_each(|proxy| proxy.half_open());
             }
+            Fault::KillRelay => {
+                let set = |cluster: &Cluster, mode| {
+                    let below = cluster.below.as_ref().expect("a production cluster");
+                    below.to_redis.iter().for_each(|proxy| proxy.set(mode));
+                };
+                set(cluster, Mode::BlackHole);
+                // Long enough for commits to pile up.
+                tokio::time::sleep(Duration::from_millis(300) + time / 2).await;
+                cluster.servers[one].kill9();
+                set(cluster, Mode::Pass);
+                tokio::time::sleep(time / 4).await;
+                cluster.servers[one].restart().await;
+            }
+            Fault::SetClock => {
+                let day = if rng.random() { DAY } else { -DAY };
+                cluster.clocks[one].jump(day, 2 * time).await;
+            }
+            Fault::FullDisk => cluster.disk.as_ref().expect("a small disk").full_for(time).await,
             Fault::BlackHoleMongo => {
                 let proxies = cluster.below().mongo_ways(one);
                 for_a_while(&proxies, Mode::BlackHole, 2 * time).await;
@@ -146,6 +178,8 @@ impl Fault {
             KillInstance | RestartInstance | FreezeInstance | CutClients | HalfOpenClients
             | BlackHoleClients => true,
             StepDown => production && cluster.below.as_ref().is_some_and(|below| below.to_mongo.is_empty()),
+            SetClock => !cluster.clocks.is_empty(),
+            FullDisk => cluster.disk.is_some(),
             OldDump => cluster.below.as_ref().is_some_and(|below| below.redis.forgets()),
             _ => production,
         }
@@ -172,7 +206,27 @@ impl Fault {
         Fault::DelayRedis,
         Fault::DelayMongo,
         Fault::TwiceRedis,
+        Fault::TwiceMongo,
+        Fault::HalfOpenRedis,
+        Fault::HalfOpenMongo,
+        Fault::KillRelay,
+        Fault::SetClock,
+        Fault::FullDisk,
     ];
+}
+
+/// How wrong a clock goes, in seconds.
+pub const DAY: i64 = 86_400;
+
+/// New connections are doubled for a while, and all are new.
+async fn twice(proxies: &[&Proxy], time: Duration) {
+    for mode in [Mode::Twice, Mode::Pass] {
+        proxies.iter().for_each(|proxy| proxy.set(mode));
+        proxies.iter().for_each(|proxy| proxy.cut());
+        if mode == Mode::Twice {
+            tokio::time::sleep(time).await;
+        }
+    }
 }
 
 async fn for_a_while(proxies: &[&Proxy], mode: Mode, time: Duration) {

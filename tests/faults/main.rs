@@ -9,30 +9,36 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod clock;
 mod cluster;
 mod degraded;
+mod disk;
 mod drain;
 mod fault;
+mod full_disk;
 mod oracle;
 mod readers;
 mod run;
 mod services;
+mod table;
 mod workload;
 
 use cluster::Cluster;
 use fault::Fault;
-use run::{Run, rounds};
+use run::Run;
 use services::Keeps;
 
 /// Two cores have enough to do with one cluster.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_embedded_server_is_killed_at_any_moment() {
+async fn the_embedded_server_on_a_small_disk() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let mut run = Run::on(Cluster::embedded().await).await;
-    for _ in 0..rounds(5) {
-        run.suffer(Fault::KillInstance).await;
+    for fault in
+        [Fault::KillInstance, Fault::FullDisk, Fault::SetClock, Fault::KillInstance, Fault::FreezeInstance]
+    {
+        run.suffer(fault).await;
     }
     run.end().await;
 }

@@ -28,6 +28,9 @@ pub struct Seen {
     pub faults: Vec<String>,
     /// How often it has connected.
     pub connections: u64,
+    /// A long poll cannot say that an answer came: the server may offer it again, or take it for delivered although the
+    /// connection swallowed it. So many polls had no answer.
+    pub unanswered: Option<usize>,
 }
 
 /// Shared between a reader and the oracle.
@@ -36,7 +39,9 @@ pub type Reader = Arc<Mutex<Seen>>;
 fn reader(name: &'static str, channel: &'static str, kind: Option<&'static str>) -> Reader {
     let (last, silence) = (Instant::now(), Duration::ZERO);
     let (events, faults) = (Vec::new(), Vec::new());
-    Arc::new(Mutex::new(Seen { name, channel, kind, events, last, silence, faults, connections: 0 }))
+    let (connections, unanswered) = (0, None);
+    let seen = Seen { name, channel, kind, events, last, silence, faults, connections, unanswered };
+    Arc::new(Mutex::new(seen))
 }
 
 fn saw(reader: &Reader, seq: u64, id: &str) {
@@ -54,8 +59,13 @@ fn connected(reader: &Reader) {
     reader.lock().unwrap().connections += 1;
 }
 
-/// Starts one reader of every kind; they read until their tasks are aborted.
-pub fn start(target: &Target) -> (Vec<Reader>, Vec<tokio::task::JoinHandle<()>>) {
+/// How long the reader that stops once does so: `FAULT_STOP_SECONDS`, or a few seconds.
+pub fn stop() -> Duration {
+    Duration::from_secs(crate::run::number("FAULT_STOP_SECONDS").unwrap_or(8))
+}
+
+/// Starts one reader of every kind, before anything is written; they read until their tasks are aborted.
+pub async fn start(target: &Target) -> (Vec<Reader>, Vec<tokio::task::JoinHandle<()>>) {
     let channel = crate::workload::CHANNEL;
     let all = [
         reader("client", "node", None),
@@ -63,15 +73,26 @@ pub fn start(target: &Target) -> (Vec<Reader>, Vec<tokio::task::JoinHandle<()>>)
         reader("client, with nodes", "node", Some("kbuild")),
         reader("websocket", "node", None),
         reader("websocket, slow", "node", None),
+        reader("websocket, stops", "node", None),
+        reader("long poll", "node", None),
         reader("server-sent events", "node", None),
         reader("cloudevents", "node", Some("checkout")),
     ];
+    let subscription = open_subscription(target).await;
     let tasks = all.iter().map(|reader| {
         let (reader, target) = (reader.clone(), target.clone());
         let name = reader.lock().unwrap().name;
         match name {
-            "websocket" => tokio::spawn(by_websocket(reader, target, Duration::ZERO)),
-            "websocket, slow" => tokio::spawn(by_websocket(reader, target, Duration::from_secs(3))),
+            "websocket" => tokio::spawn(by_websocket(reader, target, |_| Duration::ZERO)),
+            "websocket, slow" => tokio::spawn(by_websocket(reader, target, |seq| match seq % 200 {
+                0 => Duration::from_secs(3),
+                _ => Duration::ZERO,
+            })),
+            "websocket, stops" => tokio::spawn(by_websocket(reader, target, |seq| match seq {
+                100 => stop(),
+                _ => Duration::ZERO,
+            })),
+            "long poll" => tokio::spawn(by_polling(reader, target, subscription)),
             "server-sent events" => tokio::spawn(by_sse(reader, target)),
             "cloudevents" => tokio::spawn(by_cloudevents(reader, target)),
             _ => tokio::spawn(by_client(reader, target)),
@@ -111,8 +132,8 @@ async fn by_client(reader: Reader, target: Target) {
     }
 }
 
-/// A bare WebSocket that remembers where it was. With a `rest` it stops reading for so long now and then.
-async fn by_websocket(reader: Reader, target: Target, rest: Duration) {
+/// A bare WebSocket that remembers where it was. After an event it stops reading for as long as `rest` says.
+async fn by_websocket(reader: Reader, target: Target, rest: impl Fn(u64) -> Duration) {
     let url = target.url.replacen("http", "ws", 1) + "/latest/ws";
     let mut position = json!("earliest");
     let mut epoch = Value::Null;
@@ -153,9 +174,7 @@ async fn by_websocket(reader: Reader, target: Target, rest: Duration) {
                             let seq = params["seq"].as_u64().unwrap_or_default();
                             saw(&reader, seq, params["event"]["id"].as_str().unwrap_or_default());
                             position = json!({"epoch": epoch, "seq": seq});
-                            if !rest.is_zero() && seq % 200 == 0 {
-                                tokio::time::sleep(rest).await;
-                            }
+                            tokio::time::sleep(rest(seq)).await;
                         }
                         Some("gap" | "unsubscribed") => fault(&reader, &message),
                         _ => {}
@@ -209,6 +228,43 @@ async fn by_sse(reader: Reader, target: Target) {
                 }
                 text = rest.to_owned();
             }
+        }
+    }
+}
+
+/// A subscription for long polls, which has a name so that it outlives everything.
+async fn open_subscription(target: &Target) -> u64 {
+    let url = format!("{}/latest/subscribe/node?promisc=true&subscriber_id=faults", target.url);
+    let answer = reqwest::Client::new().post(url).bearer_auth(&target.token).send().await;
+    let answer: Value = answer.expect("an answer").json().await.expect("JSON");
+    answer["id"].as_u64().unwrap_or_else(|| panic!("no subscription: {answer}"))
+}
+
+/// Polls one event after the other.
+async fn by_polling(reader: Reader, target: Target, subscription: u64) {
+    reader.lock().unwrap().unanswered = Some(0);
+    let client = reqwest::Client::new();
+    let url = format!("{}/latest/listen/{subscription}", target.url);
+    loop {
+        let poll = async {
+            client.get(&url).bearer_auth(&target.token).send().await?.error_for_status()?.json().await
+        };
+        let message: Value = match tokio::time::timeout(Duration::from_secs(15), poll).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(error)) if error.status().is_some_and(|status| status.is_client_error()) => {
+                return fault(&reader, error);
+            }
+            _ => {
+                *reader.lock().unwrap().unanswered.as_mut().expect("set above") += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let event = serde_json::from_str(message["data"].as_str().unwrap_or_default()).unwrap_or(Value::Null);
+        match event["_sequence_id"].as_u64() {
+            Some(seq) => saw(&reader, seq, event["id"].as_str().unwrap_or_default()),
+            None if event["data"] == "BEEP" => {}
+            None => fault(&reader, message),
         }
     }
 }

@@ -11,16 +11,12 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::fault::Fault;
-use crate::oracle::{self, Verdict};
+use crate::oracle;
 use crate::readers::{self, Reader};
 use crate::services::Keeps;
 use crate::support::PATIENCE;
+use crate::table::Table;
 use crate::workload::{self, Shared, Target};
-
-/// `FAULT_ROUNDS`, or so many.
-pub fn rounds(default: u64) -> u64 {
-    number("FAULT_ROUNDS").unwrap_or(default)
-}
 
 /// The number in an environment variable.
 pub fn number(variable: &str) -> Option<u64> {
@@ -55,7 +51,7 @@ impl Run {
         let token = cluster.servers[0].token().await.to_owned();
         let target = Target { url: cluster.url(), token, stop: Arc::default() };
         let ledger = Shared::default();
-        let (readers, tasks) = readers::start(&target);
+        let (readers, tasks) = readers::start(&target).await;
         let writers = (0..3)
             .map(|writer| {
                 tokio::spawn(workload::write(writer, seed + writer as u64, target.clone(), ledger.clone()))
@@ -69,6 +65,9 @@ impl Run {
 
     /// One fault under load.
     pub async fn suffer(&mut self, fault: Fault) {
+        if !fault.fits(&self.cluster) {
+            return println!("{:<18} does not fit here", fault.name());
+        }
         let calm = Duration::from_millis(self.rng.random_range(100..700));
         tokio::time::sleep(calm).await;
         let before = self.ledger.lock().unwrap().nodes.len();
@@ -104,21 +103,40 @@ impl Run {
         let shown = count(&self.readers);
         loop {
             let now = count(&self.readers);
-            let waiting: Vec<&str> = (self.readers.iter().zip(now.iter().zip(&shown)))
+            let waiting: Vec<&Reader> = (self.readers.iter().zip(now.iter().zip(&shown)))
                 .filter(|(_, (now, before))| now <= before)
-                .map(|(reader, _)| reader.lock().unwrap().name)
-                .filter(|name| !name.contains("slow"))
+                .map(|(reader, _)| reader)
+                .filter(|reader| {
+                    !["websocket, slow", "websocket, stops"].contains(&reader.lock().unwrap().name)
+                })
                 .collect();
             if waiting.is_empty() {
                 return begun.elapsed();
             }
-            assert!(begun.elapsed() < 2 * PATIENCE, "{waiting:?} are shown nothing any more");
+            let faults = || -> Vec<_> {
+                let seen = waiting.iter().map(|reader| reader.lock().unwrap());
+                seen.map(|seen| (seen.name, seen.unanswered, seen.faults.clone())).collect()
+            };
+            assert!(begun.elapsed() < 2 * PATIENCE, "shown nothing any more: {:?}", faults());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
+    /// On what it runs.
+    fn back_end(&self) -> &'static str {
+        match self.cluster.below {
+            None => "SQLite",
+            Some(_) => "MongoDB + Redis",
+        }
+    }
+
     /// Ends the load and judges.
-    pub async fn end(mut self) -> Verdict {
+    pub async fn end(self) {
+        self.end_in(&mut Table::default()).await;
+    }
+
+    /// Ends the load and judges; the run goes into the table.
+    pub async fn end_in(mut self, table: &mut Table) {
         self.target.stop.store(true, Ordering::Relaxed);
         for writer in self.writers.drain(..) {
             let done = tokio::time::timeout(2 * PATIENCE, writer).await;
@@ -137,9 +155,11 @@ impl Run {
             verdict.disordered,
             verdict.silence.as_secs_f64(),
         );
-        assert!(verdict.is_good(), "FAULT_SEED={}: {verdict:#?}", self.seed);
-        drop(ledger);
-        verdict
+        table.add(self.back_end(), &self.struck, &verdict);
+        if !verdict.is_good() {
+            table.print();
+            panic!("FAULT_SEED={}: {verdict:#?}", self.seed);
+        }
     }
 }
 
@@ -148,6 +168,7 @@ pub async fn soak() {
     let minutes = number("FAULT_MINUTES").unwrap_or(10);
     let end = Instant::now() + Duration::from_secs(60 * minutes);
     let mut seed = number("FAULT_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
+    let mut table = Table::default();
     while Instant::now() < end {
         let mut rng = StdRng::seed_from_u64(seed);
         let cluster = match rng.random_range(0..4) {
@@ -162,7 +183,8 @@ pub async fn soak() {
             let fault = *faults.choose(&mut rng).expect("some fault fits");
             run.suffer(fault).await;
         }
-        run.end().await;
+        run.end_in(&mut table).await;
         seed += 1;
     }
+    table.print();
 }

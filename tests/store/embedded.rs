@@ -72,6 +72,49 @@ async fn what_a_killed_process_leaves_is_complete() {
     assert_eq!(log.read_after(NODE_CHANNEL, 0, 200).await.unwrap().entries.len(), 100);
 }
 
+/// What a power failure leaves when commits are not synced: an earlier state of the files, and another boot.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_power_failure_numbers_that_may_have_been_seen_count_in_another_epoch() {
+    use kernelci_live::ops::subscriptions::{From, start};
+    for (synchronous, machine_stops, keeps_epoch) in [
+        (sqlite::Synchronous::Normal, true, false),
+        (sqlite::Synchronous::Normal, false, true),
+        (sqlite::Synchronous::Full, true, true),
+    ] {
+        let case = format!("{synchronous:?}, machine stops: {machine_stops}");
+        let options = sqlite::Options { synchronous, ..options() };
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (_store, log) = sqlite::open(dir.path(), options.clone()).await.unwrap();
+        for n in 0..5 {
+            log.publish(event("ch", json!(n))).await.unwrap();
+        }
+        for file in ["kernelci.db", "kernelci.db-wal"] {
+            std::fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
+        }
+        for n in 5..9 {
+            log.publish(event("ch", json!(n))).await.unwrap();
+        }
+        let seen = log.head("ch").await.unwrap();
+        if machine_stops {
+            let file = rusqlite::Connection::open(copy.path().join("kernelci.db")).unwrap();
+            let another = "UPDATE meta SET value = substr(value, 1, instr(value, ' ')) || 'another boot' WHERE key = 'in_use'";
+            assert_eq!(file.execute(another, []).unwrap(), 1, "{case}");
+        }
+
+        let (store, log) = sqlite::open(copy.path(), options.clone()).await.unwrap();
+        assert_eq!(log.publish(event("ch", json!("other"))).await.unwrap(), Some(6), "{case}");
+        let head = log.head("ch").await.unwrap();
+        assert_eq!(head.epoch == seen.epoch, keeps_epoch, "{case}");
+        let resumed = start(&*log, "ch", &From::Position(seen)).await.unwrap();
+        assert!(resumed.missed.is_some(), "{case}: the reader is told that it saw what is not there");
+        store.close().await;
+        drop((store, log));
+        // After an orderly end there is nothing to fear.
+        let (_store, log) = sqlite::open(copy.path(), options).await.unwrap();
+        assert_eq!(log.head("ch").await.unwrap(), head, "{case}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn close_finishes_what_was_accepted_and_frees_the_directory() {
     let dir = tempfile::tempdir().unwrap();

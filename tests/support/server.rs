@@ -61,6 +61,11 @@ impl Server {
 
     /// As [`Server::start`], with these environment variables set in addition.
     pub async fn start_with(backend: Backend, settings: &[(&str, &str)]) -> Server {
+        Server::start_in(tempfile::tempdir().expect("a temporary folder"), backend, settings).await
+    }
+
+    /// As [`Server::start_with`], in this folder, in which `data` may exist already.
+    pub async fn start_in(folder: TempDir, backend: Backend, settings: &[(&str, &str)]) -> Server {
         let unique = format!("test-{}", uuid::Uuid::new_v4().simple());
         let mut all =
             vec![("SECRET_KEY", SECRET), ("KCI_INITIAL_PASSWORD", PASSWORD), ("RUST_BACKTRACE", "1")];
@@ -75,7 +80,6 @@ impl Server {
         }
         all.extend(settings);
         let settings = all.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let folder = tempfile::tempdir().expect("a temporary folder");
         let token = tokio::sync::OnceCell::new();
         let mut server = Server { backend, own_services, process: None, folder, port: 0, settings, token };
         server.spawn().await;

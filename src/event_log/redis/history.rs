@@ -161,8 +161,9 @@ impl History {
         Ok((gap, found.iter().take(whole + 1).map(|event| entry(event)).collect()))
     }
 
-    /// The lowest number among the first thousand events of an epoch that happened at `time` or later. (Numbers follow
-    /// times only roughly: an event may have waited in an outbox.)
+    /// The lowest number among the first and the last thousand events, by time, of an epoch that happened at `time` or
+    /// later. (Numbers follow times only roughly: an event may have waited in an outbox, or have the time of a clock that
+    /// was wrong.)
     pub(crate) async fn first_since(
         &self,
         channel: &str,
@@ -170,10 +171,13 @@ impl History {
         time: Timestamp,
     ) -> Result<Option<u64>> {
         let query = doc! {"channel": channel, "timestamp": {"$gte": date(time)}, "epoch": epoch};
-        let find = self.events.find(query).sort(doc! {"timestamp": 1}).limit(1000);
-        let find = find.projection(doc! {"sequence_id": 1}).max_time(QUERY_TIME);
-        let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
-        Ok(found.iter().map(|event| seq(event)).min())
+        let end = async |order: i32| -> Result<Option<u64>> {
+            let find = self.events.find(query.clone()).sort(doc! {"timestamp": order}).limit(1000);
+            let find = find.projection(doc! {"sequence_id": 1}).max_time(QUERY_TIME);
+            let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+            Ok(found.iter().map(|event| seq(event)).min())
+        };
+        Ok(end(1).await?.into_iter().chain(end(-1).await?).min())
     }
 }
 

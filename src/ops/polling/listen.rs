@@ -125,12 +125,14 @@ impl<'a> Poll<'a> {
             saved: (0, Instant::now()),
             overtaken: false,
         };
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        while tries < TRIES {
             let consumer = own(context, user, id).await?;
             if consumer.cursor.is_pending() && Instant::now() < in_doubt {
                 sleep(LOOK_AGAIN).await;
                 continue;
             }
+            tries += 1;
             (poll.turn, poll.seq) = (consumer.turn, consumer.cursor.acknowledged());
             let (found, _) = poll.look().await?;
             if poll.write(found.as_deref()).await? {

@@ -111,7 +111,8 @@ struct Expiring {
 #[derive(JsonSchema)]
 #[schemars(rename = "session.degraded")]
 struct Degraded {
-    /// What is away: `store` (nodes, users, writes), `log` (new events and subscriptions).
+    /// What is away: `store` (nodes, users, writes), `log` (new events and subscriptions), `writes` (the disk is full:
+    /// all can be read, nothing written).
     parts: Vec<String>,
 }
 

@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use rusqlite::{Connection, params};
 
 use super::channels::Channels;
+use super::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Event, Timestamp};
 
@@ -40,6 +41,7 @@ impl EventRow {
 pub(super) struct Appender {
     channels: HashMap<String, State>,
     shared: Arc<Channels>,
+    clock: Clock,
     /// A transaction was undone: what is known may be ahead of the file.
     stale: bool,
 }
@@ -54,8 +56,8 @@ struct State {
 
 impl Appender {
     /// Reads what the file knows, and shows it to the readers.
-    pub(super) fn load(connection: &Connection, shared: Arc<Channels>) -> Result<Appender> {
-        let mut appender = Appender { channels: HashMap::new(), shared, stale: true };
+    pub(super) fn load(connection: &Connection, shared: Arc<Channels>, clock: Clock) -> Result<Appender> {
+        let mut appender = Appender { channels: HashMap::new(), shared, clock, stale: true };
         appender.refresh(connection)?;
         appender.channels.values_mut().for_each(|state| state.changed = true);
         appender.publish();
@@ -99,15 +101,17 @@ impl Appender {
 pub(crate) struct Batch<'a> {
     /// For everything that is not an event.
     pub(crate) connection: &'a Connection,
-    /// When the transaction began.
+    /// When the transaction began, by the clock that ages are measured by.
     pub(super) now: Timestamp,
+    /// The same by the wall clock.
+    wall: Timestamp,
     appender: &'a mut Appender,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(connection: &'a Connection, appender: &'a mut Appender) -> Result<Self> {
         appender.refresh(connection)?;
-        Ok(Batch { connection, now: Timestamp::now(), appender })
+        Ok(Batch { connection, now: appender.clock.now(), wall: Timestamp::now(), appender })
     }
 
     /// Puts the event at the end of its channel and returns its sequence number. An event that stands there already
@@ -121,7 +125,7 @@ impl<'a> Batch<'a> {
         };
         let seq = state.head + 1;
         // A client's clock must not push the channel's into the future.
-        let clock = state.clock.max(event.time.min(self.now.millis()));
+        let clock = state.clock.max(event.time.min(self.wall.millis()));
         let added = self
             .connection
             .prepare_cached(

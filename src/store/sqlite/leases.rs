@@ -10,6 +10,9 @@ use super::append::Batch;
 use crate::error::Result;
 use crate::store::Leases;
 
+/// A lease cannot end later than its time from now, give or take; one that does was taken before the clock was set back.
+const SLACK: i64 = 60_000;
+
 /// `token` is kept when a lease ends.
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS lease (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until INTEGER NOT NULL,
@@ -25,10 +28,11 @@ impl Leases for SqliteStore {
             let now = batch.now.millis();
             let sql = "INSERT INTO lease (name, holder, until, token) VALUES (?1, ?2, ?3, 1)
                        ON CONFLICT (name) DO UPDATE SET holder = ?2, until = ?3, token = token + (holder <> ?2)
-                       WHERE holder = ?2 OR until <= ?4 RETURNING token";
+                       WHERE holder = ?2 OR until <= ?4 OR until > ?3 + ?5 RETURNING token";
             let until = now.saturating_add(time);
             let mut statement = batch.connection.prepare_cached(sql)?;
-            let token = statement.query_row(params![name, holder, until, now], |row| row.get::<_, i64>(0));
+            let token =
+                statement.query_row(params![name, holder, until, now, SLACK], |row| row.get::<_, i64>(0));
             Ok(token.optional()?.map(i64::unsigned_abs))
         };
         self.db.writer.run(1, take).await

@@ -4,6 +4,7 @@
 //! * [`writer`]: one thread owns the only write connection and commits in groups.
 //! * [`commit`], [`append`]: what is written inside such a transaction: nodes, and events at their places.
 //! * [`readers`]: pools of read connections with time limits.
+//! * [`clock`]: the time that ages are measured by.
 //! * [`channels`]: what is known of each channel without asking the file, and the wake-ups of its readers.
 //! * [`find`], [`filter`], [`indexes`], [`users`], [`groups`], [`tokens`], [`consumers`], [`queues`], [`telemetry`], [`leases`], [`purge`],
 //!   [`retention`]: one subject each.
@@ -12,6 +13,7 @@
 
 mod append;
 mod channels;
+mod clock;
 mod commit;
 mod consumers;
 pub mod filter;
@@ -40,10 +42,11 @@ use crate::error::{Error, Result};
 use crate::event_log::sqlite::SqliteLog;
 use crate::filter::Filter;
 use crate::kv::sqlite::SqliteKv;
-use crate::model::{ObjectId, Timestamp};
+use crate::model::ObjectId;
 
 pub(crate) use append::{Batch, EventRow, SEQ_BITS};
 pub(crate) use channels::Channels;
+use clock::Clock;
 use readers::Readers;
 use writer::Writer;
 
@@ -81,13 +84,25 @@ impl Default for Options {
 ///
 /// Either way an acknowledged write survives the death of the process (`kill -9`), because it is in the kernel's
 /// page cache, and the file cannot be corrupted. The default is `Full`: acknowledged then means acknowledged, also
-/// when the power fails; and since a group of up to 64 writes shares one fsync, it costs little under load.
+/// when the power fails; and since a group of up to 64 writes shares one fsync, it costs little under load. With
+/// `Normal` the last commits may be gone when the machine comes up again. Their sequence numbers are given again, so
+/// a new epoch begins then: readers are told that history was lost, and never mistake other events for those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Synchronous {
     /// At checkpoints only: the last commits may be lost when the machine loses power.
     Normal,
     /// Before the write is acknowledged.
     Full,
+}
+
+impl Synchronous {
+    /// As SQLite calls it.
+    const fn name(self) -> &'static str {
+        match self {
+            Synchronous::Normal => "normal",
+            Synchronous::Full => "full",
+        }
+    }
 }
 
 /// What indexes the database in `dir` has, lacks, and has without need. Changes nothing, and a server may be using it.
@@ -121,6 +136,7 @@ pub(crate) struct Database {
     pub(crate) epoch: Arc<str>,
     pub(crate) channels: Arc<Channels>,
     pub(crate) writer: Writer,
+    clock: Clock,
     /// For reads that take microseconds (by id, of the log): apart, so that no slow search delays an event.
     pub(crate) quick: Readers,
     /// For searches.
@@ -137,11 +153,13 @@ impl Database {
         let path: PathBuf = dir.join(schema::FILE);
         let (connection, epoch) = schema::open(&path, options.synchronous)?;
         let channels = Arc::new(Channels::default());
-        let writer = Writer::start(connection, channels.clone(), lock)?;
+        let clock = Clock::start();
+        let writer = Writer::start(connection, channels.clone(), clock, lock)?;
         Ok(Database {
             epoch: epoch.into(),
             channels,
             writer,
+            clock,
             quick: Readers::new("read", &path, QUICK_READERS, options.read_limit),
             searches: Readers::new("search", &path, options.readers.max(1), options.read_limit),
             options,
@@ -171,6 +189,10 @@ impl Store for SqliteStore {
         self.db.writer.run(1, |_| Ok(())).await
     }
 
+    async fn takes_writes(&self) -> Result<()> {
+        self.db.writer.takes_writes().await
+    }
+
     async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
         let ids = ids.to_vec();
         self.db.quick.run(move |connection| find::by_ids(connection, &ids)).await
@@ -195,8 +217,8 @@ impl Store for SqliteStore {
     }
 
     async fn repeated(&self, key: &IdempotencyKey) -> Result<Option<Vec<ObjectId>>> {
-        let key = key.clone();
-        self.db.quick.run(move |connection| commit::remembered(connection, &key, Timestamp::now())).await
+        let (key, now) = (key.clone(), self.db.clock.now());
+        self.db.quick.run(move |connection| commit::remembered(connection, &key, now)).await
     }
 
     async fn indexes(&self) -> Result<Vec<IndexStatus>> {

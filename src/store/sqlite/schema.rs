@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{Synchronous, consumers, filter, groups, indexes, leases, queues, telemetry, tokens, users};
 use crate::error::{Error, Kind, Result};
@@ -71,20 +71,14 @@ pub(super) fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-/// Opens the write connection, makes or checks tables and indexes, and reads the epoch.
+/// Opens the write connection, makes or checks tables and indexes, and reads the epoch. Everything that is in the file
+/// now is on the disk when this returns, whatever `synchronous` says of what follows.
 pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection, String)> {
     make_private(path)?;
     let mut connection = Connection::open(path)?;
     // Before anything else opens the file: switching to WAL needs it alone.
     connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(
-        None,
-        "synchronous",
-        match synchronous {
-            Synchronous::Normal => "normal",
-            Synchronous::Full => "full",
-        },
-    )?;
+    connection.pragma_update(None, "synchronous", Synchronous::Full.name())?;
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     tune(&connection)?;
@@ -109,7 +103,9 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     }
     indexes::ensure(&transaction)?;
     let epoch = epoch(&transaction)?;
+    begin_use(&transaction, synchronous)?;
     transaction.commit()?;
+    connection.pragma_update(None, "synchronous", synchronous.name())?;
     Ok((connection, epoch))
 }
 
@@ -146,15 +142,69 @@ fn tune(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// The name of this file's history; made with the file and never changed, since its events are never lost.
-fn epoch(connection: &Connection) -> Result<String> {
-    let stored = connection
-        .query_row("SELECT value FROM meta WHERE key = 'epoch'", [], |row| row.get(0))
-        .optional()?;
-    if let Some(epoch) = stored {
-        return Ok(epoch);
+/// The name of this file's history. A new one if the machine may have taken acknowledged events with it: their numbers
+/// will be given again, and whoever has seen them must not take the new ones for what follows.
+fn epoch(transaction: &Transaction<'_>) -> Result<String> {
+    if let Some(epoch) = meta(transaction, "epoch")? {
+        if !may_have_lost_commits(meta(transaction, IN_USE)?.as_deref()) {
+            return Ok(epoch);
+        }
+        tracing::warn!(
+            "the machine stopped while SQLITE_SYNCHRONOUS was normal: the last writes may be lost, a new epoch begins"
+        );
     }
     let epoch = uuid::Uuid::new_v4().simple().to_string();
-    connection.execute("INSERT INTO meta (key, value) VALUES ('epoch', ?)", params![epoch])?;
+    set_meta(transaction, "epoch", &epoch)?;
     Ok(epoch)
+}
+
+/// In `meta` from the start to the orderly end of a process: how it syncs, and the boot of the machine that it runs on.
+const IN_USE: &str = "in_use";
+
+/// Notes that the file is in use.
+fn begin_use(transaction: &Transaction<'_>, synchronous: Synchronous) -> Result<()> {
+    set_meta(transaction, IN_USE, &format!("{} {}", synchronous.name(), boot().unwrap_or_default()))
+}
+
+/// Notes that everything is in the file; the last thing before it is closed.
+pub(super) fn end_use(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM meta WHERE key = ?", [IN_USE]).map(drop)
+}
+
+/// Writes something of this size, which fails when there is no room for it.
+pub(super) fn try_room(connection: &Connection, bytes: u32) -> Result<()> {
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('room', zeroblob(?))", [bytes])?;
+    Ok(())
+}
+
+/// Removes what [`try_room`] has written.
+pub(super) fn give_room_back(connection: &Connection) -> Result<()> {
+    connection.execute("DELETE FROM meta WHERE key = 'room'", [])?;
+    Ok(())
+}
+
+/// Whether commits of a process that left this behind may be lost: it did not sync them, and the kernel that had them
+/// in its page cache is not the one that runs now (or cannot be told from it).
+fn may_have_lost_commits(in_use: Option<&str>) -> bool {
+    let Some((synchronous, boot_then)) = in_use.and_then(|in_use| in_use.split_once(' ')) else {
+        return false;
+    };
+    synchronous == Synchronous::Normal.name()
+        && (boot_then.is_empty() || boot().as_deref() != Some(boot_then))
+}
+
+/// Which boot of which machine this is, where the kernel tells.
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
+fn meta(connection: &Connection, key: &str) -> Result<Option<String>> {
+    let mut statement = connection.prepare("SELECT value FROM meta WHERE key = ?")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+}
+
+fn set_meta(connection: &Connection, key: &str, value: &str) -> Result<()> {
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", params![key, value])?;
+    Ok(())
 }

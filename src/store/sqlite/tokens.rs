@@ -65,7 +65,7 @@ impl Tokens for SqliteStore {
         let key = key.to_owned();
         let work = move |batch: &mut Batch<'_>| {
             let old = "DELETE FROM ended_token WHERE expires < ?";
-            batch.connection.prepare_cached(old)?.execute([Timestamp::now().millis()])?;
+            batch.connection.prepare_cached(old)?.execute([batch.now.millis()])?;
             let sql = "INSERT OR IGNORE INTO ended_token (key, expires) VALUES (?, ?)";
             batch.connection.prepare_cached(sql)?.execute(params![key, expires.map(Timestamp::millis)])?;
             Ok(())

@@ -7,6 +7,7 @@
 //! own: what one request breaks never hurts another, and nobody pays for savepoints in the usual case.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::append::{Appender, Batch};
 use super::channels::Channels;
-use crate::error::{Error, Result};
+use super::clock::Clock;
+use super::schema;
+use crate::error::{Error, Kind, Result};
 use crate::metrics;
 
 /// How many requests may share a transaction.
@@ -27,29 +30,40 @@ const GROUP_ROWS: usize = 2_000;
 const QUEUE: usize = 1_024;
 /// How long a caller waits to be let in before it is told to try again.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// A disk has room again when there is as much: not just for the smallest of writes.
+const ROOM: u32 = 128 << 10;
 
 /// The way to the writer thread.
 pub(crate) struct Writer {
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     /// Its sender lives in the thread: closed when the thread has ended.
     running: watch::Receiver<()>,
+    /// A write has failed for want of room, or whatever else the file system said.
+    stuck: Arc<AtomicBool>,
     seconds: ::metrics::Histogram,
 }
 
 impl Writer {
     /// Starts the thread. `lock` is held until the connection is closed.
-    pub(super) fn start(connection: Connection, channels: Arc<Channels>, lock: File) -> Result<Writer> {
-        let appender = Appender::load(&connection, channels)?;
+    pub(super) fn start(
+        connection: Connection,
+        channels: Arc<Channels>,
+        clock: Clock,
+        lock: File,
+    ) -> Result<Writer> {
+        let appender = Appender::load(&connection, channels, clock)?;
         let (queue, requests) = mpsc::channel(QUEUE);
         let (alive, running) = watch::channel(());
+        let stuck = Arc::new(AtomicBool::new(false));
+        let of_thread = stuck.clone();
         let body = move || {
             let _alive = alive;
-            serve(connection, appender, requests);
+            serve(connection, appender, requests, &of_thread);
             drop(lock);
         };
         std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(body).map_err(Error::internal)?;
         let seconds = metrics::STORE_SECONDS.histogram(&["write"]);
-        Ok(Writer { queue: Mutex::new(Some(queue)), running, seconds })
+        Ok(Writer { queue: Mutex::new(Some(queue)), running, stuck, seconds })
     }
 
     /// Runs `work` in a transaction; its result arrives when it is durable. `rows` is about how much it writes.
@@ -75,6 +89,17 @@ impl Writer {
         let answer = answer.await;
         self.seconds.record(began.elapsed());
         answer.map_err(|_| closed())?
+    }
+
+    /// Whether writes find room, which is tried if the last ones did not.
+    pub(super) async fn takes_writes(&self) -> Result<()> {
+        if !self.stuck.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.run(1, |batch| schema::try_room(batch.connection, ROOM)).await?;
+        self.run(1, |batch| schema::give_room_back(batch.connection)).await?;
+        self.stuck.store(false, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether [`Writer::close`] was called.
@@ -129,7 +154,12 @@ where
     }
 }
 
-fn serve(connection: Connection, mut appender: Appender, mut requests: mpsc::Receiver<Box<dyn Job>>) {
+fn serve(
+    connection: Connection,
+    mut appender: Appender,
+    mut requests: mpsc::Receiver<Box<dyn Job>>,
+    stuck: &AtomicBool,
+) {
     while let Some(first) = requests.blocking_recv() {
         let mut rows = first.rows();
         let mut jobs = vec![first];
@@ -138,7 +168,11 @@ fn serve(connection: Connection, mut appender: Appender, mut requests: mpsc::Rec
             rows += job.rows();
             jobs.push(job);
         }
-        match transact(&connection, &mut appender, &mut jobs) {
+        let end = transact(&connection, &mut appender, &mut jobs);
+        if end.as_ref().is_err_and(|error| error.kind() == Kind::Unavailable) {
+            stuck.store(true, Ordering::Relaxed);
+        }
+        match end {
             Ok(()) => jobs.into_iter().for_each(|job| job.answer(Ok(()))),
             Err(error) if jobs.len() == 1 => {
                 if let Some(job) = jobs.pop() {
@@ -190,8 +224,10 @@ fn transact(connection: &Connection, appender: &mut Appender, jobs: &mut [Box<dy
 
 /// Moves the write-ahead log into the file, so that a copy of the file is a backup.
 fn finish(connection: Connection) -> rusqlite::Result<()> {
+    let noted = schema::end_use(&connection);
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-    connection.close().map_err(|(_, error)| error)
+    connection.close().map_err(|(_, error)| error)?;
+    noted
 }
 
 #[cfg(test)]
