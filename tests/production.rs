@@ -9,6 +9,8 @@
 
 #[path = "production/atomic.rs"]
 mod atomic;
+#[path = "production/interleavings.rs"]
+mod interleavings;
 #[path = "production/layout.rs"]
 mod layout;
 #[path = "production/loss.rs"]

@@ -6,18 +6,17 @@
 use std::borrow::Cow;
 
 use async_trait::async_trait;
-use redis::aio::ConnectionManager;
 
 use super::Kv;
 use crate::error::{Error, Result};
-use crate::event_log::redis::stream::{connect, wait};
+use crate::event_log::redis::connection::{Connection, connect, wait};
 
 /// What errors call it when it is away.
 const PART: &str = "store of keys and values";
 
 /// Keys and values in Redis.
 pub struct RedisKv {
-    manager: ConnectionManager,
+    manager: Connection,
     /// What no key may begin with, because other things are kept there.
     reserved: Option<String>,
 }

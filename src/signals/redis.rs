@@ -5,40 +5,33 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Listener, Local, Signals};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::event_log::redis::connection::{Connection, RESPONSE, connect};
 
-/// How long Redis may take for one command.
-const RESPONSE: Duration = Duration::from_secs(2);
+/// How often the connection that signals come over is tried: one whose other end has vanished is as silent as one on
+/// which nothing happens.
+const LOOK: Duration = Duration::from_secs(3);
 /// How long to rest before connecting again.
 const REST: Duration = Duration::from_millis(500);
 
 /// Signals that also reach other instances.
 pub struct RedisSignals {
     local: Local,
-    manager: ConnectionManager,
+    manager: Connection,
     channel: String,
     closing: CancellationToken,
 }
 
 /// Begins to follow the signals of all instances that use this Redis and prefix. Connects when it can.
 pub fn open(url: &str, prefix: &str) -> Result<RedisSignals> {
-    let setting = |error| {
-        Error::invalid("redis_url", "expected redis://host:port/db").because(anyhow::Error::new(error))
-    };
-    let client = redis::Client::open(url).map_err(setting)?;
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(usize::MAX)
-        .set_max_delay(Duration::from_secs(1))
-        .set_connection_timeout(Some(RESPONSE))
-        .set_response_timeout(Some(RESPONSE));
+    let (client, manager) = connect(url, None)?;
     let signals = RedisSignals {
         local: Local::default(),
-        manager: ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(setting)?,
+        manager,
         channel: format!("{prefix}signals"),
         closing: CancellationToken::new(),
     };
@@ -59,17 +52,32 @@ pub fn open(url: &str, prefix: &str) -> Result<RedisSignals> {
 }
 
 async fn follow(client: &redis::Client, channel: &str, local: &Local) -> redis::RedisResult<()> {
-    let mut messages = client.get_async_pubsub().await?;
-    messages.subscribe(channel).await?;
+    let connect = async {
+        let mut connection = client.get_async_pubsub().await?;
+        connection.subscribe(channel).await?;
+        Ok::<_, redis::RedisError>(connection)
+    };
+    let (mut sink, mut messages) = in_time(connect).await?.split();
     // Whatever was sent before.
     local.wake_all();
-    let mut messages = messages.on_message();
-    while let Some(message) = messages.next().await {
-        if let Ok(topic) = message.get_payload::<String>() {
-            local.wake(&topic);
+    loop {
+        match tokio::time::timeout(LOOK, messages.next()).await {
+            Ok(Some(message)) => {
+                if let Ok(topic) = message.get_payload::<String>() {
+                    local.wake(&topic);
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(_) => in_time(sink.ping::<redis::Value>()).await.map(drop)?,
         }
     }
-    Ok(())
+}
+
+async fn in_time<T>(answer: impl Future<Output = redis::RedisResult<T>>) -> redis::RedisResult<T> {
+    match tokio::time::timeout(RESPONSE, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+    }
 }
 
 #[async_trait]

@@ -10,6 +10,7 @@
 mod support;
 
 mod clock;
+mod clock_jumps;
 mod cluster;
 mod degraded;
 mod disk;
@@ -20,6 +21,7 @@ mod oracle;
 mod readers;
 mod run;
 mod services;
+mod signals;
 mod table;
 mod workload;
 

@@ -5,35 +5,31 @@
 //! number an event got. The channel is the hash tag, so that a cluster keeps all of it on one shard.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::DateTime;
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
-use redis::{AsyncConnectionConfig, IntoConnectionInfo, RedisResult, Script};
+use redis::{AsyncConnectionConfig, RedisResult, Script};
 use tokio::sync::watch;
 
+use super::connection::{Connection, RESPONSE, connect, in_time, wait};
 use super::pending::Pending;
 use crate::error::{Error, Result};
-use crate::metrics;
 use crate::model::{ObjectId, Timestamp};
 
 /// About how many events stay in the stream; older ones are read from the history.
 const STREAM_LENGTH: usize = 100_000;
 /// How long an appended event is recognised without asking the history.
 const SEEN_SECONDS: usize = 3600;
-/// How long `XREAD` waits on the server.
+/// How long `XREAD` waits on the server; less than any answer may take.
 const BLOCK: Duration = Duration::from_secs(1);
-/// How long any answer may take; more than `BLOCK`, never endless.
-const RESPONSE: Duration = Duration::from_secs(2);
-/// How long a command may wait, reconnecting included.
-const COMMAND: Duration = Duration::from_secs(3);
 
 /// The connection for everything but tails, and the names of the keys.
 #[derive(Clone)]
 pub(crate) struct Redis {
     client: redis::Client,
-    manager: ConnectionManager,
+    manager: Connection,
     prefix: Arc<str>,
     look: Arc<Script>,
     append: Arc<Script>,
@@ -325,44 +321,6 @@ impl Redis {
         let failing = answer.is_err();
         self.failing.send_if_modified(|was| std::mem::replace(was, failing) != failing);
         answer
-    }
-}
-
-/// A client of a Redis, and a connection that is made at the first command and again whenever it must; `db` is the number
-/// of the database, if not the one in the URL.
-pub(crate) fn connect(url: &str, db: Option<i64>) -> Result<(redis::Client, ConnectionManager)> {
-    let setting = |error| {
-        Error::invalid("redis_url", "expected redis://host:port/db").because(anyhow::Error::new(error))
-    };
-    let mut info = url.into_connection_info().map_err(setting)?;
-    if let Some(db) = db {
-        let settings = info.redis_settings().clone().set_db(db);
-        info = info.set_redis_settings(settings);
-    }
-    let client = redis::Client::open(info).map_err(setting)?;
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(usize::MAX)
-        .set_max_delay(Duration::from_secs(1))
-        .set_connection_timeout(Some(RESPONSE))
-        .set_response_timeout(Some(RESPONSE));
-    let manager = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(setting)?;
-    Ok((client, manager))
-}
-
-/// Waits for a command, but not for ever; `part` is what an error calls the one that is away.
-pub(crate) async fn wait<T>(part: &str, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
-    let began = Instant::now();
-    let answer = in_time(part, command).await;
-    metrics::REDIS_SECONDS.took(&[], began);
-    answer
-}
-
-/// As [`wait`], not measured.
-async fn in_time<T>(part: &str, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
-    match tokio::time::timeout(COMMAND, command).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Error::unavailable(part, error)),
-        Err(late) => Err(Error::unavailable(part, late)),
     }
 }
 

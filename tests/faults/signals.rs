@@ -1,0 +1,59 @@
+//! Signals between instances: what was sent while Redis could not be reached is found afterwards.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::services::Keeps;
+use crate::support::{Answer, Http, Mode, PATIENCE, Proxy};
+
+/// Opens the subscription `taken` through this instance, which ends the one before.
+async fn take(http: &Http) -> u64 {
+    let answer = http.post("/latest/subscribe/node?subscriber_id=taken", &Value::Null).await.ok();
+    answer["id"].as_u64().expect("an id")
+}
+
+/// A poll that waits on one instance hears that another one has taken its subscription over.
+async fn hears(polls: &Http, takes: &Http, while_away: impl AsyncFn(bool)) {
+    let id = take(polls).await;
+    let poll = tokio::spawn({
+        let polls = polls.clone();
+        async move { polls.get(&format!("/latest/listen/{id}")).await }
+    });
+    // It has to be waiting, not on its way.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!poll.is_finished(), "nothing to answer yet");
+    while_away(true).await;
+    let begun = Instant::now();
+    take(takes).await;
+    while_away(false).await;
+    let answer: Answer = tokio::time::timeout(PATIENCE, poll).await.expect("in time").expect("an answer");
+    assert_eq!(answer.status, 404, "{} after {:?}", answer.text, begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_that_was_missed_is_made_up_for() {
+    let _turn = crate::ONE_AT_A_TIME.lock().await;
+    // Keep-alives would end the polls as well.
+    let cluster = Cluster::production_with(2, 1, Keeps::Nothing, &[("KEEP_ALIVE_PERIOD", "600")]).await;
+    let token = cluster.servers[0].token().await;
+    let [one, other] = [0, 1].map(|instance| Http::new(&cluster.servers[instance]).with(token));
+    let way: &Proxy = &cluster.below.as_ref().expect("production").to_redis[0];
+
+    hears(&one, &other, async |_| {}).await;
+    hears(&one, &other, async |away| {
+        way.set(if away { Mode::Refuse } else { Mode::Pass });
+        way.cut();
+    })
+    .await;
+    hears(&one, &other, async |_| {}).await;
+    // The instance does not learn that its connections are gone.
+    hears(&one, &other, async |away| {
+        if away {
+            way.half_open();
+        }
+    })
+    .await;
+    hears(&one, &other, async |_| {}).await;
+}
