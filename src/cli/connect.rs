@@ -40,6 +40,20 @@ impl ConnectArgs {
             (None, None) => Auth::Anonymous,
         }
     }
+    /// A token for many sessions, so that only one has to log in; `None` is anonymous.
+    pub async fn access_token(&self, command: &str) -> anyhow::Result<Option<String>> {
+        let (user, password) = match self.auth() {
+            Auth::Anonymous => return Ok(None),
+            Auth::Token(token) => return Ok(Some(token)),
+            Auth::Password { user, password } => (user, password),
+        };
+        let client = self.reader(command).await?;
+        let params = serde_json::json!({"username": user, "password": password});
+        let login: serde_json::Value = client.call("user.login", params).await?;
+        client.close().await;
+        let token = login["access_token"].as_str().context("the login answers without a token")?;
+        Ok(Some(token.to_owned()))
+    }
     /// Connects for a command that only reads.
     pub async fn reader(&self, command: &str) -> anyhow::Result<Client> {
         let name = format!("kernelci-live-{command}/{}", env!("CARGO_PKG_VERSION"));

@@ -3,6 +3,7 @@
 pub mod connect;
 pub mod demo;
 mod indexes;
+pub mod load;
 mod serve;
 pub mod watch;
 
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Shows what happens on a server, as it happens.
     Watch(watch::WatchArgs),
+    /// Loads a server, or one to compare with, and tells what it did in how much time and memory.
+    Load(load::LoadArgs),
 }
 
 impl Cli {
@@ -46,6 +49,7 @@ impl Cli {
             Some(Command::Indexes(config)) => indexes::run(config).await,
             Some(Command::Demo(args)) => demo::run(args).await,
             Some(Command::Watch(args)) => watch::run(args).await,
+            Some(Command::Load(args)) => load::run(args).await,
         }
     }
 }

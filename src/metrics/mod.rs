@@ -7,7 +7,7 @@
 //! The figures are of this process; every line carries the label `instance` (setting `INSTANCE`), and Prometheus adds
 //! those of several instances up.
 
-mod process;
+pub(crate) mod process;
 mod scrape;
 
 use std::future::Future;

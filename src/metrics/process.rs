@@ -34,16 +34,18 @@ pub(super) fn collect() {
     }
 }
 
-struct Stat {
-    cpu: Duration,
+/// What `/proc/PID/stat` says of a process.
+pub(crate) struct Stat {
+    /// CPU time so far.
+    pub(crate) cpu: Duration,
     threads: f64,
     started: Duration,
     virtual_bytes: f64,
     resident_bytes: f64,
 }
 
-/// Reads `/proc/self/stat`. The second field is the program's name in parentheses, which may hold anything.
-fn read_stat(text: &str) -> Option<Stat> {
+/// Reads `/proc/PID/stat`. The second field is the program's name in parentheses, which may hold anything.
+pub(crate) fn read_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     // `field(3)` is the first one behind the name, as in proc(5).

@@ -1,16 +1,16 @@
 //! The figures that a release reports: `cargo bench --bench figures [-- [SECTION …] [--json]]`, with the sections
-//! `throughput`, `rest`, `delivery`, `memory` and `start`. Every figure stands next to a peer or a bound that was measured in
+//! `throughput`, `rest`, `delivery` and `start`. Every figure stands next to a peer or a bound that was measured in
 //! the same run, on the same machine: the bare driver, a bare SQLite loop, a bare Redis round trip.
 //!
 //! The server is the release binary as a process, on loopback; the load comes from our own client in this process.
-//! Production figures need MongoDB and Redis: `scripts/services start`. For 5,000 sessions: `ulimit -n 20000`.
+//! Production figures need MongoDB and Redis: `scripts/services start`. What many sessions cost `scripts/load`
+//! measures.
 
 // A benchmark says what is wrong by panicking.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod delivery;
 mod load;
-mod memory;
 mod mongo;
 mod report;
 mod rest;
@@ -23,7 +23,7 @@ mod throughput;
 use report::Report;
 use support::Backend;
 
-const SECTIONS: [&str; 5] = ["throughput", "rest", "delivery", "memory", "start"];
+const SECTIONS: [&str; 4] = ["throughput", "rest", "delivery", "start"];
 
 #[tokio::main]
 async fn main() {
@@ -43,8 +43,7 @@ async fn main() {
             match section {
                 "throughput" => throughput::measure(backend, &mut report).await,
                 "rest" => rest::measure(backend, &mut report).await,
-                "delivery" => delivery::measure(backend, &mut report).await,
-                _ => memory::measure(backend, &mut report).await,
+                _ => delivery::measure(backend, &mut report).await,
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+pub(crate) use kernelci_live::cli::load::nodes::{LARGE, checkout, hierarchy};
 use kernelci_live::client::{Auth, Client, Options};
-use serde_json::{Value, json};
 
 use crate::report::ms;
 use crate::support::Server;
@@ -23,18 +23,6 @@ pub(crate) async fn sessions(server: &Server, count: usize) -> Vec<Client> {
         async move { Client::connect(options).await.expect("a session") }
     };
     futures::stream::iter(0..count).map(connect).buffer_unordered(64).collect().await
-}
-
-/// A checkout as KernelCI has them.
-pub(crate) fn checkout(name: &str) -> Value {
-    json!({
-        "kind": "checkout", "name": name, "path": [name], "group": "figures", "state": "running",
-        "data": {"kernel_revision": {
-            "tree": "mainline", "branch": "master", "commit": "7d0a66e4bb9081d75c82ec4957c50034cb0ea449",
-            "describe": "v6.18-rc7-12-g7d0a66e4bb90", "version": {"version": 6, "patchlevel": 18},
-            "url": "https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git",
-        }},
-    })
 }
 
 /// How fast it went.

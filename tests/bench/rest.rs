@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use bson::doc;
 use futures::TryStreamExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::load::{Pace, blocking_rate, checkout, pace};
+use crate::load::{LARGE, Pace, blocking_rate, checkout, hierarchy, pace};
 use crate::report::{Figure, RUNS, Report, median, ms, percentile};
 use crate::support::{Backend, Http, Server};
 use crate::{mongo, sqlite};
@@ -19,11 +19,8 @@ use crate::{mongo, sqlite};
 const CONNECTIONS: usize = 16;
 /// Hierarchies in the store: about 100,000 nodes.
 const CHECKOUTS: usize = 20;
-const BUILDS: usize = 20;
-const JOBS: usize = 12;
-const TESTS: usize = 20;
 /// Nodes of one hierarchy.
-const HIERARCHY: usize = 1 + BUILDS * (1 + JOBS * (1 + TESTS));
+const HIERARCHY: usize = LARGE.nodes();
 
 pub(crate) async fn measure(backend: Backend, report: &mut Report) {
     let server = Server::start(backend).await;
@@ -32,7 +29,7 @@ pub(crate) async fn measure(backend: Backend, report: &mut Report) {
     for number in 0..CHECKOUTS {
         let root = http.post("/latest/node", &checkout(&format!("run{number}"))).await.ok();
         let path = format!("/latest/nodes/{}", text(&root["id"]));
-        let tree = hierarchy(root);
+        let tree = hierarchy(root, LARGE);
         let begin = Instant::now();
         let nodes = http.put(&path, &tree).await.ok();
         submits.push(ms(begin.elapsed()));
@@ -182,7 +179,7 @@ async fn bare_driver(peer: &Arc<mongo::Peer>, request: Request, ids: &Arc<Vec<St
 
 async fn bare_sqlite(node: &Value, request: Request) -> f64 {
     let mut peer = sqlite::Peer::new(node.to_string(), node.to_string());
-    let mut run = hierarchy(node.clone());
+    let mut run = hierarchy(node.clone(), LARGE);
     let mut all = Vec::new();
     flatten(&mut run, &mut all);
     for _ in 0..CHECKOUTS {
@@ -208,20 +205,6 @@ fn flatten(tree: &mut Value, into: &mut Vec<String>) {
     for child in tree["child_nodes"].as_array_mut().expect("children") {
         flatten(child, into);
     }
-}
-
-/// A run of CI below its checkout.
-fn hierarchy(root: Value) -> Value {
-    let node = |kind: &str, number: usize| {
-        let result = if number % 10 == 3 { "fail" } else { "pass" };
-        json!({"kind": kind, "name": format!("{kind}-{number}"), "path": ["checkout", kind], "group": "figures",
-            "state": "done", "result": result, "data": {"arch": "arm64", "platform": "bcm2711-rpi-4-b"}})
-    };
-    let with = |kind: &str, number: usize, child_nodes: Vec<Value>| json!({"node": node(kind, number), "child_nodes": child_nodes});
-    let tests = || (0..TESTS).map(|number| with("test", number, Vec::new())).collect();
-    let jobs = || (0..JOBS).map(|number| with("job", number, tests())).collect();
-    let builds: Vec<Value> = (0..BUILDS).map(|number| with("kbuild", number, jobs())).collect();
-    json!({"node": root, "child_nodes": builds})
 }
 
 fn text(value: &Value) -> String {
