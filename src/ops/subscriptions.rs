@@ -3,10 +3,12 @@
 mod durable;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use super::Context;
 use super::events::channel_name;
@@ -15,8 +17,13 @@ use crate::auth::{Caller, Effect};
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
 use crate::filter::{EVENT, Filter};
+use crate::hub::Channel;
 use crate::model::{NODE_CHANNEL, Position, Timestamp};
 use crate::session::subscription::{Include, Subscription};
+
+/// How long a reader waits for its channel to be followed in its epoch, and how often it looks.
+const TAIL_PATIENCE: Duration = Duration::from_secs(3);
+const TAIL_LOOK: Duration = Duration::from_millis(10);
 
 /// What to follow, and from where.
 #[derive(Deserialize, JsonSchema)]
@@ -176,6 +183,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     let filter = params.filter.as_ref().map(|filter| Filter::from_json(filter, &EVENT)).transpose()?;
     let follower = app.hub.follow(&params.channel, reserved.wake()).await?;
     let mut start = start(&*app.log, &params.channel, &params.from).await?;
+    in_step(&*app.log, &follower.channel, &start.position.epoch).await?;
     let mut recovered = start.missed.is_none();
     let (mut resumed, mut acks) = (None, None);
     if let Some(wanted) = wanted {
@@ -201,6 +209,21 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
         acks,
     })?;
     Ok(Subscribed { sub: params.sub, position: start.position, recovered, missed: start.missed, resumed })
+}
+
+/// Waits until this instance follows the channel in the epoch that a reader begins in: the tail hears of a new one later
+/// than whoever asks the log, and the reader would be sent back to the old one. 503 if that takes long.
+pub async fn in_step(log: &dyn EventLog, channel: &Channel, epoch: &str) -> Result<()> {
+    let end = Instant::now() + TAIL_PATIENCE;
+    // If the log has moved on instead, the subscription finds out by itself.
+    while *channel.epoch() != *epoch && log.head(&channel.name).await?.epoch == epoch {
+        if Instant::now() > end {
+            let cause = anyhow::anyhow!("channel {} is still followed in an earlier epoch", channel.name);
+            return Err(Error::unavailable("log", cause));
+        }
+        sleep(TAIL_LOOK).await;
+    }
+    Ok(())
 }
 
 /// 422 unless it is a channel's name; 404 where nobody in particular asks for a channel on which nothing ever was:

@@ -12,6 +12,8 @@ pub mod acks;
 pub mod close;
 pub mod durable;
 mod handle;
+#[cfg(test)]
+mod interleavings;
 pub mod limits;
 mod outbox;
 pub mod subscription;

@@ -15,6 +15,12 @@ CREATE TABLE IF NOT EXISTS consumer (n INTEGER PRIMARY KEY, id INTEGER UNIQUE, n
     offered INTEGER, handed INTEGER NOT NULL, turn INTEGER NOT NULL, created INTEGER NOT NULL, last_poll INTEGER);
 ";
 
+/// At the start: whoever was to say what became of an offered event has died with the process. It is offered again.
+pub(super) fn forget_offers(connection: &Connection) -> Result<()> {
+    connection.execute("UPDATE consumer SET offered = NULL WHERE offered IS NOT NULL AND handed = 0", [])?;
+    Ok(())
+}
+
 #[async_trait]
 impl Consumers for SqliteStore {
     async fn open_consumer(&self, new: &NewConsumer) -> Result<Opened> {

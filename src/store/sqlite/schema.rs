@@ -102,6 +102,7 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
         }
     }
     indexes::ensure(&transaction)?;
+    consumers::forget_offers(&transaction)?;
     let epoch = epoch(&transaction)?;
     begin_use(&transaction, synchronous)?;
     transaction.commit()?;
