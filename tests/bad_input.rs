@@ -290,6 +290,48 @@ both_backends! {
         goes_on(&server).await;
     }
 
+    async fn bad_durable_subscriptions(server: Server) {
+        let mut raw = server.admin().await;
+        let with = |more: Value| {
+            let mut params = json!({"sub": 1, "channel": "lab", "durable": "d"});
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            params
+        };
+        for name in [json!(""), json!("x".repeat(129)), json!("a\nb"), json!("a\u{0}"), json!(7), json!(["d"]), json!({})] {
+            fails(&mut raw, "event.subscribe", with(json!({"durable": name})), &[400, 422], "durable").await;
+        }
+        for window in [json!(0), json!(1001), json!(-1), json!(1.5), json!("3"), json!(u64::MAX), json!([1])] {
+            fails(&mut raw, "event.subscribe", with(json!({"window": window})), &[400, 422], "window").await;
+        }
+        fails(&mut raw, "event.subscribe", json!({"sub": 1, "channel": "lab", "window": 5}), &[422], "window").await;
+        fails(&mut raw, "event.subscribe", with(json!({"on_slow": "latest"})), &[422], "on_slow").await;
+        // None of them has left anything behind.
+        assert_eq!(raw.call("consumer.list", json!({})).await["items"], json!([]));
+        raw.call("event.subscribe", with(json!({}))).await;
+        raw.call("event.subscribe", json!({"sub": 2, "channel": "lab"})).await;
+        for seq in [json!(1), json!(u64::MAX), json!(-1), json!(1.5), json!("1"), Value::Null] {
+            fails(&mut raw, "event.ack", json!({"sub": 1, "seq": seq}), &[400, 422], "seq").await;
+        }
+        fails(&mut raw, "event.ack", json!({"sub": 2, "seq": 0}), &[400], "durable").await;
+        fails(&mut raw, "event.ack", json!({"sub": 3, "seq": 0}), &[404], "sub").await;
+        fails(&mut raw, "event.ack", json!({"sub": -1, "seq": 0}), &[400, 422], "sub").await;
+        fails(&mut raw, "event.ack", json!({"sub": 1}), &[400, 422], "seq").await;
+        fails(&mut raw, "event.ack", json!({"sub": 1, "seq": 0, "more": 1}), &[400, 422], "more").await;
+        assert_eq!(raw.call("event.ack", json!({"sub": 1, "seq": 0})).await, json!({}));
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "event.ack", "params": {"sub": 1, "seq": 0}});
+        let request = reqwest::Client::new().post(format!("{}/latest/rpc", server.url())).json(&body);
+        let answer: Value = request.bearer_auth(server.token().await).send().await.expect("answers").json().await.expect("JSON");
+        assert_eq!(answer["error"]["data"]["status"], 405, "{answer}");
+        raw.call("event.publish", json!({"channel": "lab", "data": 1})).await;
+        assert_eq!(raw.event(1).await["seq"], 1);
+        // Names are data, whatever they look like.
+        for (sub, name) in ["$where", "a.b", "🐧", "'; DROP TABLE consumer; --"].into_iter().enumerate() {
+            let answer = raw.call("event.subscribe", with(json!({"sub": sub + 10, "durable": name}))).await;
+            assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(false), &json!(1)), "{answer}");
+        }
+        goes_on(&server).await;
+    }
+
     async fn dollar_keys_are_no_commands(server: Server) {
         let mut raw = server.admin().await;
         raw.call("node.create", json!({"node": node("checkout", "secret")})).await;

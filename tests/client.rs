@@ -11,7 +11,7 @@ use kernelci_live::cli::demo::catalogue::Catalogue;
 use kernelci_live::cli::demo::plan::{Checkout, Scale};
 use kernelci_live::cli::demo::player::Player;
 use kernelci_live::client::{
-    Auth, Client, Delivery, NodeQuery, Options, Publish, Start, Subscribe, Subscription,
+    Auth, Client, Delivery, Ended, NodeQuery, Options, Publish, Start, Subscribe, Subscription,
 };
 use serde_json::{Value, json};
 use support::{Server, both_backends, node};
@@ -80,6 +80,69 @@ both_backends! {
         let (number, data) = event(&mut later).await;
         assert_eq!(data, "more");
         assert!(seq.is_none_or(|seq| seq == number));
+    }
+
+    /// A durable subscription does every event exactly once in a process that acknowledges what it has done, whatever
+    /// happens to the server; the next process goes on behind that.
+    async fn a_durable_subscription_survives_restarts(server: Server) {
+        const EVENTS: u64 = 300;
+        let mut server = server;
+        let reader = admin(&server).await;
+        let wanted = || Subscribe::to("run").durable("worker").window(8);
+        let mut subscription = reader.subscribe(wanted()).await.unwrap();
+        let writer = admin(&server).await;
+        let publishing = tokio::spawn(async move {
+            for n in 0..EVENTS {
+                let publish = Publish { channel: "run".into(), data: json!({"n": n}), ..Publish::default() };
+                writer.event_publish(publish).await.expect("published");
+            }
+        });
+        let reading = tokio::spawn(async move {
+            for n in 0..EVENTS {
+                let (seq, data) = event(&mut subscription).await;
+                assert_eq!(data["n"], n);
+                // The last ones are left for others.
+                if n < EVENTS - 3 {
+                    subscription.ack(seq);
+                }
+            }
+            subscription
+        });
+        for kill in [true, false] {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if kill {
+                server.kill9();
+            } else {
+                server.terminate().await;
+            }
+            server.restart().await;
+        }
+        timeout(2 * PATIENCE, publishing).await.expect("in time").unwrap();
+        let mut subscription = timeout(2 * PATIENCE, reading).await.expect("in time").unwrap();
+        let client = admin(&server).await;
+        let place = subscription.position().seq - 3;
+        let reached = async {
+            while client.call::<Value>("consumer.get", json!({"name": "worker"})).await.unwrap()["position"]["seq"] != place {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, reached).await.expect("all of it is acknowledged");
+        let mut later = client.subscribe(wanted()).await.unwrap();
+        for n in EVENTS - 3..EVENTS {
+            assert_eq!(event(&mut later).await.1["n"], n);
+        }
+        assert!(timeout(PATIENCE, subscription.next()).await.expect("in time").is_none());
+        assert_eq!(subscription.ended(), Some(Ended::TakenOver));
+        // Closing sends what was acknowledged last.
+        later.ack(place + 2);
+        client.close().await;
+        let client = admin(&server).await;
+        let reached = async {
+            while client.call::<Value>("consumer.get", json!({"name": "worker"})).await.unwrap()["position"]["seq"] != place + 2 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, reached).await.expect("the last one, too");
     }
 
     /// The typed operations speak the server's language.

@@ -30,6 +30,10 @@ pub struct WatchArgs {
     /// Where to begin: `now`, `earliest`, `<epoch>:<seq>` (behind this event) or an ISO 8601 time.
     #[arg(long, env = "KCI_FROM", default_value = "now")]
     from: String,
+    /// Keep the place under this name, which a user of the server owns: watching again under it goes on behind the last
+    /// event that was printed, whatever `--from` says.
+    #[arg(long, value_name = "NAME")]
+    durable: Option<String>,
     /// One CloudEvent a line, as JSON.
     #[arg(long)]
     json: bool,
@@ -47,6 +51,7 @@ pub async fn run(args: WatchArgs) -> Result<()> {
     if args.node {
         subscribe = subscribe.include("node");
     }
+    subscribe.durable = args.durable;
     let client = args.connect.reader("watch").await?;
     let mut subscription = client.subscribe(subscribe).await.context("cannot subscribe")?;
     let mut state = client.state();
@@ -66,15 +71,17 @@ pub async fn run(args: WatchArgs) -> Result<()> {
             }
             delivery = subscription.next() => delivery,
         };
-        let line = match delivery {
-            Some(Delivery::Event(event)) if args.json => json_line(&event, args.node),
-            Some(Delivery::Event(event)) => human_line(&event, paint),
+        let (seq, line) = match delivery {
+            Some(Delivery::Event(event)) if args.json => (event.seq, json_line(&event, args.node)),
+            Some(Delivery::Event(event)) => (event.seq, human_line(&event, paint)),
             Some(Delivery::Gap { from, to }) => {
                 eprintln!("-- events {from} to {to} are no longer available");
+                subscription.ack(to);
                 continue;
             }
             Some(Delivery::Reset { position }) => {
                 eprintln!("-- the history was lost; it goes on at {}:{}", position.epoch, position.seq);
+                subscription.ack(position.seq);
                 continue;
             }
             None => match subscription.end_reason() {
@@ -86,6 +93,7 @@ pub async fn run(args: WatchArgs) -> Result<()> {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
             other => other?,
         }
+        subscription.ack(seq);
     }
     client.close().await;
     Ok(())

@@ -196,6 +196,11 @@ impl Connection {
                 Some(command) = self.commands.recv(), if may_take => self.command(command),
             }
         };
+        if matches!(end, End::Stop) {
+            self.feeds.say_goodbye(&mut self.requests);
+            let last = async { while matches!(self.write(&mut sink).await, Ok(true)) {} };
+            let _ = tokio::time::timeout(FAREWELL, last).await;
+        }
         farewell(sink).await;
         match (end, serving.closing) {
             (End::Lost { .. }, Some(closing)) if !closing.resume => {
@@ -288,6 +293,7 @@ impl Connection {
                     .map_err(|error| End::Lost { reason: error.to_string(), after: error.retry_after() })?;
             }
             Purpose::Leave(sub) => self.feeds.left(sub, &mut self.requests),
+            Purpose::Ack(sub, seq) => self.feeds.acked(sub, seq, outcome.is_ok(), &mut self.requests),
             Purpose::Login => match outcome.and_then(|raw| access_token(&raw)) {
                 Ok(token) => {
                     self.token = Some(token);

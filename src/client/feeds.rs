@@ -42,6 +42,21 @@ struct Feed {
     /// Up to here everything is in the reader's queue. `None` until the first answer.
     position: Option<Position>,
     phase: Phase,
+    acks: AckState,
+}
+
+/// What a durable subscription has acknowledged.
+#[derive(Default)]
+struct AckState {
+    /// The last number that the server of this session has shown, also of events that were here already: nothing beyond
+    /// may be acknowledged to it.
+    shown: u64,
+    /// What was sent in this session, or was its place to begin with.
+    sent: u64,
+    /// What the server has confirmed in any session.
+    confirmed: u64,
+    /// An acknowledgement is on its way.
+    under_way: bool,
 }
 
 /// What became of an attempt to put something in a reader's queue.
@@ -74,8 +89,29 @@ impl Feed {
     fn skips(&self) -> bool {
         self.subscribe.on_slow == OnSlow::Latest && self.shared.parked.load(Ordering::SeqCst)
     }
+    /// What is to be acknowledged now, if anything is.
+    fn due_ack(&self) -> Option<u64> {
+        let seq = self.shared.acked.load(Ordering::SeqCst).min(self.acks.shown);
+        let is_due =
+            self.subscribe.durable.is_some() && matches!(self.phase, Phase::Live) && seq > self.acks.sent;
+        is_due.then_some(seq)
+    }
+    /// Where the server has this durable subscription begin.
+    fn begin_acks(&mut self, answer: &Subscribed) {
+        let place = answer.missed.map_or(answer.position.seq, |missed| missed.from.saturating_sub(1));
+        let shown = answer.position.seq;
+        if place < self.acks.confirmed {
+            // Somebody has moved it back, or the server has lost what it had confirmed: all of it is done again.
+            self.position = None;
+            self.shared.acked.store(place, Ordering::SeqCst);
+        }
+        self.acks = AckState { shown, sent: place, confirmed: place, under_way: false };
+    }
     /// What the answer of `event.subscribe` means for the reader: the range or the history that it lost.
     fn begin(&mut self, answer: &Subscribed) {
+        if self.subscribe.durable.is_some() {
+            self.begin_acks(answer);
+        }
         let Some(known) = self.position.clone() else {
             self.position = Some(answer.position.clone());
             if let Some(missed) = answer.missed {
@@ -115,7 +151,8 @@ impl Feeds {
         let sub = (1..).zip(self.feeds.keys()).find(|(free, taken)| free != *taken).map(|(free, _)| free);
         let sub = sub.unwrap_or(self.feeds.len() as u32 + 1);
         let position = match &new.subscribe.from {
-            Start::At(position) => Some(position.clone()),
+            // The place that the server keeps may be another one.
+            Start::At(position) if new.subscribe.durable.is_none() => Some(position.clone()),
             _ => None,
         };
         let feed = Feed {
@@ -125,6 +162,7 @@ impl Feeds {
             opened: Some(new.opened),
             position,
             phase: Phase::Parked,
+            acks: AckState::default(),
         };
         self.feeds.insert(sub, feed);
         self.open(sub, requests);
@@ -146,10 +184,17 @@ impl Feeds {
         if feed.subscribe.on_slow == OnSlow::Latest {
             params["on_slow"] = json!("latest");
         }
+        if let Some(name) = &feed.subscribe.durable {
+            params["durable"] = json!(name);
+        }
+        if let Some(window) = feed.subscribe.window {
+            params["window"] = json!(window);
+        }
         feed.phase = Phase::Opening(Vec::new());
         requests.own("event.subscribe", &params, Purpose::Open(sub));
     }
     fn leave(&mut self, sub: u32, requests: &mut Requests) {
+        self.ack_now(sub, requests);
         if let Some(feed) = self.feeds.get_mut(&sub) {
             feed.phase = Phase::Leaving;
             requests.own("event.unsubscribe", &json!({"sub": sub}), Purpose::Leave(sub));
@@ -160,6 +205,32 @@ impl Feeds {
             feed.shared.parked.store(true, Ordering::SeqCst);
             self.leave(sub, requests);
         }
+    }
+    /// Acknowledges what is due; one acknowledgement of a subscription is on its way at a time.
+    fn ack(&mut self, sub: u32, requests: &mut Requests) {
+        if self.feeds.get(&sub).is_some_and(|feed| !feed.acks.under_way) {
+            self.ack_now(sub, requests);
+        }
+    }
+    fn ack_now(&mut self, sub: u32, requests: &mut Requests) {
+        let Some(feed) = self.feeds.get_mut(&sub) else { return };
+        let Some(seq) = feed.due_ack() else { return };
+        (feed.acks.sent, feed.acks.under_way) = (seq, true);
+        requests.own("event.ack", &json!({"sub": sub, "seq": seq}), Purpose::Ack(sub, seq));
+    }
+    /// The answer of `event.ack`. The server tries by itself again what it could not write down.
+    pub(super) fn acked(&mut self, sub: u32, seq: u64, confirmed: bool, requests: &mut Requests) {
+        let Some(feed) = self.feeds.get_mut(&sub) else { return };
+        feed.acks.under_way = false;
+        if confirmed {
+            feed.acks.confirmed = feed.acks.confirmed.max(seq);
+        }
+        self.ack(sub, requests);
+    }
+    /// The client ends; what was acknowledged is still sent.
+    pub(super) fn say_goodbye(&mut self, requests: &mut Requests) {
+        let subs: Vec<u32> = self.feeds.keys().copied().collect();
+        subs.into_iter().for_each(|sub| self.ack_now(sub, requests));
     }
     fn end(&mut self, sub: u32, reason: &str) {
         if let Some(feed) = self.feeds.remove(&sub) {
@@ -193,7 +264,7 @@ impl Feeds {
         if let (Some(opened), Some(position)) = (feed.opened.take(), &feed.position) {
             // The reader's own position moves with what it reads, so it starts in front of a gap.
             let start = match &feed.subscribe.from {
-                Start::At(start) => start.clone(),
+                Start::At(start) if feed.subscribe.durable.is_none() => start.clone(),
                 _ => position.clone(),
             };
             let _ = opened.send(Ok(start));
@@ -208,6 +279,7 @@ impl Feeds {
         for event in early {
             self.event(event, requests)?;
         }
+        self.ack(sub, requests);
         Ok(())
     }
     /// The answer of `event.unsubscribe`.
@@ -217,7 +289,7 @@ impl Feeds {
             self.scan(requests);
         }
     }
-    /// Looks for readers who have gone, and for parked ones who have caught up.
+    /// Looks for readers who have gone or have acknowledged something, and for parked ones who have caught up.
     pub(super) fn scan(&mut self, requests: &mut Requests) {
         let subs: Vec<u32> = self.feeds.keys().copied().collect();
         for sub in subs {
@@ -226,6 +298,7 @@ impl Feeds {
                 (Phase::Parked, true) => drop(self.feeds.remove(&sub)),
                 (Phase::Live, true) => self.leave(sub, requests),
                 (Phase::Parked, false) if feed.half_read() => self.open(sub, requests),
+                (Phase::Live, false) => self.ack(sub, requests),
                 _ => {}
             }
         }
@@ -235,6 +308,7 @@ impl Feeds {
         let (sub, seq) = (params.sub, params.seq);
         let Some(feed) = self.feeds.get_mut(&sub) else { return Ok(()) };
         let seen = feed.has_seen(seq);
+        feed.acks.shown = feed.acks.shown.max(seq);
         match &mut feed.phase {
             Phase::Opening(early) if early.len() < QUEUE / 2 => early.push(params),
             Phase::Opening(_) => {
@@ -245,6 +319,8 @@ impl Feeds {
                 Queued::Full => self.park(sub, requests),
                 Queued::Gone => self.leave(sub, requests),
             },
+            // It was here already and may be done.
+            Phase::Live => self.ack(sub, requests),
             _ => {}
         }
         Ok(())
@@ -253,6 +329,7 @@ impl Feeds {
     pub(super) fn gap(&mut self, params: GapParams, requests: &mut Requests) {
         let GapParams { sub, range, epoch } = params;
         let Some(feed) = self.feeds.get_mut(&sub) else { return };
+        feed.acks.shown = feed.acks.shown.max(range.to);
         let reset = epoch.map(|epoch| Position { epoch, seq: range.to });
         if !matches!(feed.phase, Phase::Live) || (reset.is_none() && feed.has_seen(range.to)) {
             return;
@@ -271,10 +348,9 @@ impl Feeds {
     /// Notification `progress`: nothing up to `seq` is for this reader. If its queue is full it does not get to
     /// know, and its stored position is merely older than it could be.
     pub(super) fn progress(&mut self, sub: u32, seq: u64) {
-        if let Some(feed) = self.feeds.get_mut(&sub)
-            && matches!(feed.phase, Phase::Live)
-            && !feed.has_seen(seq)
-        {
+        let Some(feed) = self.feeds.get_mut(&sub) else { return };
+        feed.acks.shown = feed.acks.shown.max(seq);
+        if matches!(feed.phase, Phase::Live) && !feed.has_seen(seq) {
             let _ = feed.queue(Item::Progress(seq));
             feed.advance(seq);
         }

@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use error::{Error, ErrorData, Result, RpcError};
 pub use handshake::{Limits, Session};
 pub use operations::{EventQuery, NodeQuery, Page, Publish, Submit, UpdateNode};
-pub use subscription::{Delivery, EventDelivery, OnSlow, Start, Subscribe, Subscription};
+pub use subscription::{Delivery, Ended, EventDelivery, OnSlow, Start, Subscribe, Subscription};
 
 use backoff::Backoff;
 use connection::{Command, Connection};
@@ -205,7 +205,7 @@ impl Client {
     /// behind the start that was asked for) are delivered.
     pub async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscription> {
         let (items, receiver) = mpsc::channel(subscription::QUEUE);
-        let shared = Arc::new(subscription::Shared::default());
+        let shared = Arc::new(subscription::Shared::new(subscribe.durable.is_some()));
         let (opened, answer) = oneshot::channel();
         let feed = NewFeed { subscribe, items, shared: shared.clone(), opened };
         self.command(Command::Subscribe(Box::new(feed))).await?;

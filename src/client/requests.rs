@@ -29,6 +29,8 @@ pub(super) enum Purpose {
     Open(u32),
     /// `event.unsubscribe` of this feed.
     Leave(u32),
+    /// `event.ack` of this feed, up to this number.
+    Ack(u32, u64),
     /// `user.login` for fresh credentials.
     Login,
     /// `session.refresh` with them.

@@ -1,7 +1,7 @@
 //! A subscription as its reader sees it: a stream of deliveries and the position that it has reached.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -31,6 +31,11 @@ pub struct Subscribe {
     pub include: Vec<String>,
     /// What happens when this reader is slow.
     pub on_slow: OnSlow,
+    /// The name under which the server keeps this reader's place. It begins at `from` only if it is new; else behind what
+    /// was acknowledged ([`Subscription::ack`]).
+    pub durable: Option<String>,
+    /// How many events of a durable subscription may come before the first of them is acknowledged.
+    pub window: Option<u32>,
 }
 
 impl Subscribe {
@@ -42,6 +47,8 @@ impl Subscribe {
             from: Start::Now,
             include: Vec::new(),
             on_slow: OnSlow::CatchUp,
+            durable: None,
+            window: None,
         }
     }
     /// Only events that this filter matches.
@@ -52,6 +59,16 @@ impl Subscribe {
     /// Begin here.
     pub fn from(mut self, from: Start) -> Self {
         self.from = from;
+        self
+    }
+    /// Keep the place under this name.
+    pub fn durable(mut self, name: impl Into<String>) -> Self {
+        self.durable = Some(name.into());
+        self
+    }
+    /// So many events of a durable subscription may wait to be acknowledged.
+    pub fn window(mut self, events: u32) -> Self {
+        self.window = Some(events);
         self
     }
     /// Add `node` or `ancestors` to each event.
@@ -137,13 +154,44 @@ pub(super) enum Item {
 pub(super) struct Shared {
     /// The queue ran full and the subscription waits for the reader.
     pub(super) parked: AtomicBool,
+    /// Whether anybody wants to know what is acknowledged.
+    durable: bool,
+    /// Everything up to here is acknowledged by the reader.
+    pub(super) acked: AtomicU64,
     /// Why it ended.
     ended: Mutex<Option<String>>,
 }
 
 impl Shared {
+    pub(super) fn new(durable: bool) -> Shared {
+        Shared { durable, ..Shared::default() }
+    }
     pub(super) fn end(&self, reason: &str) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+}
+
+/// Why the server has ended a subscription for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody else subscribed under its durable name.
+    TakenOver,
+    /// Its consumer was put to another place: subscribe again to go on from there.
+    Moved,
+    /// Its consumer was removed.
+    Deleted,
+    /// Anything else, in the server's words.
+    Other(String),
+}
+
+impl Ended {
+    fn read(reason: &str) -> Ended {
+        match reason.split(':').next().unwrap_or_default() {
+            "taken over" => Ended::TakenOver,
+            "moved" => Ended::Moved,
+            "deleted" => Ended::Deleted,
+            _ => Ended::Other(reason.to_owned()),
+        }
     }
 }
 
@@ -175,6 +223,18 @@ impl Subscription {
     /// [`Start::At`] to continue in another process.
     pub fn position(&self) -> &Position {
         &self.position
+    }
+    /// Says that everything up to `seq` is done: the number of an event, or where a gap or a reset ends. A durable
+    /// subscription that begins anew, in this process or another, goes on behind it. Returns at once; the newest number is
+    /// sent as soon as the one before is written down, and once more after a reconnect if that was not known.
+    pub fn ack(&self, seq: u64) {
+        if self.shared.durable && self.shared.acked.fetch_max(seq, Ordering::SeqCst) < seq {
+            self.client.wake.notify_one();
+        }
+    }
+    /// Why the subscription has ended, if it has, for programs.
+    pub fn ended(&self) -> Option<Ended> {
+        self.end_reason().map(|reason| Ended::read(&reason))
     }
     /// Why the subscription has ended, if it has.
     pub fn end_reason(&self) -> Option<String> {

@@ -1,5 +1,7 @@
 //! The connection task against a server that follows a script.
 
+mod durable;
+
 use std::time::{Duration, Instant};
 
 use futures::{SinkExt, StreamExt};

@@ -20,6 +20,7 @@ use crate::filter::{EVENT, Filter};
 use crate::hub::Channel;
 use crate::model::{NODE_CHANNEL, Position, Timestamp};
 use crate::session::subscription::{Include, Subscription};
+pub use durable::LARGEST_WINDOW;
 
 /// How long a reader waits for its channel to be followed in its epoch, and how often it looks.
 const TAIL_PATIENCE: Duration = Duration::from_secs(3);

@@ -16,6 +16,7 @@ mod handle;
 mod interleavings;
 pub mod limits;
 mod outbox;
+mod request;
 pub mod subscription;
 mod task;
 mod timers;

@@ -1,31 +1,28 @@
 //! The task that runs one session.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::json;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio_tungstenite::tungstenite;
-use tracing::Instrument;
 
 use super::close::{self, CloseCode};
-use super::handle::{Handle, Slot};
+use super::handle::Handle;
 use super::limits;
 use super::outbox::{Io, Outbox};
+use super::request::{Answered, perform};
 use super::subscription::{self, Batch, Reader, Subscription};
 use super::timers::{Due, Timers};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::health::Away;
-use crate::hub::lock;
 use crate::metrics;
-use crate::ops::{Context, Handover, HandoverSlot, Params};
 use crate::rpc;
 
 /// Ends a socket that did not become a session.
@@ -86,19 +83,6 @@ struct Session {
     /// What the client knows to be away.
     told: Away,
     sent: ::metrics::Counter,
-}
-
-/// A finished request.
-struct Answered {
-    /// `None` for a notification.
-    text: Option<String>,
-    /// Begins now that its answer goes out.
-    opened: Option<Subscription>,
-    /// Wants to know that the answer went out.
-    handover: Option<Handover>,
-    close: Option<CloseCode>,
-    /// Held until the answer goes out, if it may be large.
-    _place: Option<OwnedSemaphorePermit>,
 }
 
 enum Wake {
@@ -366,7 +350,7 @@ impl Session {
             if matches!(app.known(&token).await, Ok(None)) {
                 handle.dismiss(&token);
             }
-            Answered { text: None, opened: None, handover: None, close: None, _place: None }
+            Answered::nothing()
         });
     }
 
@@ -423,43 +407,6 @@ impl Session {
         };
         self.out.push(rpc::notification(name, &params.to_string()));
     }
-}
-
-/// Runs one request and puts its answer into words.
-async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> Answered {
-    let slot: Slot = Arc::new(Mutex::new(None));
-    let (large, quick) =
-        app.table.get(&request.method).map_or((false, false), |operation| (operation.large, operation.quick));
-    let place = if large { handle.place_for_large().await } else { None };
-    let handover = HandoverSlot::default();
-    let call = async {
-        // What is quick acts on what the session has been allowed, and loses that as soon as its user does.
-        let caller = if quick { handle.caller() } else { handle.fresh_caller(&app).await? };
-        let context =
-            Context::new(app.clone(), caller, handle.peer().clone(), Some((handle.clone(), slot.clone())));
-        let context = context.answered(request.id.is_some());
-        let asked = context.handover();
-        let reply =
-            app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;
-        *lock(&handover) = lock(&asked).take();
-        Ok(reply)
-    };
-    let name = app.table.known_name(&request.method);
-    // An error's line must say where it happened, whatever is filtered out.
-    let span = tracing::error_span!("session", id = handle.id());
-    let result = metrics::timed(metrics::Transport::Ws, name, 200, call).instrument(span.clone()).await;
-    let close = match (&*request.method, &result) {
-        ("session.hello", Err(error)) if error.kind() == Kind::Unauthorized => Some(close::CREDENTIALS),
-        ("session.hello", Err(error)) if error.kind() == Kind::Forbidden => Some(close::FORBIDDEN),
-        _ => None,
-    };
-    if let Err(error) = &result {
-        span.in_scope(|| error.log(name));
-    }
-    let text = request.id.map(|id| rpc::answer(&id, result.as_deref()));
-    let opened = lock(&slot).take();
-    let handover = lock(&handover).take();
-    Answered { text, opened, handover, close, _place: place }
 }
 
 /// Reads for a subscription, again and again while the store or the log is away.

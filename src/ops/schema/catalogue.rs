@@ -86,6 +86,7 @@ pub(super) fn limits() -> Value {
         row("a body over REST", crate::http::BODY, "bytes"),
         row("nesting of a message", crate::rpc::MOST_DEPTH, "levels"),
         row("subscriptions of a session", limits::SUBSCRIPTIONS, ""),
+        row("`window` of a durable subscription", crate::ops::subscriptions::LARGEST_WINDOW, "events"),
         row("requests of a session at a time", limits::INFLIGHT, ""),
         row("nodes of a hierarchy", crate::model::node::hierarchy::MAX_NODES, ""),
         row("conditions of a filter", crate::filter::limits::TERMS, ""),

@@ -13,8 +13,9 @@ use crate::session::durable::Durable;
 use crate::store::consumers::{Consumer, Cursor, NewConsumer, Owner};
 
 /// Events that may wait to be acknowledged, if the client does not say how many.
-const WINDOW: u32 = 256;
-const LARGEST_WINDOW: u32 = 1000;
+const WINDOW: usize = 256;
+/// The most that a client may ask for.
+pub const LARGEST_WINDOW: usize = 1000;
 
 /// What a client asks for who wants its place to be kept.
 pub(super) struct Wanted {
@@ -43,14 +44,14 @@ pub(super) fn wanted(context: &Context, params: &Subscribe) -> Result<Option<Wan
     };
     let owner = owner(&context.caller)?;
     name_check("durable", name)?;
-    let window = params.window.unwrap_or(WINDOW);
+    let window = params.window.map_or(WINDOW, |window| window as usize);
     if !(1..=LARGEST_WINDOW).contains(&window) {
         return Err(Error::invalid("window", format!("expected 1 to {LARGEST_WINDOW}")));
     }
     if params.on_slow == OnSlow::Latest {
         return Err(Error::invalid("on_slow", "a durable subscription skips nothing: expected \"catch_up\""));
     }
-    Ok(Some(Wanted { name: name.clone(), owner, window: window as usize }))
+    Ok(Some(Wanted { name: name.clone(), owner, window }))
 }
 
 /// Opens the consumer, or takes it over; a new one begins at `start`.
