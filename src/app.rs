@@ -30,6 +30,9 @@ use crate::store::{IndexStatus, Store, mongo, sqlite};
 /// How often the store is told which named tokens were used.
 const NOTE_USES: Duration = Duration::from_secs(60);
 
+/// How long a shutdown waits for what sessions have left to write.
+const WORK: Duration = Duration::from_secs(10);
+
 /// Everything that sessions and requests share.
 pub struct App {
     /// The settings.
@@ -125,7 +128,8 @@ impl App {
     }
 
     /// Ends everything in the order in which nothing is lost: sessions say goodbye, they and the `requests` in flight
-    /// finish, what they have left to write is written, the hub stops following, the log passes on what was acknowledged, the store closes.
+    /// finish, what they have left is written, the hub stops following, the log passes on what was acknowledged, the
+    /// store closes.
     pub async fn shut_down(&self, requests: impl Future<Output = ()>) {
         self.draining.cancel();
         self.sessions.close();
@@ -135,8 +139,9 @@ impl App {
             tracing::warn!(sessions = self.sessions.len(), "some sessions or requests did not end in time");
         }
         self.work.close();
-        // Each piece of it has an end of its own.
-        self.work.wait().await;
+        if tokio::time::timeout(WORK, self.work.wait()).await.is_err() {
+            tracing::warn!("something that sessions have left was not written");
+        }
         self.mail.close().await;
         self.hub.close();
         self.identities.note_uses().await;

@@ -100,7 +100,11 @@ impl Feed {
     fn begin_acks(&mut self, answer: &Subscribed) {
         let place = answer.missed.map_or(answer.position.seq, |missed| missed.from.saturating_sub(1));
         let shown = answer.position.seq;
-        if place < self.acks.confirmed {
+        let is_lost = self.position.as_ref().is_some_and(|known| known.epoch != answer.position.epoch);
+        if is_lost {
+            // Numbers mean something else now.
+            self.shared.acked.store(place, Ordering::SeqCst);
+        } else if place < self.acks.confirmed {
             // Somebody has moved it back, or the server has lost what it had confirmed: all of it is done again.
             self.position = None;
             self.shared.acked.store(place, Ordering::SeqCst);

@@ -1,10 +1,13 @@
 //! Commands beside a running server.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use bson::Document;
+use serde_json::{Value, json};
 
-use crate::support::{Backend, Server, both_backends};
+use crate::support::{Backend, PATIENCE, Server, both_backends};
 
 /// What `kernelci-live indexes` prints about the store of this server.
 fn indexes(server: &Server) -> String {
@@ -22,6 +25,33 @@ fn indexes(server: &Server) -> String {
 }
 
 both_backends! {
+    /// What was printed does not come again.
+    async fn watching_under_a_name_goes_on(server: Server) {
+        let mut raw = server.admin().await;
+        let mut watch = Command::new(env!("CARGO_BIN_EXE_kernelci-live"));
+        watch.args(["watch", "--channel", "lab", "--json", "--from", "earliest", "--durable", "w", "--url", &server.url()]);
+        watch.env("KCI_TOKEN", server.token().await).stdout(Stdio::piped());
+        for numbers in [1..=3, 4..=5] {
+            for number in numbers.clone() {
+                raw.call("event.publish", json!({"channel": "lab", "data": number})).await;
+            }
+            let mut process = watch.spawn().expect("starts");
+            let (count, output) = (numbers.clone().count(), process.stdout.take().expect("piped"));
+            let lines = move || BufReader::new(output).lines().take(count).map(|line| line.expect("a line")).collect();
+            let lines: Vec<String> = tokio::task::spawn_blocking(lines).await.expect("lines");
+            for (line, number) in lines.iter().zip(numbers.clone()) {
+                assert_eq!(serde_json::from_str::<Value>(line).expect("JSON")["data"], number);
+            }
+            let end = Instant::now() + PATIENCE;
+            while raw.call("consumer.get", json!({"name": "w"})).await["position"]["seq"] != *numbers.end() {
+                assert!(Instant::now() < end, "what was printed is acknowledged");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            process.kill().expect("killed");
+            process.wait().expect("ended");
+        }
+    }
+
     async fn indexes_are_shown_as_they_are(server: Server) {
         let all = indexes(&server);
         assert!(all.lines().count() > 8 && all.lines().all(|line| line.starts_with("present ")), "{all}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, PATIENCE, Raw, Server, both_backends};
+use crate::support::{Backend, Http, PATIENCE, Raw, Server, both_backends, services};
 
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -45,6 +45,54 @@ async fn stands_at(raw: &mut Raw, seq: u64) {
         assert!(tokio::time::Instant::now() < end, "{seq} is not reached: {now}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+async fn database(server: &Server) -> mongodb::Database {
+    let client = mongodb::Client::with_uri_str(&services().mongo).await.expect("MongoDB");
+    client.database(server.setting("MONGO_DB").expect("a database"))
+}
+
+/// Removes the oldest events of a server that does not run.
+async fn expire(server: &Server, events: u64) {
+    if server.backend() == Backend::Embedded {
+        let oldest = "DELETE FROM event WHERE n IN (SELECT n FROM event ORDER BY n LIMIT ?)";
+        assert_eq!(server.database().execute(oldest, [events as i64]).expect("deleted"), events as usize);
+        return;
+    }
+    let oldest = bson::doc! {"sequence_id": {"$lte": events as i64}};
+    database(server)
+        .await
+        .collection::<bson::Document>("eventhistory")
+        .delete_many(oldest)
+        .await
+        .expect("deleted");
+    forget(server).await;
+}
+
+/// Redis loses everything.
+async fn forget(server: &Server) {
+    let client = redis::Client::open(services().redis.as_str()).expect("a client");
+    let mut redis = client.get_multiplexed_async_connection().await.expect("Redis");
+    let keys = format!("{}*", server.setting("REDIS_PREFIX").expect("a prefix"));
+    let keys: Vec<String> = redis::cmd("KEYS").arg(keys).query_async(&mut redis).await.expect("keys");
+    redis::cmd("UNLINK").arg(keys).exec_async(&mut redis).await.expect("deleted");
+}
+
+/// Takes the consumer `d` over without a word to anybody.
+async fn take_over_silently(server: &Server) {
+    let done = match server.backend() {
+        Backend::Embedded => {
+            let sql = "UPDATE consumer SET id = id + 1000000 WHERE name = 'd'";
+            server.database().execute(sql, []).expect("written") as u64
+        }
+        Backend::Production => {
+            let consumers = database(server).await.collection::<bson::Document>("subscriber_state");
+            let update = bson::doc! {"$inc": {"id": 1_000_000_i64}};
+            let update = consumers.update_one(bson::doc! {"subscriber_id": "d"}, update).await;
+            update.expect("written").modified_count
+        }
+    };
+    assert_eq!(done, 1);
 }
 
 /// The reason for which a subscription ends.
@@ -238,6 +286,51 @@ both_backends! {
         ack(&mut raw, 1, 1).await;
     }
 
+    /// Signals may get lost: the next acknowledgement notices, or the next ping.
+    async fn a_takeover_is_noticed_without_being_told(backend: Backend) {
+        let mut server = Server::start(backend).await;
+        let mut raw = server.admin().await;
+        subscribe(&mut raw, 1, json!({})).await;
+        publish(&mut raw, 1..=2).await;
+        expect(&mut raw, 1, 1..=2).await;
+        ack(&mut raw, 1, 1).await;
+        take_over_silently(&server).await;
+        let error = raw.fail("event.ack", json!({"sub": 1, "seq": 2})).await;
+        assert_eq!((&error["data"]["status"], &error["data"]["detail"]), (&json!(409), &json!("sub: taken over")));
+        assert_eq!(ended(&mut raw, 1).await, "taken over");
+        stands_at(&mut raw, 1).await;
+        server.kill9();
+        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "300")]).await;
+        let mut raw = server.admin().await;
+        subscribe(&mut raw, 1, json!({})).await;
+        take_over_silently(&server).await;
+        assert_eq!(ended(&mut raw, 1).await, "taken over");
+    }
+
+    async fn what_has_aged_out_is_told_exactly(server: Server) {
+        let mut server = server;
+        let mut raw = server.admin().await;
+        subscribe(&mut raw, 1, json!({})).await;
+        publish(&mut raw, 1..=6).await;
+        expect(&mut raw, 1, 1..=6).await;
+        ack(&mut raw, 1, 1).await;
+        server.terminate().await;
+        expire(&server, 3).await;
+        server.restart().await;
+        let mut raw = server.admin().await;
+        // Until it is acknowledged it is told again.
+        for sub in 1..=2 {
+            let answer = subscribe(&mut raw, sub, json!({})).await;
+            let told = (&answer["recovered"], &answer["missed"], &answer["position"]["seq"]);
+            assert_eq!(told, (&json!(false), &json!({"from": 2, "to": 3}), &json!(3)), "{answer}");
+            expect(&mut raw, sub, 4..=6).await;
+        }
+        ack(&mut raw, 2, 3).await;
+        let answer = subscribe(&mut raw, 3, json!({})).await;
+        assert_eq!((&answer["recovered"], &answer["position"]["seq"]), (&json!(true), &json!(3)), "{answer}");
+        expect(&mut raw, 3, 4..=6).await;
+    }
+
     async fn it_belongs_to_its_user(server: Server) {
         let mut raw = server.admin().await;
         subscribe(&mut raw, 1, json!({})).await;
@@ -270,6 +363,43 @@ both_backends! {
         let mut raw = server.admin().await;
         stands_at(&mut raw, 1).await;
     }
+}
+
+/// MongoDB was restored from a backup, and Redis is empty: what is left is delivered, what is lost is told, and what
+/// follows has higher numbers.
+#[tokio::test]
+async fn it_goes_on_in_a_new_epoch() {
+    let server = Server::start(Backend::Production).await;
+    let mut raw = server.admin().await;
+    let before = subscribe(&mut raw, 1, json!({})).await;
+    publish(&mut raw, 1..=5).await;
+    expect(&mut raw, 1, 1..=5).await;
+    ack(&mut raw, 1, 2).await;
+    let database = database(&server).await;
+    let late = bson::doc! {"sequence_id": {"$gt": 3}};
+    database.collection::<bson::Document>("eventhistory").delete_many(late).await.expect("deleted");
+    let back = bson::doc! {"$set": {"head": 3_i64}};
+    let channels = database.collection::<bson::Document>("channel");
+    channels.update_one(bson::doc! {"_id": "lab"}, back).await.expect("set back");
+    forget(&server).await;
+    publish(&mut raw, 6..=6).await;
+    // Whoever is there goes on behind what it has been shown.
+    let gap = raw.next_notification("gap", PATIENCE).await;
+    assert_eq!((&gap["sub"], &gap["from"], &gap["to"]), (&json!(1), &json!(6), &json!(5)), "{gap}");
+    expect(&mut raw, 1, 6..=6).await;
+    // Whoever comes back, behind what was acknowledged.
+    let answer = subscribe(&mut raw, 2, json!({})).await;
+    assert_ne!(answer["position"]["epoch"], before["position"]["epoch"], "{answer}");
+    assert_eq!(answer["position"]["epoch"], gap["epoch"], "{answer}");
+    let told = (&answer["recovered"], &answer["position"]["seq"], answer.get("missed"));
+    assert_eq!(told, (&json!(false), &json!(2), None), "{answer}");
+    expect(&mut raw, 2, 3..=3).await;
+    let gap = raw.next_notification("gap", PATIENCE).await;
+    assert_eq!(gap, json!({"sub": 2, "from": 4, "to": 5}));
+    expect(&mut raw, 2, 6..=6).await;
+    ack(&mut raw, 2, 6).await;
+    let answer = subscribe(&mut raw, 3, json!({})).await;
+    assert_eq!((&answer["recovered"], &answer["position"]["seq"]), (&json!(true), &json!(6)), "{answer}");
 }
 
 /// Two instances: the name moves between them, with its place.
