@@ -12,6 +12,7 @@ mod support;
 mod clock;
 mod clock_jumps;
 mod cluster;
+mod consumers;
 mod degraded;
 mod disk;
 mod drain;

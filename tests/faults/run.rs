@@ -74,10 +74,10 @@ impl Run {
         let begun = Instant::now();
         fault.strike(&mut self.cluster, &mut self.rng).await;
         let struck = begun.elapsed();
-        let recovered = self.recovers().await;
+        let (recovered, last) = self.recovers().await;
         let ledger = self.ledger.lock().unwrap();
         println!(
-            "{:<18} {:>5.1} s, well again after {:>5.2} s, {} writes meanwhile, {} unknown so far",
+            "{:<18} {:>5.1} s, well again after {:>5.2} s ({last}), {} writes meanwhile, {} unknown so far",
             fault.name(),
             struck.as_secs_f64(),
             recovered.as_secs_f64(),
@@ -89,7 +89,9 @@ impl Run {
     }
 
     /// Waits until a write is acknowledged and every reader of its kind is shown what comes after it.
-    async fn recovers(&mut self) -> Duration {
+    /// Also tells who was the last.
+    async fn recovers(&mut self) -> (Duration, &'static str) {
+        let mut last = "writers";
         let begun = Instant::now();
         let count = |readers: &[Reader]| -> Vec<usize> {
             readers.iter().map(|reader| reader.lock().unwrap().events.len()).collect()
@@ -110,8 +112,9 @@ impl Run {
                     !["websocket, slow", "websocket, stops"].contains(&reader.lock().unwrap().name)
                 })
                 .collect();
-            if waiting.is_empty() {
-                return begun.elapsed();
+            match waiting.first() {
+                Some(reader) => last = reader.lock().unwrap().name,
+                None => return (begun.elapsed(), last),
             }
             let faults = || -> Vec<_> {
                 let seen = waiting.iter().map(|reader| reader.lock().unwrap());

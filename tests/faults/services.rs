@@ -262,6 +262,8 @@ impl Member {
         command.args(["--bind_ip", "127.0.0.1", "--port", &self.port.to_string(), "--replSet", "faults"]);
         command.args(["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64", "--nounixsocket", "--quiet"]);
         command.args(["--setParameter", "diagnosticDataCollectionEnabled=false"]);
+        // What an instance leaves open that is killed in a transaction; see the README.
+        command.args(["--setParameter", "transactionLifetimeLimitSeconds=3"]);
         command.arg("--dbpath").arg(self.folder.path());
         self.process = Process::start(&mut command, self.folder.path());
     }

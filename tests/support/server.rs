@@ -216,7 +216,8 @@ impl Server {
     /// Waits until the process has ended.
     pub async fn exited(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the server runs");
-        let end = Instant::now() + Duration::from_secs(30);
+        let drain = self.setting("DRAIN_MS").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+        let end = Instant::now() + PATIENCE + Duration::from_millis(drain);
         loop {
             match process.try_wait().expect("the process can be waited for") {
                 Some(status) => return status,
@@ -340,7 +341,10 @@ impl Server {
         // Standard output apart, and new at every start: the address is read from it.
         let out_path = self.folder.path().join("out");
         let out = File::create(&out_path).expect("the output file opens");
-        let process = Command::new(env!("CARGO_BIN_EXE_kernelci-live"))
+        // Another build of the same: what is measured under load is better measured on a release build.
+        let binary =
+            std::env::var("KERNELCI_LIVE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kernelci-live").to_owned());
+        let process = Command::new(binary)
             .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
             .arg("--data")
             .arg(self.folder())

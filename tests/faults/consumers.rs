@@ -1,0 +1,117 @@
+//! Readers whose place the server keeps: durable consumers, long polls.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::readers::{Reader, connected, fault, saw};
+use crate::support::{Lost, Raw};
+use crate::workload::Target;
+
+/// A WebSocket that has said hello, if somebody answers now.
+async fn session(target: &Target) -> Option<Raw> {
+    let url = target.url.replacen("http", "ws", 1) + "/latest/ws";
+    let connect = Raw::connect(&url, Some("kernelci.v1.json"), &[]);
+    let mut raw = tokio::time::timeout(Duration::from_secs(5), connect).await.ok()?.ok()?;
+    let answer = raw.try_request("session.hello", json!({"token": target.token})).await.ok()?;
+    answer["error"].is_null().then_some(raw)
+}
+
+/// A durable consumer: acknowledges a part of what it gets, loses its connection, takes over from itself. It keeps no
+/// place: the server has to.
+pub async fn by_durable(reader: Reader, target: Target) {
+    let subscribe =
+        json!({"sub": 1, "channel": "node", "durable": "faults-durable", "from": "earliest", "window": 40});
+    let (mut acknowledged, mut last) = (0, 0);
+    let mut before: Option<Raw> = None;
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let Some(mut raw) = session(&target).await else { continue };
+        match raw.try_request("event.subscribe", subscribe.clone()).await {
+            Ok(answer) if answer["error"].is_null() => {
+                if answer["result"]["recovered"] != true {
+                    fault(&reader, format!("not recovered: {answer}"));
+                }
+            }
+            _ => continue,
+        }
+        connected(&reader);
+        if let Some(mut old) = before.take()
+            && let Ok(answer) = old.try_request("event.ack", json!({"sub": 1, "seq": last})).await
+            && answer["error"].is_null()
+        {
+            fault(&reader, "an acknowledgement was accepted from a connection that was taken over from");
+        }
+        let mut heard = Instant::now();
+        let mut life = rand::random_range(20..400);
+        while life > 0 {
+            let params = match raw.receive(Duration::from_millis(500)).await {
+                Ok(message) if message["method"] == "event" => message["params"].clone(),
+                Ok(message) if message["method"] == "gap" => {
+                    fault(&reader, message);
+                    continue;
+                }
+                Ok(message) if message["method"] == "unsubscribed" => break,
+                Ok(_) => continue,
+                Err(Lost::TimedOut) if heard.elapsed() < Duration::from_secs(6) => continue,
+                Err(_) => break,
+            };
+            (heard, life) = (Instant::now(), life - 1);
+            let seq = params["seq"].as_u64().unwrap_or_default();
+            if seq <= acknowledged {
+                fault(&reader, format!("{seq} was delivered again, {acknowledged} was acknowledged"));
+            }
+            if seq > last {
+                saw(&reader, seq, params["event"]["id"].as_str().unwrap_or_default());
+                last = seq;
+            }
+            // The window is full after 40.
+            if seq % 10 == 0 || rand::random_ratio(1, 30) {
+                let ack = raw.try_request("event.ack", json!({"sub": 1, "seq": seq}));
+                match tokio::time::timeout(Duration::from_secs(6), ack).await {
+                    Ok(Ok(answer)) if answer["error"].is_null() => acknowledged = acknowledged.max(seq),
+                    Ok(Ok(_)) => {}
+                    _ => break,
+                }
+            }
+        }
+        before = (life == 0).then_some(raw);
+    }
+}
+
+/// A subscription for long polls, which has a name so that it outlives everything.
+pub async fn open_subscription(target: &Target) -> u64 {
+    let url = format!("{}/latest/subscribe/node?promisc=true&subscriber_id=faults", target.url);
+    let answer = reqwest::Client::new().post(url).bearer_auth(&target.token).send().await;
+    let answer: Value = answer.expect("an answer").json().await.expect("JSON");
+    answer["id"].as_u64().unwrap_or_else(|| panic!("no subscription: {answer}"))
+}
+
+/// Polls one event after the other.
+pub async fn by_polling(reader: Reader, target: Target, subscription: u64) {
+    reader.lock().unwrap().unanswered = Some(0);
+    let client = reqwest::Client::new();
+    let url = format!("{}/latest/listen/{subscription}", target.url);
+    loop {
+        let poll = async {
+            client.get(&url).bearer_auth(&target.token).send().await?.error_for_status()?.json().await
+        };
+        let message: Value = match tokio::time::timeout(Duration::from_secs(9), poll).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(error)) if error.status().is_some_and(|status| status.is_client_error()) => {
+                return fault(&reader, error);
+            }
+            _ => {
+                *reader.lock().unwrap().unanswered.as_mut().expect("set above") += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let event = serde_json::from_str(message["data"].as_str().unwrap_or_default()).unwrap_or(Value::Null);
+        match event["_sequence_id"].as_u64() {
+            Some(seq) => saw(&reader, seq, event["id"].as_str().unwrap_or_default()),
+            None if event["data"] == "BEEP" => {}
+            None => fault(&reader, message),
+        }
+    }
+}
