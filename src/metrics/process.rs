@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Clock ticks a second and bytes a page, as Linux shows them to programs on every common architecture.
-const TICKS: f64 = 100.0;
+pub(crate) const TICKS: f64 = 100.0;
 const PAGE: f64 = 4096.0;
 
 /// Sets the gauges. Blocks for as long as listing the open files takes.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::metrics::process::read_stat;
+use crate::metrics::process::{TICKS, read_stat};
 
 /// A process that is looked at, as `--process` names it.
 #[derive(Clone, Debug)]
@@ -60,6 +60,7 @@ impl Watched {
 pub(super) struct Processes {
     all: Vec<(String, u32)>,
     before: Vec<Option<Use>>,
+    machine_before: Option<Duration>,
     began: Instant,
 }
 
@@ -72,7 +73,7 @@ pub(super) struct Use {
 }
 
 /// What a process used in a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Used {
     pub(super) name: String,
     pub(super) cpu_seconds: f64,
@@ -98,7 +99,8 @@ impl Processes {
             }
         }
         all.push(("generator".to_owned(), std::process::id()));
-        let mut processes = Processes { all, before: Vec::new(), began: Instant::now() };
+        let mut processes =
+            Processes { all, before: Vec::new(), machine_before: None, began: Instant::now() };
         processes.begin();
         Ok(processes)
     }
@@ -106,6 +108,7 @@ impl Processes {
     /// The run begins now.
     pub(super) fn begin(&mut self) {
         self.before = self.all.iter().map(|(_, id)| look(*id)).collect();
+        self.machine_before = machine_cpu();
         self.began = Instant::now();
     }
 
@@ -126,7 +129,19 @@ impl Processes {
                 anonymous_growth_kb: growth(now.anonymous_kb, before.anonymous_kb),
             })
         });
-        each.collect()
+        let mut each: Vec<Used> = each.collect();
+        let all: f64 = each.iter().map(|used| used.cpu_seconds).sum();
+        if let (Some(before), Some(now)) = (self.machine_before, machine_cpu()) {
+            // The clocks of processes and of the machine differ by some ticks.
+            let others = (now.saturating_sub(before).as_secs_f64() - all).max(0.0);
+            each.push(Used {
+                name: OTHERS.to_owned(),
+                cpu_seconds: others,
+                cpu_percent: others / seconds * 100.0,
+                ..Used::default()
+            });
+        }
+        each
     }
 
     /// What the server has used so far; `None` if it could not be found.
@@ -138,6 +153,18 @@ impl Processes {
 
 /// The name of the server's process.
 pub(super) const SERVER: &str = "server";
+
+/// Everything else on the machine: if that is much, the figures are worth little.
+const OTHERS: &str = "others";
+
+/// CPU time of all processes of the machine so far.
+fn machine_cpu() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    // user, nice, system
+    let fields = stat.lines().next()?.split_whitespace().skip(1).take(3);
+    let ticks: Vec<f64> = fields.map_while(|field| field.parse().ok()).collect();
+    (ticks.len() == 3).then(|| Duration::from_secs_f64(ticks.iter().sum::<f64>() / TICKS))
+}
 
 /// What a process has used so far.
 fn look(id: u32) -> Option<Use> {
@@ -215,7 +242,7 @@ mod tests {
         assert_eq!(watched.find(), Some((SERVER.to_owned(), std::process::id())));
         let processes = Processes::find(&[watched]).unwrap();
         assert!(processes.server().unwrap().anonymous_kb > 0);
-        assert_eq!(processes.used().len(), 2);
+        assert_eq!(processes.used().len(), 3, "the server, the generator, all others");
     }
 
     #[test]
