@@ -28,13 +28,6 @@ pub(super) struct Answered {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-impl Answered {
-    /// Nothing to say to anybody.
-    pub(super) fn nothing() -> Answered {
-        Answered { text: None, opened: None, handover: None, close: None, _place: None }
-    }
-}
-
 /// Runs one request and puts its answer into words.
 pub(super) async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> Answered {
     let slot: Slot = Arc::new(Mutex::new(None));

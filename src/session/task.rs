@@ -346,11 +346,11 @@ impl Session {
     fn recheck(&mut self) {
         let Some(token) = self.handle.caller().token else { return };
         let (app, handle) = (self.app.clone(), self.handle.clone());
-        self.requests.spawn(async move {
+        // Not among the requests: the client may have as many of those as it was told.
+        tokio::spawn(async move {
             if matches!(app.known(&token).await, Ok(None)) {
                 handle.dismiss(&token);
             }
-            Answered::nothing()
         });
     }
 
