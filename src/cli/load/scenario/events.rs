@@ -137,7 +137,7 @@ impl Work {
         if self.lanes > 1 && (!adapter.numbers_events() || self.lanes > self.subscribers as u64) {
             bail!("--filters needs --adapter kernelci and a subscriber for each filter");
         }
-        let warm_up = WARM_UP.max(self.lanes.min(1000));
+        let warm_up = WARM_UP.max(self.lanes.min(100));
         let receivers = Receivers::start(adapter.clone(), run.clock, self.lanes, warm_up)?;
         run.subscribe(&adapter, &receivers, self.subscribers, self.lanes).await?;
         let shared = receivers.shared().clone();
