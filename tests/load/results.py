@@ -95,7 +95,13 @@ def shown(value):
     return str(value)
 
 
+# CPU of one core that others may take before an aim is judged by the row.
+BUSY = 25
+
+
 def verdict(row, report, reports):
+    if (process("others", "cpu_percent")(report) or 0) > BUSY:
+        return f"{row.aim}: not judged, the machine was busy"
     met = row.met(report, {name: other for name, other in reports.items() if other["valid"]})
     if met is None:
         return f"{row.aim}: peer not measured"
