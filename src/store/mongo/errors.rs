@@ -22,6 +22,9 @@ const CACHE_TOO_SMALL: i32 = 388;
 const TOO_LARGE: [i32; 4] = [10334, 17419, 17420, 2];
 /// Not primary, shutting down, recovering, stepping down, host unreachable, network timeout, write concern timeout.
 const AWAY: [i32; 12] = [10107, 13435, 10058, 11600, 11602, 13436, 189, 91, 6, 7, 89, 64];
+/// A transaction that is not what its client thinks, because a statement of it came twice or its connection was lost:
+/// `ConflictingOperationInProgress`, `TransactionTooOld`, `NoSuchTransaction`, `TransactionCommitted`, `WriteConflict`.
+const IN_DOUBT: [i32; 5] = [117, 225, 251, 256, 112];
 
 /// Waits for a call of the driver, but not for ever, and says in our words how it failed.
 pub(crate) async fn call<T>(call: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T> {
@@ -69,7 +72,7 @@ pub(crate) fn translate(error: Mongo) -> Error {
         Some(CACHE_TOO_SMALL) => {
             Error::new(Kind::TooLarge, "the database cannot write so much in one transaction").because(error)
         }
-        Some(code) if AWAY.contains(&code) => Error::unavailable("store", error),
+        Some(code) if AWAY.contains(&code) || IN_DOUBT.contains(&code) => Error::unavailable("store", error),
         _ => Error::internal(error),
     }
 }
