@@ -36,7 +36,8 @@ pub async fn by_durable(reader: Reader, target: Target) {
             _ => continue,
         }
         connected(&reader);
-        if let Some(mut old) = before.take()
+        // What is acknowledged already may be acknowledged again: that changes nothing.
+        if let Some(mut old) = before.take().filter(|_| last > acknowledged)
             && let Ok(answer) = old.try_request("event.ack", json!({"sub": 1, "seq": last})).await
             && answer["error"].is_null()
         {

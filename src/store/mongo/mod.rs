@@ -168,6 +168,8 @@ async fn connect(url: &str) -> Result<Client> {
     options.app_name.get_or_insert_with(|| "kernelci-live".into());
     options.server_selection_timeout.get_or_insert(Duration::from_secs(3));
     options.connect_timeout.get_or_insert(Duration::from_secs(3));
+    // Together with the one above the time after which silent connections are given up.
+    options.heartbeat_freq.get_or_insert(Duration::from_secs(2));
     options.max_pool_size.get_or_insert(100);
     // Whatever the URL says: acknowledged means on the disks of a majority.
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
