@@ -126,7 +126,7 @@ impl EventLog for RedisLog {
     async fn publish(&self, event: Event) -> Result<Option<u64>> {
         from_json("data", &event.data)?;
         from_json("attributes", &event.extensions.clone().into())?;
-        let pending = Pending::new(&event)?;
+        let pending = Pending::new(&event);
         let stored = doc! {"_id": event.id, "channel": &pending.channel, "event": &pending.json};
         let first = match errors::raw(self.outbox.insert_one(Stored(stored))).await {
             Ok(_) => true,

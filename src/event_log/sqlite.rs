@@ -63,7 +63,7 @@ impl EventLog for SqliteLog {
     }
 
     async fn publish(&self, event: Event) -> Result<Option<u64>> {
-        let row = EventRow::new(&event)?;
+        let row = EventRow::new(&event);
         self.db.writer.run(2, move |batch| batch.append(&row)).await.map(Some)
     }
 

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::{ObjectId, Timestamp};
@@ -49,33 +50,50 @@ pub struct Event {
     pub data: Value,
 }
 
-impl Event {
-    /// The CloudEvent as JSON, without `sequence`, in the order of attributes that KernelCI sends
-    /// (contract 5.4): `specversion, id, source, type, [subject], time, data, [owner, partitionkey, …]`.
-    pub fn to_json(&self) -> Map<String, Value> {
-        let mut map = Map::new();
-        let mut put = |key: &str, value: Value| {
-            map.insert(key.to_owned(), value);
+/// The CloudEvent without `sequence`, in the order of attributes that KernelCI sends (contract 5.4): `specversion, id,
+/// source, type, [subject], time, data, [owner, partitionkey, …]`. An extension of the same name takes the place.
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let put = |map: &mut S::SerializeMap, name: &str, value: Option<&str>| match (
+            value,
+            self.extensions.get(name),
+        ) {
+            (None, _) => Ok(()),
+            (Some(_), Some(other)) => map.serialize_entry(name, other),
+            (Some(value), None) => map.serialize_entry(name, value),
         };
-        put("specversion", "1.0".into());
-        put("id", self.id.to_hex().into());
-        put("source", self.source.clone().into());
-        put("type", self.kind.clone().into());
-        if let Some(subject) = &self.subject {
-            put("subject", subject.clone().into());
+        put(&mut map, "specversion", Some("1.0"))?;
+        put(&mut map, "id", Some(&self.id.to_hex()))?;
+        put(&mut map, "source", Some(&self.source))?;
+        put(&mut map, "type", Some(&self.kind))?;
+        put(&mut map, "subject", self.subject.as_deref())?;
+        put(&mut map, "time", Some(&self.time.to_event_time()))?;
+        map.serialize_entry("data", self.extensions.get("data").unwrap_or(&self.data))?;
+        put(&mut map, "owner", self.owner.as_deref())?;
+        put(&mut map, "partitionkey", self.partitionkey.as_deref())?;
+        for (name, value) in self.extensions.iter().filter(|(name, _)| !self.has(name)) {
+            map.serialize_entry(name, value)?;
         }
-        put("time", self.time.to_event_time().into());
-        put("data", self.data.clone());
-        if let Some(owner) = &self.owner {
-            put("owner", owner.clone().into());
+        map.end()
+    }
+}
+
+impl Event {
+    /// Whether it has an attribute of this name, extensions aside.
+    fn has(&self, name: &str) -> bool {
+        match name {
+            "specversion" | "id" | "source" | "type" | "time" | "data" => true,
+            "subject" => self.subject.is_some(),
+            "owner" => self.owner.is_some(),
+            "partitionkey" => self.partitionkey.is_some(),
+            _ => false,
         }
-        if let Some(key) = &self.partitionkey {
-            put("partitionkey", key.clone().into());
-        }
-        for (key, value) in &self.extensions {
-            put(key, value.clone());
-        }
-        map
+    }
+    /// The CloudEvent as JSON text, without `sequence`.
+    pub fn to_text(&self) -> String {
+        // Texts and JSON values can always be written.
+        serde_json::to_string(self).unwrap_or_default()
     }
 }
 

@@ -386,8 +386,8 @@ mod tests {
                 }
             }
             for body in [body, whole, more] {
-                let _ = Tree::parse(&body).map_err(|error| assert!(error.status() < 500));
-                let _ = Tree::parse(&json!({"node": body, "child_nodes": [body]})).map_err(|error| assert!(error.status() < 500));
+                let _ = Tree::parse(body.clone()).map_err(|error| assert!(error.status() < 500));
+                let _ = Tree::parse(json!({"node": body, "child_nodes": [body]})).map_err(|error| assert!(error.status() < 500));
                 match Node::create(&body, now) {
                     Ok(node) => {
                         prop_assert_eq!(&Node::from_wire(&node.to_wire()).unwrap(), &node);

@@ -255,7 +255,7 @@ pub(crate) fn entry(doc: &Document) -> Entry {
         extensions: doc.get_document("extensions").map(object).unwrap_or_default(),
         data,
     };
-    Entry::new(seq(doc), &Value::Object(event.to_json()).to_string())
+    Entry::new(seq(doc), &event.to_text())
 }
 
 #[cfg(test)]
@@ -279,7 +279,7 @@ mod tests {
             extensions,
             data: json!({"op": "created", "data": {"n": 1, "x": [1.5, null, 12_345_678_901_i64]}}),
         };
-        let json = Value::Object(event.to_json()).to_string();
+        let json = event.to_text();
         let stored = document("node", &Item { seq: 7, epoch: "e".into(), json: json.clone() }).unwrap();
         assert_eq!(entry(&stored).json, Entry::new(7, &json).json);
     }

@@ -2,7 +2,6 @@
 
 use bson::{Bson, Document, doc};
 
-use crate::error::{Error, Result};
 use crate::model::{Event, ObjectId};
 
 /// An event on its way into the log. As an outbox entry it is `{id, channel, event}`.
@@ -17,9 +16,8 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) fn new(event: &Event) -> Result<Pending> {
-        let json = serde_json::to_string(&event.to_json()).map_err(Error::internal)?;
-        Ok(Pending { id: event.id, channel: event.channel.clone(), json })
+    pub(crate) fn new(event: &Event) -> Pending {
+        Pending { id: event.id, channel: event.channel.clone(), json: event.to_text() }
     }
 
     pub(crate) fn to_document(&self) -> Document {

@@ -1,5 +1,7 @@
 //! The fields that every node has, as request bodies may give them (contract 2.1, 3.5).
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::shape::{Field, Type, default, nullable, required};
@@ -62,16 +64,34 @@ pub(super) fn read_body(body: &Value) -> Result<Map<String, Value>> {
     if body.is_null() {
         problems.missing(&At::ROOT, body);
     }
-    let fields = if problems.is_empty() { read_node(body, &mut problems)? } else { Map::new() };
+    let read = if problems.is_empty() { read_node(body, &mut problems)? } else { Vec::new() };
     problems.into_items()?;
-    Ok(fields)
+    let given = |key| body.get(key).cloned().unwrap_or_default();
+    Ok(read
+        .into_iter()
+        .map(|(name, key, new)| (name.to_owned(), new.unwrap_or_else(|| given(key))))
+        .collect())
 }
 
-/// The known fields of a node in normalised form. 413 if it is too large; what else is wrong goes to `problems`.
-pub(super) fn read_node(node: &Value, problems: &mut Problems) -> Result<Map<String, Value>> {
+/// As [`read_body`] for one node among many: takes the fields out of it, so that nothing is there twice. 413 if it is
+/// too large; what else is wrong goes to `problems`.
+pub(super) fn take_node(mut node: Value, problems: &mut Problems) -> Result<Map<String, Value>> {
+    let read = read_node(&node, problems)?;
+    let mut given = |key| node.get_mut(key).map(Value::take).unwrap_or_default();
+    Ok(read
+        .into_iter()
+        .map(|(name, key, new)| (name.to_owned(), new.unwrap_or_else(|| given(key))))
+        .collect())
+}
+
+/// A field: its name, the key that it was given under, and its normalised value if that is another than the given one.
+type Read = (&'static str, &'static str, Option<Value>);
+
+/// The known fields of a node. 413 if it is too large; what else is wrong goes to `problems`.
+fn read_node(node: &Value, problems: &mut Problems) -> Result<Vec<Read>> {
     let mut own = Problems::default();
     bounds::check(node, &mut own)?;
-    let mut fields = Map::new();
+    let mut fields = Vec::with_capacity(BASE.len());
     match node {
         Value::Object(body) if own.is_empty() => {
             for field in &BASE {
@@ -80,8 +100,11 @@ pub(super) fn read_node(node: &Value, problems: &mut Problems) -> Result<Map<Str
                 let given = [alias, field.name].into_iter().find_map(|key| Some((key, body.get(key)?)));
                 match given {
                     Some((key, value)) => {
-                        let read = field.read(value, &At::ROOT.key(key), &mut own);
-                        fields.insert(field.name.to_owned(), read.into_owned());
+                        let new = match field.read(value, &At::ROOT.key(key), &mut own) {
+                            Cow::Owned(new) => Some(new),
+                            Cow::Borrowed(_) => None,
+                        };
+                        fields.push((field.name, key, new));
                     }
                     None if field.need == super::shape::Need::Required => {
                         own.missing(&At::ROOT.key(field.name), node);

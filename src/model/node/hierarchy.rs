@@ -37,11 +37,11 @@ impl Tree {
     ///
     /// 422 with a list of items for its shape and for fields that every node has; 400 for a kind or its `data` and for
     /// an id that stands there twice; 413 for more than [`MAX_NODES`] nodes.
-    pub fn parse(body: &Value) -> Result<Tree> {
+    pub fn parse(body: Value) -> Result<Tree> {
         let mut tree = Tree { items: Vec::new() };
         let mut problems = Problems::default();
         if body.is_null() {
-            problems.missing(&At::ROOT, body);
+            problems.missing(&At::ROOT, &body);
         } else {
             tree.read(body, &mut problems)?;
         }
@@ -52,7 +52,7 @@ impl Tree {
     }
 
     /// Walks the request with a list of what is still to do, so that nesting costs no stack.
-    fn read(&mut self, body: &Value, problems: &mut Problems) -> Result<()> {
+    fn read(&mut self, body: Value, problems: &mut Problems) -> Result<()> {
         let mut todo = vec![(body, None, 1)];
         while let Some((value, parent, depth)) = todo.pop() {
             if problems.is_full() {
@@ -70,7 +70,7 @@ impl Tree {
                     let detail = format!("child_nodes: a tree has at most {MAX_NODES} nodes");
                     return Err(Error::new(Kind::TooLarge, detail));
                 }
-                let children = children.iter().enumerate().rev();
+                let children = children.into_iter().enumerate().rev();
                 todo.extend(children.map(|(i, child)| (child, Some((here, i)), depth + 1)));
             }
             if !own.is_empty() {
@@ -81,31 +81,36 @@ impl Tree {
     }
 
     /// Reads one node and returns its children.
-    fn read_item<'v>(&mut self, here: usize, value: &'v Value, own: &mut Problems) -> Result<&'v [Value]> {
-        let Value::Object(item) = value else {
-            fields::not_an_object(value, &At::ROOT, own);
-            return Ok(&[]);
+    fn read_item(&mut self, here: usize, mut value: Value, own: &mut Problems) -> Result<Vec<Value>> {
+        let Value::Object(item) = &value else {
+            fields::not_an_object(&value, &At::ROOT, own);
+            return Ok(Vec::new());
         };
-        match item.get("node") {
-            None => own.missing(&At::ROOT.key("node"), value),
-            Some(node) => {
-                let mut below = Problems::default();
-                let fields = fields::read_node(node, &mut below)?;
-                own.absorb(below, &["node".into()]);
-                if let Some(item) = self.items.get_mut(here) {
-                    // The id of the root is in the address of the request.
-                    item.id = fields.get("id").and_then(super::shape::id).filter(|_| here > 0);
-                    item.fields = fields;
-                }
-            }
+        if !item.contains_key("node") {
+            own.missing(&At::ROOT.key("node"), &value);
         }
+        let mut late = Problems::default();
         let at = At::ROOT.key("child_nodes");
         match item.get("child_nodes") {
-            Some(Value::Array(children)) => return Ok(children),
-            Some(other) => own.add(&at, "list_type", "Input should be a valid list", other, None),
-            None => own.missing(&at, value),
+            Some(Value::Array(_)) => {}
+            Some(other) => late.add(&at, "list_type", "Input should be a valid list", other, None),
+            None => late.missing(&at, &value),
         }
-        Ok(&[])
+        if let Some(node) = value.get_mut("node").map(Value::take) {
+            let mut below = Problems::default();
+            let fields = fields::take_node(node, &mut below)?;
+            own.absorb(below, &["node".into()]);
+            if let Some(item) = self.items.get_mut(here) {
+                // The id of the root is in the address of the request.
+                item.id = fields.get("id").and_then(super::shape::id).filter(|_| here > 0);
+                item.fields = fields;
+            }
+        }
+        own.absorb(late, &[]);
+        match value.get_mut("child_nodes").map(Value::take) {
+            Some(Value::Array(children)) => Ok(children),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// How the request leads to an item: `child_nodes, 3, child_nodes, 0`.
@@ -121,23 +126,30 @@ impl Tree {
         place
     }
 
-    /// 400 for the first node whose kind or `data` is wrong.
-    fn check_kinds(&self) -> Result<()> {
-        let empty = Map::new();
-        for (here, item) in self.items.iter().enumerate() {
+    /// 400 for the first node whose kind or `data` is wrong; good `data` is filled in (contract 2.3).
+    fn check_kinds(&mut self) -> Result<()> {
+        for here in 0..self.items.len() {
+            let Some(item) = self.items.get_mut(here) else { break };
             let kind = kinds::of(item.fields.get("kind").and_then(Value::as_str).unwrap_or("node"))?;
+            let data = match item.fields.get_mut("data").map(Value::take) {
+                None => Some(Map::new()),
+                Some(Value::Object(data)) => Some(data),
+                Some(_) => None,
+            };
             let mut own = Problems::default();
-            let data = item.fields.get("data").map_or(Some(&empty), Value::as_object);
-            kind.check(data, &mut own);
-            if !own.is_empty() {
-                let mut place = self.place(here);
-                if here > 0 {
-                    place.push("node".into());
-                }
-                let mut problems = Problems::default();
-                problems.absorb(own, &place);
-                problems.into_text(kind.title)?;
+            kind.check(data.as_ref(), &mut own);
+            if own.is_empty() {
+                let data = data.map_or(Value::Null, |data| Value::Object(kind.fill(data)));
+                item.fields.insert("data".to_owned(), data);
+                continue;
             }
+            let mut place = self.place(here);
+            if here > 0 {
+                place.push("node".into());
+            }
+            let mut problems = Problems::default();
+            problems.absorb(own, &place);
+            problems.into_text(kind.title)?;
         }
         Ok(())
     }
@@ -165,18 +177,19 @@ impl Tree {
     /// The nodes as they stand after the request, depth first and the root first, each with the revision that it
     /// replaces (`None`: it is new).
     ///
-    /// All get submitter and tree of the stored root. Replaced nodes keep owner, submitter, groups and the time of
+    /// Consumes the request: a large one is not held twice. All get submitter and tree of the stored root. Replaced nodes keep owner, submitter, groups and the time of
     /// their making, and follow the state machine; new ones belong to `caller`. 400 if a node is not in `stored`, is the
     /// root again, would become its own ancestor, or cannot go to its state.
     pub fn build(
-        &self,
+        self,
         stored_root: &Node,
         stored: &HashMap<ObjectId, Node>,
         caller: &str,
         now: Timestamp,
     ) -> Result<Vec<(Node, Option<u64>)>> {
+        let ids: HashSet<ObjectId> = self.existing_ids().collect();
         let mut built: Vec<(Node, Option<u64>)> = Vec::with_capacity(self.items.len());
-        for item in &self.items {
+        for item in self.items {
             let old = match (item.parent, item.id) {
                 (None, _) => Some(stored_root),
                 (Some(_), Some(id)) if id == stored_root.id => return Err(twice(id)),
@@ -184,7 +197,7 @@ impl Tree {
                 (Some(_), None) => None,
             };
             let id = old.map_or_else(ObjectId::new, |old| old.id);
-            let mut node = Node::from_fields(item.fields.clone(), id, now)?;
+            let mut node = Node::from_fields(item.fields, id, now)?;
             if let Some((up, _)) = item.parent.and_then(|(up, _)| built.get(up)) {
                 node.parent = Some(up.id);
                 if node.path.is_empty() {
@@ -210,18 +223,19 @@ impl Tree {
             node.treeid.clone_from(&stored_root.treeid);
             built.push((node, old.map(|old| old.revision)));
         }
-        self.check_ancestry(&built)?;
+        if let Some((root, _)) = built.first() {
+            check_ancestry(root, &ids)?;
+        }
         Ok(built)
     }
+}
 
-    /// 400 if the root's parent is the root or one of the nodes below it.
-    fn check_ancestry(&self, built: &[(Node, Option<u64>)]) -> Result<()> {
-        let Some((root, _)) = built.first() else { return Ok(()) };
-        write::check_parent(root)?;
-        match root.parent.filter(|parent| self.existing_ids().any(|id| id == *parent)) {
-            Some(id) => Err(Error::bad_request(format!("Parent cannot be below the object: {id}"))),
-            None => Ok(()),
-        }
+/// 400 if the root's parent is the root or one of the nodes below it.
+fn check_ancestry(root: &Node, below: &HashSet<ObjectId>) -> Result<()> {
+    write::check_parent(root)?;
+    match root.parent.filter(|parent| below.contains(parent)) {
+        Some(id) => Err(Error::bad_request(format!("Parent cannot be below the object: {id}"))),
+        None => Ok(()),
     }
 }
 

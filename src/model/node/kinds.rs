@@ -1,5 +1,5 @@
-//! What the `data` of each kind of node must look like (contract 2.3, 2.4). It is checked, not changed: keys that are
-//! not named here are kept as they are.
+//! What the `data` of each kind of node must look like (contract 2.3, 2.4). Single writes check it and change nothing,
+//! hierarchies fill in what is absent; keys that are not named here are kept as they are.
 
 use serde_json::{Map, Number, Value};
 
@@ -72,7 +72,7 @@ static REVISION: Model = Model {
         nullable("describe", Type::Text),
         nullable("version", Type::Model(&VERSION)),
         nullable("patchset", Type::Text),
-        default("commit_tags", TEXTS),
+        default("commit_tags", TEXTS).or_list(),
         nullable("commit_message", Type::Text),
         nullable("tip_of_branch", Type::Flag),
     ],
@@ -129,7 +129,7 @@ static TEST: Model = Model {
         nullable("config_full", Type::Text),
         nullable("compiler", Type::Text),
         nullable("kernel_type", Type::Text),
-        nullable("misc", Type::Object),
+        nullable("misc", Type::Object).or_object(),
     ],
 };
 
@@ -138,7 +138,7 @@ static REGRESSION: Model = Model {
     fields: &[
         nullable("fail_node", Type::Id),
         nullable("pass_node", Type::Id),
-        nullable("node_sequence", Type::List(&Type::Id, MANY)),
+        nullable("node_sequence", Type::List(&Type::Id, MANY)).or_list(),
         nullable("error_code", ERROR_CODES),
         nullable("error_msg", Type::Text),
         nullable("failed_kernel_revision", Type::Model(&REVISION)),
@@ -172,6 +172,14 @@ impl Kind {
             (None, _) => {}
             (Some(model), Some(data)) => model.check(data, &at, problems),
             (Some(model), None) => model.not_an_object(&Value::Null, &at, problems),
+        }
+    }
+
+    /// Good `data` as KernelCI stores it in a hierarchy: whole, and normalised.
+    pub(super) fn fill(&self, data: Map<String, Value>) -> Map<String, Value> {
+        match self.data {
+            Some(model) => model.fill(data),
+            None => data,
         }
     }
 }

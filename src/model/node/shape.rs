@@ -60,6 +60,26 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     pub(super) ty: Type,
     pub(super) need: Need,
+    /// What it is where a model is filled in and it is absent.
+    default: Filled,
+}
+
+/// What an absent field of a filled model is.
+#[derive(Clone, Copy, Debug)]
+enum Filled {
+    Null,
+    List,
+    Object,
+}
+
+impl Filled {
+    fn json(self) -> Value {
+        match self {
+            Filled::Null => Value::Null,
+            Filled::List => Value::Array(Vec::new()),
+            Filled::Object => Value::Object(Map::new()),
+        }
+    }
 }
 
 /// Whether a field must be there.
@@ -75,18 +95,28 @@ pub(super) enum Need {
 
 /// A field that must be there.
 pub(super) const fn required(name: &'static str, ty: Type) -> Field {
-    Field { name, ty, need: Need::Required }
+    Field { name, ty, need: Need::Required, default: Filled::Null }
 }
 /// A field that may be absent but not null.
 pub(super) const fn default(name: &'static str, ty: Type) -> Field {
-    Field { name, ty, need: Need::Default }
+    Field { name, ty, need: Need::Default, default: Filled::Null }
 }
 /// A field that may be absent or null.
 pub(super) const fn nullable(name: &'static str, ty: Type) -> Field {
-    Field { name, ty, need: Need::Nullable }
+    Field { name, ty, need: Need::Nullable, default: Filled::Null }
 }
 
 impl Field {
+    /// It is an empty list in models where it is absent.
+    pub(super) const fn or_list(self) -> Field {
+        let Field { name, ty, need, .. } = self;
+        Field { name, ty, need, default: Filled::List }
+    }
+    /// It is an empty object in models where it is absent.
+    pub(super) const fn or_object(self) -> Field {
+        let Field { name, ty, need, .. } = self;
+        Field { name, ty, need, default: Filled::Object }
+    }
     /// Reads the field's value, which is there.
     pub(super) fn read<'v>(&self, value: &'v Value, at: &At<'_>, problems: &mut Problems) -> Cow<'v, Value> {
         match value {
@@ -110,6 +140,22 @@ impl Model {
             }
         }
     }
+    /// `body`, which has been [checked](Model::check), as KernelCI's models hold it: the known fields first, in
+    /// normalised form, null (or the default) where they are absent; then all others as they are.
+    pub(super) fn fill(&self, mut body: Map<String, Value>) -> Map<String, Value> {
+        let mut filled = Map::with_capacity(self.fields.len());
+        for field in self.fields {
+            let value = body.get_mut(field.name).map(Value::take);
+            filled.insert(
+                field.name.to_owned(),
+                value.map_or_else(|| field.default.json(), |v| field.ty.fill(v)),
+            );
+        }
+        for (name, value) in body {
+            filled.entry(name).or_insert(value);
+        }
+        filled
+    }
     /// Notes that `input` is no object.
     pub(super) fn not_an_object(&self, input: &Value, at: &At<'_>, problems: &mut Problems) {
         let msg = format!("Input should be a valid dictionary or instance of {}", self.name);
@@ -118,6 +164,14 @@ impl Model {
 }
 
 impl Type {
+    /// A good value in normalised form, what is absent in models filled in.
+    fn fill(&self, value: Value) -> Value {
+        match (self, value) {
+            (Type::Model(model), Value::Object(body)) => Value::Object(model.fill(body)),
+            (_, Value::Null) => Value::Null,
+            (ty, value) => ty.read(&value, &At::ROOT, &mut Problems::default()).into_owned(),
+        }
+    }
     /// The value in normalised form; what is wrong with it goes to `problems` and the value then means nothing.
     pub(super) fn read<'v>(&self, value: &'v Value, at: &At<'_>, problems: &mut Problems) -> Cow<'v, Value> {
         let same = Cow::Borrowed(value);

@@ -1,7 +1,6 @@
 //! Writing a node and everything below it at once: all or nothing, in one commit whatever the number of nodes.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -73,22 +72,23 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
         return Submitted::of(again(&context, &ids).await?);
     }
     let mut root = editable(&context, id).await?;
-    let tree = Arc::new(apart(move || Tree::parse(&params.tree)).await?);
+    let mut request = Request::new(params.tree);
     for tries in 0..MOST_TRIES {
         if tries > 0 {
             pause(tries).await;
             root = editable(&context, id).await?;
         }
+        let tree;
+        (request, tree) = apart(move || request.parse()).await?;
         expect(&root, params.if_revision)?;
         let stored = stored(&context, &tree.existing_ids().collect::<Vec<_>>()).await?;
         if stored.values().any(|node| !may_edit(&user, node)) {
             return Err(not_permitted());
         }
         let before = Before { root: root.clone(), stored };
-        let (tree, with, name, events) =
-            (tree.clone(), context.clone(), user.username.clone(), params.events);
+        let (with, name, events) = (context.clone(), user.username.clone(), params.events);
         let Planned { writes, nodes, groups } =
-            apart(move || plan(&with, &tree, &before, &name, events)).await?;
+            apart(move || plan(&with, tree, &before, &name, events)).await?;
         groups_exist(&context, &groups).await?;
         if let Some(new_root) = writes.first().filter(|write| write.node.parent != root.parent) {
             parent_exists(&context, &new_root.node).await?;
@@ -101,6 +101,30 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
         }
     }
     Err(too_busy())
+}
+
+/// The request as it came: a tree is used up by every try to write it, and most need one. As text it takes a tenth of
+/// the memory.
+enum Request {
+    Read(Value),
+    Text(String),
+}
+
+impl Request {
+    fn new(tree: Value) -> Request {
+        Request::Read(tree)
+    }
+
+    fn parse(self) -> Result<(Request, Tree)> {
+        let (text, tree) = match self {
+            Request::Read(tree) => (tree.to_string(), tree),
+            Request::Text(text) => {
+                let tree = serde_json::from_str(&text).map_err(Error::internal)?;
+                (text, tree)
+            }
+        };
+        Ok((Request::Text(text), Tree::parse(tree)?))
+    }
 }
 
 /// What stands where a hierarchy is to be written.
@@ -119,7 +143,7 @@ struct Planned {
     groups: BTreeSet<String>,
 }
 
-fn plan(context: &Context, tree: &Tree, before: &Before, username: &str, events: Events) -> Result<Planned> {
+fn plan(context: &Context, tree: Tree, before: &Before, username: &str, events: Events) -> Result<Planned> {
     let built = tree.build(&before.root, &before.stored, username, Timestamp::now())?;
     context.caller.check_covers_tree(&before.root, &before.stored, built.iter().map(|(node, _)| node))?;
     let new = built.iter().filter(|(_, revision)| revision.is_none());

@@ -15,6 +15,11 @@ pub(crate) fn from_json(field: &str, value: &Value) -> Result<Bson> {
     nested(field, value, MAX_DEPTH)
 }
 
+/// As [`from_json`], of an object.
+pub(crate) fn from_map(field: &str, map: &Map<String, Value>) -> Result<Bson> {
+    members(field, map, MAX_DEPTH - 1)
+}
+
 fn nested(field: &str, value: &Value, depth: usize) -> Result<Bson> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(Error::invalid(field, format!("at most {MAX_DEPTH} levels of nesting are possible")));
@@ -30,17 +35,19 @@ fn nested(field: &str, value: &Value, depth: usize) -> Result<Bson> {
         Value::Array(items) => {
             Bson::Array(items.iter().map(|item| nested(field, item, depth)).collect::<Result<_>>()?)
         }
-        Value::Object(map) => {
-            let mut document = Document::new();
-            for (key, value) in map {
-                if key.contains('\0') {
-                    return Err(Error::invalid(field, "a key must not contain a NUL character"));
-                }
-                document.insert(key.clone(), nested(field, value, depth)?);
-            }
-            Bson::Document(document)
-        }
+        Value::Object(map) => members(field, map, depth)?,
     })
+}
+
+fn members(field: &str, map: &Map<String, Value>, depth: usize) -> Result<Bson> {
+    let mut document = Document::new();
+    for (key, value) in map {
+        if key.contains('\0') {
+            return Err(Error::invalid(field, "a key must not contain a NUL character"));
+        }
+        document.insert(key.clone(), nested(field, value, depth)?);
+    }
+    Ok(Bson::Document(document))
 }
 
 /// BSON as JSON: ids become their digits, dates the wire form of node fields; what JSON has no word for becomes

@@ -12,7 +12,7 @@ use crate::event_log::redis::history::number;
 use crate::event_log::redis::pending::Pending;
 use crate::event_log::redis::relay::{Job, Source};
 use crate::model::ObjectId;
-use crate::store::{Commit, Committed, Expect, IdempotencyKey};
+use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write};
 
 /// A write, ready for the server.
 pub(super) struct Prepared {
@@ -34,9 +34,32 @@ impl Prepared {
         }
     }
 
+    pub(super) fn new(write: &Write) -> Result<Prepared> {
+        Ok(Prepared {
+            id: write.node.id,
+            parent: write.node.parent,
+            expect: write.expect,
+            fields: fields(&write.node)?,
+            events: write.events.iter().map(Pending::new).collect(),
+        })
+    }
+
     /// Sets our fields and adds the events; fields of others in the document stay.
     pub(super) fn update(&self) -> Document {
-        let mut update = doc! {"$set": self.fields.clone()};
+        self.update_with(self.fields.clone())
+    }
+
+    /// The update or the new document of a write that nobody will ask for them again.
+    pub(super) fn take(&mut self) -> Document {
+        let fields = std::mem::take(&mut self.fields);
+        match self.expect {
+            Expect::Absent => self.insert_with(fields),
+            Expect::Revision(_) => self.update_with(fields),
+        }
+    }
+
+    fn update_with(&self, fields: Document) -> Document {
+        let mut update = doc! {"$set": fields};
         if !self.events.is_empty() {
             update.insert("$push", doc! {"outbox": {"$each": self.outbox()}});
         }
@@ -45,8 +68,12 @@ impl Prepared {
 
     /// The whole document of a new node.
     pub(super) fn insert(&self) -> Document {
+        self.insert_with(self.fields.clone())
+    }
+
+    fn insert_with(&self, fields: Document) -> Document {
         let mut document = doc! {"_id": self.id};
-        document.extend(self.fields.clone());
+        document.extend(fields);
         if !self.events.is_empty() {
             document.insert("outbox", self.outbox());
         }
@@ -69,23 +96,19 @@ impl Prepared {
 
 /// Writes a commit in the simplest way that keeps it atomic.
 pub(super) async fn commit(store: &MongoStore, commit: Commit) -> Result<Committed> {
-    let mut writes = Vec::with_capacity(commit.writes.len());
-    for write in &commit.writes {
-        writes.push(Prepared {
-            id: write.node.id,
-            parent: write.node.parent,
-            expect: write.expect,
-            fields: fields(&write.node)?,
-            events: write.events.iter().map(Pending::new).collect::<Result<_>>()?,
-        });
-    }
-    let key = commit.idempotency.as_ref().map(key_text);
+    let Commit { writes, idempotency } = commit;
+    let key = idempotency.as_ref().map(key_text);
     match (writes.as_slice(), key) {
         ([], None) => Ok(Committed::Done),
-        ([write], key) if write.expect == Expect::Absent => single::insert(store, write, key).await,
-        ([write], None) => single::update(store, write).await,
-        (_, key) if store.facts.atomic_hierarchies => transaction::write(store, &writes, key).await,
-        (_, key) => single::in_turn(store, &writes, key).await,
+        ([write], key) if write.expect == Expect::Absent => {
+            single::insert(store, &Prepared::new(write)?, key).await
+        }
+        ([write], None) => single::update(store, &Prepared::new(write)?).await,
+        (_, key) if store.facts.atomic_hierarchies => transaction::write(store, writes, key).await,
+        (writes, key) => {
+            let writes: Vec<_> = writes.iter().map(Prepared::new).collect::<Result<_>>()?;
+            single::in_turn(store, &writes, key).await
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use bson::{Bson, DateTime, Document, doc};
 use serde_json::{Map, Value};
 
-use super::bson_json::{from_json, to_json};
+use super::bson_json::{from_map, to_json};
 use crate::error::Result;
 use crate::model::{Node, ObjectId, Timestamp, node::Outcome, node::State};
 use crate::store::Wire;
@@ -18,7 +18,7 @@ const TIMEOUT_SECONDS: i64 = 6 * 3600;
 pub(crate) fn fields(node: &Node) -> Result<Document> {
     let map = |name: &str, map: &Option<Map<String, Value>>| match map {
         None => Ok(Bson::Null),
-        Some(map) => from_json(name, &Value::Object(map.clone())),
+        Some(map) => from_map(name, map),
     };
     let text = |text: &Option<String>| text.clone().map_or(Bson::Null, Bson::String);
     Ok(doc! {

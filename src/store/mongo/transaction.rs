@@ -20,7 +20,7 @@ use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::event_log::redis::pending::Pending;
 use crate::model::ObjectId;
-use crate::store::{Committed, Expect};
+use crate::store::{Committed, Expect, Write};
 
 /// How often a transaction is tried that ran into another one, or into a conflict that was gone when looked at.
 const TRIES: u32 = 12;
@@ -29,6 +29,10 @@ const LIFE_TIME: Duration = Duration::from_secs(55);
 /// Statements and bytes of one `update` command; a command may have 16 MiB.
 const STATEMENTS: usize = 1000;
 const BYTES: usize = 12 * 1024 * 1024;
+/// Nodes of one `insert` command: the driver makes a copy of what it sends.
+const INSERTS: usize = 2000;
+/// Commits of more writes are prepared off the async threads.
+const LARGE: usize = 32;
 
 /// How one try ended.
 enum Try {
@@ -40,8 +44,11 @@ enum Try {
 }
 
 /// All the writes, or none.
-pub(super) async fn write(store: &MongoStore, writes: &[Prepared], key: Option<String>) -> Result<Committed> {
-    let plan = Plan::new(writes, key)?;
+pub(super) async fn write(store: &MongoStore, writes: Vec<Write>, key: Option<String>) -> Result<Committed> {
+    let (plan, writes) = match writes.len() <= LARGE {
+        true => Plan::new(writes, key)?,
+        false => tokio::task::spawn_blocking(|| Plan::new(writes, key)).await.map_err(Error::internal)??,
+    };
     let mut session = call(store.client.start_session()).await?;
     let mut last = None;
     for attempt in 0..TRIES {
@@ -57,7 +64,7 @@ pub(super) async fn write(store: &MongoStore, writes: &[Prepared], key: Option<S
                 None => return Err(Error::internal(anyhow::anyhow!("a key that was not given is taken"))),
             },
             Ok(Try::Conflict) => {
-                if let Some(conflict) = conflict(store, writes).await? {
+                if let Some(conflict) = conflict(store, &writes).await? {
                     return Ok(conflict);
                 }
             }
@@ -77,43 +84,52 @@ pub(super) async fn write(store: &MongoStore, writes: &[Prepared], key: Option<S
 struct Plan {
     key: Option<String>,
     record: Option<Stored>,
-    inserts: Vec<Stored>,
+    /// New nodes, as they go over the wire: a document in pieces takes several times the memory.
+    inserts: Vec<RawDocumentBuf>,
     /// Nodes that are changed, not made.
     changed: Vec<ObjectId>,
     updates: Vec<(i64, RawArrayBuf)>,
 }
 
 impl Plan {
-    fn new(writes: &[Prepared], key: Option<String>) -> Result<Plan> {
-        let (new, old): (Vec<&Prepared>, Vec<&Prepared>) =
-            writes.iter().partition(|write| write.expect == Expect::Absent);
-        let mut updates: Vec<(i64, RawArrayBuf)> = Vec::new();
+    /// What is sent, and what is remembered of each write; that is without the node's fields.
+    fn new(writes: Vec<Write>, key: Option<String>) -> Result<(Plan, Vec<Prepared>)> {
+        let mut plan =
+            Plan { key, record: None, inserts: Vec::new(), changed: Vec::new(), updates: Vec::new() };
+        let mut prepared = Vec::with_capacity(writes.len());
         let mut bytes = 0;
-        for write in &old {
-            let statement = doc! {"q": write.query(), "u": write.update()};
-            let statement = RawDocumentBuf::try_from(&statement)
-                .map_err(|error| Error::invalid("node", "cannot be stored").because(error))?;
-            bytes += statement.as_bytes().len();
-            match updates.last_mut() {
-                Some((count, statements)) if *count < STATEMENTS as i64 && bytes < BYTES => {
-                    statements.push(statement);
-                    *count += 1;
-                }
-                _ => {
-                    bytes = statement.as_bytes().len();
-                    let mut statements = RawArrayBuf::new();
-                    statements.push(statement);
-                    updates.push((1, statements));
+        for write in writes {
+            let mut one = Prepared::new(&write)?;
+            drop(write);
+            let document = one.take();
+            match one.expect {
+                Expect::Absent => plan.inserts.push(raw(&document)?),
+                Expect::Revision(_) => {
+                    plan.changed.push(one.id);
+                    plan.update(raw(&doc! {"q": one.query(), "u": document})?, &mut bytes);
                 }
             }
+            prepared.push(one);
         }
-        Ok(Plan {
-            record: key.as_ref().map(|key| Stored(record(key, writes))),
-            key,
-            inserts: new.iter().map(|write| Stored(write.insert())).collect(),
-            changed: old.iter().map(|write| write.id).collect(),
-            updates,
-        })
+        plan.record = plan.key.as_ref().map(|key| Stored(record(key, &prepared)));
+        Ok((plan, prepared))
+    }
+
+    /// Adds a statement to the last `update` command, or to a new one if that is full. `bytes`: of the last one.
+    fn update(&mut self, statement: RawDocumentBuf, bytes: &mut usize) {
+        *bytes += statement.as_bytes().len();
+        match self.updates.last_mut() {
+            Some((count, statements)) if *count < STATEMENTS as i64 && *bytes < BYTES => {
+                statements.push(statement);
+                *count += 1;
+            }
+            _ => {
+                *bytes = statement.as_bytes().len();
+                let mut statements = RawArrayBuf::new();
+                statements.push(statement);
+                self.updates.push((1, statements));
+            }
+        }
     }
 
     /// One try. (The time is limited here and not per call: inside generic helpers the compiler does not see that
@@ -173,8 +189,9 @@ impl Plan {
                 }
             }
         }
-        if !self.inserts.is_empty() {
-            match store.nodes.insert_many(&self.inserts).session(&mut *session).await {
+        let nodes = store.nodes.clone_with_type::<RawDocumentBuf>();
+        for inserts in self.inserts.chunks(INSERTS) {
+            match nodes.insert_many(inserts).session(&mut *session).await {
                 Err(error) if is_duplicate(&error) => return Ok(Try::Conflict),
                 outcome => outcome.map(drop)?,
             }
@@ -191,6 +208,11 @@ impl Plan {
         }
         Ok(Try::Committed(before))
     }
+}
+
+fn raw(document: &Document) -> Result<RawDocumentBuf> {
+    RawDocumentBuf::try_from(document)
+        .map_err(|error| Error::invalid("node", "cannot be stored").because(error))
 }
 
 /// The error that a bulk `update` command carries in a successful answer.

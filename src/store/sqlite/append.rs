@@ -27,13 +27,13 @@ pub(crate) struct EventRow {
 
 impl EventRow {
     /// Serialises the event (on the caller's thread, not on the writer's).
-    pub(crate) fn new(event: &Event) -> Result<EventRow> {
-        Ok(EventRow {
+    pub(crate) fn new(event: &Event) -> EventRow {
+        EventRow {
             id: event.id.to_hex(),
             channel: event.channel.clone(),
             time: event.time.millis(),
-            json: serde_json::to_string(&event.to_json()).map_err(Error::internal)?,
-        })
+            json: event.to_text(),
+        }
     }
 }
 

@@ -46,11 +46,12 @@ fn serialise(commit: Commit) -> Result<Prepared> {
     if let Some(twice) = commit.writes.iter().find(|write| !ids.insert(write.node.id)) {
         return Err(Error::internal(anyhow!("node {} is written twice in one commit", twice.node.id)));
     }
-    let writes = commit.writes.iter().map(row).collect::<Result<_>>()?;
+    let writes = commit.writes.into_iter().map(row).collect::<Result<_>>()?;
     Ok(Prepared { writes, idempotency: commit.idempotency })
 }
 
-fn row(write: &Write) -> Result<Row> {
+/// Takes the write, so that a large commit is not held in both forms.
+fn row(write: Write) -> Result<Row> {
     let node = &write.node;
     let replaced = match write.expect {
         Expect::Absent => 0,
@@ -69,7 +70,7 @@ fn row(write: &Write) -> Result<Row> {
         expect: write.expect,
         revision: node.revision as i64,
         doc: serde_json::to_string(&node.to_wire()).map_err(Error::internal)?,
-        events: write.events.iter().map(EventRow::new).collect::<Result<_>>()?,
+        events: write.events.iter().map(EventRow::new).collect(),
     })
 }
 

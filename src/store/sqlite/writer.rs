@@ -251,7 +251,7 @@ mod tests {
             extensions: serde_json::Map::new(),
             data: json!(1),
         };
-        EventRow::new(&event).unwrap()
+        EventRow::new(&event)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

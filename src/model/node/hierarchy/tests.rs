@@ -24,14 +24,14 @@ fn stored(kind: &str, more: Value) -> Node {
 }
 fn build(body: &Value, root: &Node, others: &[&Node]) -> Result<Vec<(Node, Option<u64>)>> {
     let stored = others.iter().map(|node| (node.id, (*node).clone())).collect();
-    Tree::parse(body)?.build(root, &stored, "bob", now())
+    Tree::parse(body.clone())?.build(root, &stored, "bob", now())
 }
 fn text(error: &Error) -> String {
     assert_eq!(error.status(), 400);
     error.detail().as_str().unwrap().to_owned()
 }
 fn items(body: &Value) -> Vec<Value> {
-    let error = Tree::parse(body).unwrap_err();
+    let error = Tree::parse(body.clone()).unwrap_err();
     assert_eq!(error.status(), 422);
     error.detail().as_array().unwrap().clone()
 }
@@ -72,8 +72,55 @@ fn nodes_come_depth_first_and_get_parent_path_owner_and_tree() {
     assert_eq!(a.created.to_wire(), "2020-01-01T00:00:00");
     assert_eq!(a.updated.to_wire(), "2021-01-01T00:00:00");
     assert_eq!((b.created, b.updated, b.state), (now(), now(), State::Done));
-    assert_eq!(json!(a.data), json!({"tree_priority": 1}), "unknown keys of data are kept");
+    assert_eq!(json!(a.data)["tree_priority"], 1, "unknown keys of data are kept");
     assert!(a.processed_by_kcidb_bridge, "as the body says");
+}
+
+/// Contract 2.3: a hierarchy stores whole `data` in normalised form. Unknown keys are kept, at every level.
+#[test]
+fn data_is_filled_in_and_normalised() {
+    let root = stored("checkout", json!({}));
+    let revision = json!({"tree": "t", "url": "HTTPS://Git.example:443/a b", "branch": "b", "commit": "c", "odd": [1],
+        "version": {"version": 6, "patchlevel": 1, "flavour": "x"}, "tip_of_branch": "yes"});
+    let id = root.id.to_hex();
+    let request = tree(
+        body("checkout", "root", json!({"data": {"tree_priority": "high", "kernel_revision": revision}})),
+        vec![
+            tree(
+                body(
+                    "test",
+                    "t",
+                    json!({"data": {"test_source": "git://x", "regression": id.to_uppercase()}}),
+                ),
+                vec![],
+            ),
+            tree(body("regression", "r", json!({})), vec![]),
+            tree(body("process", "p", json!({"data": {"a": 1}})), vec![]),
+            tree(body("process", "q", json!({"data": null})), vec![]),
+        ],
+    );
+    let built = build(&request, &root, &[]).unwrap();
+    let data: Vec<Value> = built.iter().map(|(node, _)| json!(node.data)).collect();
+    assert_eq!(
+        data[0].to_string(),
+        json!({
+            "kernel_revision": {
+                "tree": "t", "url": "https://git.example/a%20b", "branch": "b", "commit": "c", "describe": null,
+                "version": {"version": 6, "patchlevel": 1, "sublevel": null, "extra": null, "name": null, "flavour": "x"},
+                "patchset": null, "commit_tags": [], "commit_message": null, "tip_of_branch": true, "odd": [1]
+            },
+            "error_code": null, "error_msg": null, "architecture_filter": null, "tree_priority": "high"
+        })
+        .to_string()
+    );
+    assert_eq!((&data[1]["test_source"], &data[1]["regression"]), (&json!("git://x"), &json!(id)));
+    assert_eq!(
+        (&data[1]["misc"], &data[1]["kernel_revision"], &data[1]["arch"]),
+        (&json!({}), &Value::Null, &Value::Null)
+    );
+    assert_eq!(data[1].as_object().unwrap().len(), 17);
+    assert_eq!((&data[2]["node_sequence"], &data[2]["fail_node"]), (&json!([]), &Value::Null));
+    assert_eq!(data[3..], [json!({"a": 1}), json!(null)], "a process has no model");
 }
 
 #[test]
@@ -85,7 +132,7 @@ fn existing_children_are_replaced_under_the_rules_of_replacing() {
         let given = json!({"id": child.id.to_hex(), "state": state, "owner": "eve", "created": "2020-01-01"});
         tree(body("job", "root", json!({})), vec![tree(body("test", "t", given), vec![])])
     };
-    let parsed = Tree::parse(&with("done")).unwrap();
+    let parsed = Tree::parse(with("done")).unwrap();
     assert_eq!(parsed.existing_ids().collect::<Vec<_>>(), [child.id]);
     assert_eq!(parsed.node_count(), 2);
 
@@ -118,8 +165,8 @@ fn an_id_occurs_once_and_no_node_becomes_its_own_ancestor() {
     let nested =
         top(json!({}), vec![tree(body("test", "t", json!({"id": child.id.to_hex()})), vec![leaf(child.id)])]);
     let twice = format!("Object occurs twice in the hierarchy: {}", child.id);
-    assert_eq!(text(&Tree::parse(&nested).unwrap_err()), twice);
-    assert_eq!(text(&Tree::parse(&top(json!({}), vec![leaf(child.id), leaf(child.id)])).unwrap_err()), twice);
+    assert_eq!(text(&Tree::parse(nested).unwrap_err()), twice);
+    assert_eq!(text(&Tree::parse(top(json!({}), vec![leaf(child.id), leaf(child.id)])).unwrap_err()), twice);
     let error = build(&top(json!({}), vec![leaf(root.id)]), &root, &[&root]).unwrap_err();
     assert_eq!(text(&error), format!("Object occurs twice in the hierarchy: {}", root.id));
     let error = build(&top(json!({"parent": root.id.to_hex()}), vec![]), &root, &[]).unwrap_err();
@@ -163,25 +210,25 @@ fn kinds_and_data_are_checked_in_every_node() {
         body("test", "t", json!({})),
         vec![tree(body("kbuild", "k", json!({"data": {"error_code": "x"}})), vec![])],
     );
-    let error = text(&Tree::parse(&bad).unwrap_err());
+    let error = text(&Tree::parse(bad).unwrap_err());
     assert!(
         error.starts_with("1 validation error for Kbuild\nchild_nodes.0.node.data.error_code\n"),
         "{error}"
     );
     let root = tree(body("test", "t", json!({"data": null})), vec![]);
-    assert!(text(&Tree::parse(&root).unwrap_err()).starts_with("1 validation error for Test\ndata\n"));
+    assert!(text(&Tree::parse(root).unwrap_err()).starts_with("1 validation error for Test\ndata\n"));
     let none = tree(body("test", "t", json!({})), vec![tree(json!({"name": "n", "path": []}), vec![])]);
-    assert_eq!(text(&Tree::parse(&none).unwrap_err()), "Unsupported node kind: node");
+    assert_eq!(text(&Tree::parse(none).unwrap_err()), "Unsupported node kind: node");
 }
 
 #[test]
 fn size_and_depth_are_bounded() {
     let leaf = || tree(body("test", "t", json!({})), vec![]);
     let wide = |count: usize| tree(body("job", "r", json!({})), (1..count).map(|_| leaf()).collect());
-    assert_eq!(Tree::parse(&wide(MAX_NODES)).unwrap().node_count(), MAX_NODES);
-    assert_eq!(Tree::parse(&wide(MAX_NODES + 1)).unwrap_err().status(), 413);
+    assert_eq!(Tree::parse(wide(MAX_NODES)).unwrap().node_count(), MAX_NODES);
+    assert_eq!(Tree::parse(wide(MAX_NODES + 1)).unwrap_err().status(), 413);
     let deep =
         |levels: usize| (1..levels).fold(leaf(), |below, _| tree(body("test", "t", json!({})), vec![below]));
-    assert_eq!(Tree::parse(&deep(MAX_DEPTH)).unwrap().node_count(), MAX_DEPTH);
+    assert_eq!(Tree::parse(deep(MAX_DEPTH)).unwrap().node_count(), MAX_DEPTH);
     assert_eq!(items(&deep(MAX_DEPTH + 1))[0]["type"], "value_error");
 }
