@@ -23,6 +23,7 @@ use crate::health::{Health, Part};
 use crate::hub::Hub;
 use crate::kv::{self, Kv};
 use crate::metrics;
+use crate::ops::nodes::Lists;
 use crate::ops::{self, Table, polling};
 use crate::signals::{self, Signals};
 use crate::store::{IndexStatus, Store, mongo, sqlite};
@@ -53,6 +54,8 @@ pub struct App {
     pub signals: Arc<dyn Signals>,
     /// A place for each long poll that waits.
     pub polls: Arc<Semaphore>,
+    /// A place for each long list that is read over REST.
+    pub lists: Lists,
     /// Who the bearers of tokens are now.
     pub identities: Identities,
     /// Signs and verifies tokens.
@@ -92,11 +95,12 @@ impl App {
             identities: Identities::new(store.clone(), signals.clone()),
             signals,
             polls: Arc::new(Semaphore::new(config.max_polls as usize)),
+            lists: Lists::default(),
             table: ops::table(),
             sessions: TaskTracker::new(),
             work: TaskTracker::new(),
             draining: CancellationToken::new(),
-            instance: config.instance.clone().unwrap_or_else(instance_name),
+            instance: config.instance_name(),
             config,
             store,
             log,
@@ -178,13 +182,6 @@ async fn note_uses(app: Arc<App>) {
     }
 }
 
-/// The host's name and a random part.
-fn instance_name() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim().split('.').next().filter(|host| !host.is_empty()).unwrap_or("host");
-    format!("{host}-{:04x}", rand::random::<u16>())
-}
-
 /// Where everything is kept.
 pub struct Opened {
     /// The truth.
@@ -203,6 +200,7 @@ pub async fn open(config: &Config) -> Result<Opened> {
             let options = sqlite::Options {
                 retention,
                 telemetry_retention: Duration::from_secs(config.telemetry_ttl_seconds),
+                search_limit: Duration::from_millis(config.query_timeout_ms),
                 prune_every: (retention / 20).clamp(Duration::from_secs(1), Duration::from_secs(60)),
                 synchronous: match config.sqlite_synchronous {
                     Synchronous::Full => sqlite::Synchronous::Full,
@@ -226,6 +224,7 @@ pub async fn open(config: &Config) -> Result<Opened> {
                 key_prefix: config.redis_prefix.clone(),
                 event_retention_seconds: config.event_history_ttl_seconds,
                 telemetry_retention_seconds: config.telemetry_ttl_seconds,
+                query_time: Duration::from_millis(config.query_timeout_ms),
                 ..mongo::Options::default()
             };
             let (store, log) = mongo::open(options).await.context("MongoDB (MONGO_URL) cannot be opened")?;

@@ -9,6 +9,7 @@ mod network;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -92,7 +93,7 @@ pub struct Config {
     /// Certificate (PEM) of an authority of one's own that the SMTP server's certificate comes from.
     #[arg(long, env = "SMTP_CA_FILE")]
     pub smtp_ca_file: Option<PathBuf>,
-    /// `none` speaks SMTP in the clear, to a server on this machine only.
+    /// `implicit` speaks TLS at once on any port; `none` speaks SMTP in the clear, to a server on this machine only.
     #[arg(long, env = "SMTP_SECURITY", value_enum, default_value_t = SmtpSecurity::Tls)]
     pub smtp_security: SmtpSecurity,
 
@@ -175,6 +176,10 @@ pub struct Config {
           value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub max_sessions: u64,
 
+    /// Milliseconds that a search of nodes, or counting them, may take.
+    #[arg(long, env = "QUERY_TIMEOUT_MS", default_value_t = 15_000,
+          value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub query_timeout_ms: u64,
     /// What a power failure may cost on the embedded store: nothing (`full`), or the last moments (`normal`).
     #[arg(long, env = "SQLITE_SYNCHRONOUS", value_enum, default_value_t = Synchronous::Full)]
     pub sqlite_synchronous: Synchronous,
@@ -211,8 +216,10 @@ pub enum Synchronous {
 /// How the connection to the SMTP server is protected.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SmtpSecurity {
-    /// Always.
+    /// Always: at once on port 465, with STARTTLS on others.
     Tls,
+    /// Always, and at once on any port.
+    Implicit,
     /// Not at all.
     None,
 }
@@ -320,6 +327,17 @@ impl Config {
             bail!("SMTP_SECURITY is none and SMTP_HOST is {host:?}: mail leaves this machine protected only");
         }
         Ok(())
+    }
+
+    /// The name of this instance: the setting, or the host's name and a random part, the same for the whole process.
+    pub fn instance_name(&self) -> String {
+        static MADE: OnceLock<String> = OnceLock::new();
+        let make = || {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let host = host.trim().split('.').next().filter(|host| !host.is_empty()).unwrap_or("host");
+            format!("{host}-{:04x}", rand::random::<u16>())
+        };
+        self.instance.clone().unwrap_or_else(|| MADE.get_or_init(make).clone())
     }
 
     /// The interval between pings.

@@ -1,6 +1,7 @@
 //! Nodes: reading them; whole lists are in [`list`], writing is in [`write`] and [`submit`].
 
 mod list;
+mod lists;
 mod submit;
 mod write;
 
@@ -10,16 +11,17 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub use list::{list, page};
+pub use lists::Lists;
 pub use submit::{Events, submit};
 pub(in crate::ops) use write::editable;
-pub use write::{create, mark, replace, update};
+pub use write::{create, mark, may_edit, replace, update};
 
 use super::schema::types;
 use super::{Context, Object, paging};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, NODE};
 use crate::model::{Node, ObjectId};
-use crate::store::{Query, Wire};
+use crate::store::{Found, Query, Wire};
 
 const MOST_FOUND: u64 = 1000;
 const MOST_FIELDS: usize = 64;
@@ -61,7 +63,7 @@ pub struct Find {
 
 /// A page of nodes.
 #[derive(Serialize, JsonSchema)]
-pub struct Found {
+pub struct FoundPage {
     /// Nodes.
     #[schemars(with = "Vec<Node>")]
     items: Vec<Box<RawValue>>,
@@ -95,7 +97,7 @@ pub async fn get(context: Context, params: Get) -> Result<Object> {
 }
 
 /// A page of nodes.
-pub async fn find(context: Context, params: Find) -> Result<Found> {
+pub async fn find(context: Context, params: Find) -> Result<FoundPage> {
     let limit = paging::limit(params.limit, MOST_FOUND)?;
     let sort = paging::sort_keys(&params.sort)?;
     let fields = check_fields(params.fields)?;
@@ -104,12 +106,13 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
         filter = Filter::And(vec![filter, paging::behind(&sort, cursor)?]);
     }
     // One more than asked for tells whether there is a next page.
-    let query = Query { filter, sort, limit: limit + 1, offset: 0 };
-    let nodes = context.app.store.find_nodes(&query).await?;
+    let query = Query { filter, sort, limit: limit + 1, offset: 0, bytes: PAGE_BYTES };
+    let Found { nodes, cut } = context.app.store.find_nodes(&query).await?;
     let found = nodes.len() as u64;
     let (mut items, mut next, mut bytes) = (Vec::with_capacity(nodes.len()), None, 0);
     for (count, node) in (1..).zip(nodes) {
-        let cursor = (count == limit && found > limit).then(|| paging::cursor(&query.sort, &node));
+        let more = (count == limit && found > limit) || (count == found && cut);
+        let cursor = more.then(|| paging::cursor(&query.sort, &node));
         let last_key = (bytes > PAGE_BYTES / 2).then(|| paging::cursor(&query.sort, &node));
         let text = serde_json::to_string(&project(node, fields.as_deref())).map_err(Error::internal)?;
         bytes += text.len();
@@ -123,7 +126,7 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
             break;
         }
     }
-    Ok(Found { items, next })
+    Ok(FoundPage { items, next })
 }
 
 /// How many nodes match.

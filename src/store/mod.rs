@@ -62,8 +62,8 @@ pub trait Store:
 
     /// The nodes with these ids, in no particular order; absent ones are left out.
     async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>>;
-    /// The nodes that match, sorted, at most `query.limit`.
-    async fn find_nodes(&self, query: &Query) -> Result<Vec<Wire>>;
+    /// The nodes that match, sorted, at most `query.limit` and about `query.bytes`.
+    async fn find_nodes(&self, query: &Query) -> Result<Found>;
     /// How many nodes match.
     async fn count_nodes(&self, filter: &Filter) -> Result<u64>;
     /// Writes nodes and their events. See [`Committed`].
@@ -98,6 +98,18 @@ pub struct Query {
     pub limit: u64,
     /// Skip this many first (the REST paging of contract 4.3; WebSocket clients page by cursor).
     pub offset: u64,
+    /// Reading ends with the node that makes it more bytes than this (of the stored form): nodes are up to a megabyte
+    /// large, and what is read is held in memory.
+    pub bytes: usize,
+}
+
+/// Nodes that were found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// In order.
+    pub nodes: Vec<Wire>,
+    /// Reading ended for their size: there may be more.
+    pub cut: bool,
 }
 
 /// One key of a sort order. Null sorts before everything, as in MongoDB and SQLite.

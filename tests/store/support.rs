@@ -99,7 +99,7 @@ impl Fixture {
     }
     /// The ids that a query finds.
     pub async fn found(&self, query: Query) -> Vec<ObjectId> {
-        ids(&self.store.find_nodes(&query).await.unwrap())
+        ids(&self.store.find_nodes(&query).await.unwrap().nodes)
     }
 }
 
@@ -207,5 +207,5 @@ pub fn field(path: &str, test: Test) -> Filter {
 /// A query of everything that matches.
 pub fn query(filter: Filter, sort: &[(&'static str, bool)]) -> Query {
     let sort = sort.iter().map(|&(field, descending)| SortKey { field, descending }).collect();
-    Query { filter, sort, limit: 1_000, offset: 0 }
+    Query { filter, sort, limit: 1_000, offset: 0, bytes: usize::MAX }
 }

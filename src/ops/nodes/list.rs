@@ -10,17 +10,18 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::lists::Place;
 use super::{PAGE_BYTES, read_filter};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::model::Node;
 use crate::ops::loose::Loose;
 use crate::ops::{Context, Reply, RestBody, RestReply, paging};
-use crate::store::{Query, Wire};
+use crate::store::{Found, Query, Wire};
 
 /// Nodes that are read at a time.
 const PIECE: u64 = 1000;
-/// About how many bytes a later piece has: many nodes while they are small, few when they are large.
+/// About how many bytes a later piece has.
 const PIECE_BYTES: usize = 4 << 20;
 
 /// Which nodes, from which on, how many.
@@ -82,13 +83,13 @@ struct Nodes {
     rest: Option<Rest>,
 }
 
-/// What is left of a list.
+/// What is left of a list, and its place among those that are read at a time.
 struct Rest {
     context: Context,
     filter: Filter,
     last: Wire,
     left: u64,
-    piece: u64,
+    place: Place,
 }
 
 /// Contract 4.3.
@@ -132,15 +133,17 @@ impl Nodes {
     async fn read(context: &Context, filter: Filter, offset: u64, limit: u64) -> Result<Nodes> {
         // One more than a piece tells whether there is more.
         let wanted = limit.min(PIECE + 1);
-        let query = Query { filter: filter.clone(), sort: paging::sort_keys(&[])?, limit: wanted, offset };
-        let mut read = context.app.store.find_nodes(&query).await?;
-        if limit <= PIECE || (read.len() as u64) <= PIECE {
+        let sort = paging::sort_keys(&[])?;
+        let query = Query { filter: filter.clone(), sort, limit: wanted, offset, bytes: PAGE_BYTES };
+        let Found { nodes: mut read, cut } = context.app.store.find_nodes(&query).await?;
+        if read.len() as u64 >= limit || (!cut && (read.len() as u64) <= PIECE) {
             return Ok(Nodes { read, rest: None });
         }
         read.truncate(PIECE as usize);
+        let place = context.app.lists.place()?;
         let last = read.last().map(key).unwrap_or_default();
-        let left = limit - PIECE;
-        Ok(Nodes { read, rest: Some(Rest { context: context.clone(), filter, last, left, piece: PIECE }) })
+        let left = limit - read.len() as u64;
+        Ok(Nodes { read, rest: Some(Rest { context: context.clone(), filter, last, left, place }) })
     }
 
     /// The items of a message, which must be all there are.
@@ -175,19 +178,22 @@ impl Nodes {
 impl Rest {
     fn pieces(self, with_revision: bool) -> BoxStream<'static, Result<String>> {
         stream::try_unfold(self, move |mut rest| async move {
+            if rest.left == 0 {
+                return Ok(None);
+            }
+            rest.place.keep()?;
             let sort = paging::sort_keys(&[])?;
             let behind = paging::behind(&sort, &paging::cursor(&sort, &rest.last))?;
             let filter = Filter::And(vec![rest.filter.clone(), behind]);
-            let query = Query { filter, sort, limit: rest.left.min(rest.piece), offset: 0 };
-            let nodes = rest.context.app.store.find_nodes(&query).await?;
+            let query = Query { filter, sort, limit: rest.left.min(PIECE), offset: 0, bytes: PIECE_BYTES };
+            let Found { nodes, cut } = rest.context.app.store.find_nodes(&query).await?;
             let Some(last) = nodes.last() else { return Ok(None) };
             rest.last = key(last);
             let text = format!(",{}", join(&nodes, with_revision)?);
-            rest.left = match (nodes.len() as u64) < query.limit {
+            rest.left = match !cut && (nodes.len() as u64) < query.limit {
                 true => 0,
                 false => rest.left - nodes.len() as u64,
             };
-            rest.piece = ((PIECE_BYTES / (text.len() / nodes.len()).max(1)) as u64).clamp(1, PIECE);
             Ok(Some((text, rest)))
         })
         .boxed()

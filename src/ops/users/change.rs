@@ -231,8 +231,8 @@ async fn may_take(context: &Context, user: &User, name: &str) -> Result<()> {
     }
     let owner = Test::Eq(name.into());
     let filter = Filter::Field { path: "owner".to_owned(), kind: NODE.type_of("owner"), test: owner };
-    let query = Query { filter, sort: Vec::new(), limit: 1, offset: 0 };
-    if DAEMONS.contains(&name) || !context.app.store.find_nodes(&query).await?.is_empty() {
+    let query = Query { filter, sort: Vec::new(), limit: 1, offset: 0, bytes: 0 };
+    if DAEMONS.contains(&name) || !context.app.store.find_nodes(&query).await?.nodes.is_empty() {
         return Err(taken(Taken::Username, name));
     }
     Ok(())

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::errors::{QUERY_TIME, call};
 use self::stored::Stored;
-use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store, Wire};
+use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Store, Wire};
 use crate::error::{Error, Result};
 use crate::event_log::redis::epoch::Channels;
 use crate::event_log::redis::history::History;
@@ -71,6 +71,8 @@ pub struct Options {
     pub event_retention_seconds: u64,
     /// How long records of telemetry are kept.
     pub telemetry_retention_seconds: u64,
+    /// The longest that a search of nodes, or counting them, may take.
+    pub query_time: Duration,
     /// For tests of crashes.
     #[doc(hidden)]
     pub relay: RelayMode,
@@ -86,6 +88,7 @@ impl Default for Options {
             key_prefix: "kernelci-live:".into(),
             event_retention_seconds: 604_800,
             telemetry_retention_seconds: 1_209_600,
+            query_time: QUERY_TIME,
             relay: RelayMode::Run,
         }
     }
@@ -102,6 +105,7 @@ pub struct MongoStore {
     consumers: Collection<Stored>,
     items: Collection<Stored>,
     facts: Facts,
+    query_time: Duration,
     relay: Relay,
     stop: CancellationToken,
 }
@@ -147,6 +151,7 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
         consumers: db.collection("subscriber_state"),
         items: db.collection("queueitem"),
         facts: Facts { kind: "mongodb", atomic_hierarchies: atomic },
+        query_time: options.query_time,
         relay: relay.clone(),
         client,
         db,
@@ -197,21 +202,25 @@ impl Store for MongoStore {
         Ok(found.iter().map(|node| document::wire(node)).collect())
     }
 
-    async fn find_nodes(&self, query: &Query) -> Result<Vec<Wire>> {
+    async fn find_nodes(&self, query: &Query) -> Result<Found> {
         if query.limit == 0 {
-            return Ok(Vec::new());
+            return Ok(Found::default());
         }
         let translated = filter::to_mongo(&query.filter);
         let (limit, mut skip) = (query.limit, query.offset);
         let mut find = self.nodes.find(translated.query).sort(sort(query)).projection(no_bookkeeping());
-        find = find.max_time(QUERY_TIME).allow_disk_use(true);
+        find = find.max_time(self.query_time).allow_disk_use(true);
         if translated.exact {
             find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX)).skip(skip.min(i64::MAX as u64));
         }
         call(async {
-            let mut found = Vec::new();
+            let (mut found, mut bytes) = (Vec::new(), 0);
             let mut cursor = find.await?;
-            while let Some(document) = cursor.try_next().await? {
+            while cursor.advance().await? {
+                if bytes > query.bytes {
+                    return Ok(Found { nodes: found, cut: true });
+                }
+                let document = cursor.deserialize_current()?;
                 let node = serde_json::Value::Object(document::wire(&document));
                 if !translated.exact {
                     if !query.filter.matches(&node) {
@@ -223,13 +232,14 @@ impl Store for MongoStore {
                     }
                 }
                 if let serde_json::Value::Object(node) = node {
+                    bytes += cursor.current().as_bytes().len();
                     found.push(node);
                 }
                 if found.len() as u64 >= limit {
                     break;
                 }
             }
-            Ok(found)
+            Ok(Found { nodes: found, cut: false })
         })
         .await
     }
@@ -240,9 +250,9 @@ impl Store for MongoStore {
             return call(self.nodes.estimated_document_count().max_time(QUERY_TIME)).await;
         }
         if translated.exact {
-            return call(self.nodes.count_documents(translated.query).max_time(QUERY_TIME)).await;
+            return call(self.nodes.count_documents(translated.query).max_time(self.query_time)).await;
         }
-        let find = self.nodes.find(translated.query).projection(no_bookkeeping()).max_time(QUERY_TIME);
+        let find = self.nodes.find(translated.query).projection(no_bookkeeping()).max_time(self.query_time);
         call(async {
             let mut count = 0;
             let mut cursor = find.await?;

@@ -12,7 +12,7 @@ use super::filter::{Sql, expression, to_sql};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::model::ObjectId;
-use crate::store::{Query, SortKey, Wire};
+use crate::store::{Found, Query, SortKey, Wire};
 
 /// The column that holds the documents.
 const DOC: &str = "doc";
@@ -31,7 +31,7 @@ pub(super) fn by_ids(connection: &Connection, ids: &[ObjectId]) -> Result<Vec<Wi
 }
 
 /// The nodes that match, in order.
-pub(super) fn find(connection: &Connection, query: &Query) -> Result<Vec<Wire>> {
+pub(super) fn find(connection: &Connection, query: &Query) -> Result<Found> {
     let Sql { text: condition, mut params, exact } = to_sql(&query.filter, DOC);
     let mut sql = format!("SELECT n FROM node WHERE {condition} ORDER BY {}", order_by(&query.sort));
     if exact {
@@ -42,10 +42,13 @@ pub(super) fn find(connection: &Connection, query: &Query) -> Result<Vec<Wire>> 
     let mut places = connection.prepare_cached(&sql)?;
     let mut documents = connection.prepare_cached("SELECT json(doc) FROM node WHERE n = ?")?;
     let mut rows = places.query(params_from_iter(params))?;
-    let (mut skip, mut found) = (if exact { 0 } else { query.offset }, Vec::new());
+    let (mut skip, mut found, mut bytes) = (if exact { 0 } else { query.offset }, Vec::new(), 0);
     while (found.len() as u64) < query.limit
         && let Some(row) = rows.next()?
     {
+        if bytes > query.bytes {
+            return Ok(Found { nodes: found, cut: true });
+        }
         let doc: String = documents.query_row([row.get::<_, i64>(0)?], text)?;
         let node = Value::Object(parse(&doc)?);
         if !exact && !query.filter.matches(&node) {
@@ -54,10 +57,11 @@ pub(super) fn find(connection: &Connection, query: &Query) -> Result<Vec<Wire>> 
         if skip > 0 {
             skip -= 1;
         } else if let Value::Object(node) = node {
+            bytes += doc.len();
             found.push(node);
         }
     }
-    Ok(found)
+    Ok(Found { nodes: found, cut: false })
 }
 
 /// How many nodes match.

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Commit, Committed, Facts, IdempotencyKey, IndexStatus, Query, Store, Wire};
+use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Store, Wire};
 use crate::error::{Error, Result};
 use crate::event_log::sqlite::SqliteLog;
 use crate::filter::Filter;
@@ -63,6 +63,8 @@ pub struct Options {
     pub readers: usize,
     /// The longest that one read may take, waiting included; then it ends with 504.
     pub read_limit: Duration,
+    /// The same of a search, or of counting.
+    pub search_limit: Duration,
     /// What an acknowledged write survives.
     pub synchronous: Synchronous,
 }
@@ -75,6 +77,7 @@ impl Default for Options {
             prune_every: Duration::from_secs(60),
             readers: 4,
             read_limit: Duration::from_secs(15),
+            search_limit: Duration::from_secs(15),
             synchronous: Synchronous::Full,
         }
     }
@@ -161,7 +164,7 @@ impl Database {
             writer,
             clock,
             quick: Readers::new("read", &path, QUICK_READERS, options.read_limit),
-            searches: Readers::new("search", &path, options.readers.max(1), options.read_limit),
+            searches: Readers::new("search", &path, options.readers.max(1), options.search_limit),
             options,
         })
     }
@@ -198,7 +201,7 @@ impl Store for SqliteStore {
         self.db.quick.run(move |connection| find::by_ids(connection, &ids)).await
     }
 
-    async fn find_nodes(&self, query: &Query) -> Result<Vec<Wire>> {
+    async fn find_nodes(&self, query: &Query) -> Result<Found> {
         let query = query.clone();
         self.db.searches.run(move |connection| find::find(connection, &query)).await
     }

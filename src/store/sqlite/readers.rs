@@ -158,7 +158,7 @@ mod tests {
 
     fn database(read_limit: Duration) -> (tempfile::TempDir, Database) {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options { read_limit, readers: 1, ..Options::default() };
+        let options = Options { search_limit: read_limit, readers: 1, ..Options::default() };
         let db = Database::open(dir.path(), options).unwrap();
         (dir, db)
     }

@@ -1,0 +1,91 @@
+//! How many long lists are read at a time: each holds a piece of megabytes for as long as its reader takes.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::lock;
+
+/// Long lists at a time.
+const MOST: usize = 16;
+/// A list that nobody has read from for so long loses its place to one that somebody wants.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// The places of one server.
+#[derive(Clone, Default)]
+pub struct Lists {
+    taken: Arc<Mutex<Vec<Taken>>>,
+}
+
+struct Taken {
+    number: u64,
+    used: Instant,
+}
+
+/// A place, until it is dropped.
+pub(super) struct Place {
+    lists: Lists,
+    number: u64,
+}
+
+impl Lists {
+    /// A place for one more list; 429 if there is none.
+    pub(super) fn place(&self) -> Result<Place> {
+        let mut taken = lock(&self.taken);
+        if taken.len() >= MOST {
+            let idle = taken.iter().position(|one| one.used.elapsed() > IDLE);
+            let Some(idle) = idle else {
+                let detail = format!(
+                    "{MOST} long lists are being read already: try again, or ask for at most 1,000 nodes"
+                );
+                return Err(Error::new(Kind::TooMany, detail).retry_after(5000));
+            };
+            taken.swap_remove(idle);
+        }
+        let number = rand::random();
+        taken.push(Taken { number, used: Instant::now() });
+        Ok(Place { lists: self.clone(), number })
+    }
+}
+
+impl Place {
+    /// Says that the list is still read; fails if it was so slow that another one has its place.
+    pub(super) fn keep(&self) -> Result<()> {
+        let mut taken = lock(&self.lists.taken);
+        match taken.iter_mut().find(|one| one.number == self.number) {
+            Some(one) => {
+                one.used = Instant::now();
+                Ok(())
+            }
+            None => Err(Error::new(Kind::Timeout, "the list was read too slowly")),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.lists.taken).retain(|one| one.number != self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_few_and_idle_ones_are_taken_over() {
+        let lists = Lists::default();
+        let mut places: Vec<Place> = (0..MOST).map(|_| lists.place().unwrap()).collect();
+        let refused = lists.place().err().unwrap();
+        assert_eq!(refused.status(), 429);
+        places.pop();
+        places.push(lists.place().unwrap());
+        let long_ago = Instant::now().checked_sub(2 * IDLE).unwrap();
+        lock(&lists.taken).iter_mut().find(|one| one.number == places[3].number).unwrap().used = long_ago;
+        let place = lists.place().unwrap();
+        assert_eq!(places[3].keep().unwrap_err().kind(), Kind::Timeout);
+        place.keep().unwrap();
+        drop(places);
+        assert_eq!(lock(&lists.taken).len(), 1);
+    }
+}
