@@ -115,7 +115,7 @@ fn server(host: &str, config: &Config) -> Result<Server> {
     let tls = tls.build().context("TLS for SMTP_HOST")?;
     let tls = match (config.smtp_security, config.smtp_port) {
         (SmtpSecurity::None, _) => Tls::None,
-        (SmtpSecurity::Tls, SMTPS) => Tls::Wrapper(tls),
+        (SmtpSecurity::Implicit, _) | (SmtpSecurity::Tls, SMTPS) => Tls::Wrapper(tls),
         (SmtpSecurity::Tls, _) => Tls::Required(tls),
     };
     let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(host)

@@ -5,6 +5,7 @@ mod body;
 mod documents;
 mod feed;
 mod files;
+mod form;
 mod handover;
 mod health;
 mod metrics;

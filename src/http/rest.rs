@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::{failed, json};
 use super::body::{BODY, incomplete};
+use super::form;
 use super::handover::watched;
 use super::peer;
 use super::validation::{self, Given, Origin};
@@ -80,8 +81,13 @@ async fn answer(
     let mut given = Given { route, params: parameters(route, operation, body)?, origins: HashMap::new() };
     let with_revision = add(&mut given, operation, &asked);
     add_headers(&mut given, operation, &parts.headers)?;
-    given.read(operation)?;
-    let context = Context::new(app.clone(), caller, asked.peer, None);
+    let context = Context::new(app.clone(), caller, asked.peer.clone(), None);
+    if let Err(error) = given.read(operation) {
+        // What the path names comes before what is wrong with query and body (contract 1.5).
+        let named = asked.path.iter().find(|(name, _)| name == "id").map_or("", |(_, id)| id);
+        operation.look_at(&context, named).await?;
+        return Err(error);
+    }
     let handover = context.handover();
     let params = given.take();
     match operation.call(context, Params::Value(Value::Object(params))).await {
@@ -216,7 +222,7 @@ async fn read_body(
     }
     let bytes = to_bytes(body, BODY).await.map_err(|_| incomplete())?;
     if route.body == Body::Form {
-        return Ok((Read::Form(url::form_urlencoded::parse(&bytes).into_owned().collect()), None));
+        return Ok((Read::Form(form::read(headers, bytes).await?), None));
     }
     if matches!(route.body, Body::Text(_)) && (!says_json(headers) || is_bare(&bytes)) {
         return Ok((Read::Json(utf8(&bytes)?.into()), None));

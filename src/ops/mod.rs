@@ -146,12 +146,14 @@ pub fn table() -> Table {
         .route(post("/node").under("node"))
         .op("node.replace", Active, "Replaces a node; what is left out takes its default.", nodes::replace)
         .writes_nodes()
+        .of_a_node(nodes::may_edit)
         .gives::<Node>()
         .route(put("/node/{id}").under("node"))
         .op("node.update", Active, "Sets some fields of a node.", nodes::update)
         .gives::<Node>()
         .route(patch("/node/{id}").under("set").with("ignore_others", true))
         .writes_nodes()
+        .of_a_node(nodes::may_edit)
         .op(
             "node.submit",
             Active,
@@ -161,6 +163,7 @@ pub fn table() -> Table {
         .large()
         .route(put("/nodes/{id}").under("tree").member("nodes"))
         .writes_nodes()
+        .of_a_node(nodes::may_edit)
         .op(
             "node.mark",
             Active,

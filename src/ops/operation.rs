@@ -86,6 +86,7 @@ fn strip_revision(mut body: Value, keep: bool) -> (Value, Option<u64>) {
     (body, revision)
 }
 
+type Look = Arc<dyn Fn(Context, String) -> BoxFuture<'static, Result<()>> + Send + Sync>;
 type Run = Arc<dyn Fn(Context, Params<'_>) -> BoxFuture<'static, Result<Box<dyn Reply>>> + Send + Sync>;
 
 /// One operation.
@@ -113,6 +114,8 @@ pub struct Operation {
     params: Schema,
     /// What it cannot do without.
     needs: &'static [Part],
+    /// Looks at what the path of a request names, if that matters before the rest of it.
+    look: Option<Look>,
     run: Run,
 }
 
@@ -123,6 +126,12 @@ impl Operation {
         context.caller.check_scope(self.effect)?;
         let app = context.app.clone();
         app.health.serve(self.needs, (self.run)(context, params)).await
+    }
+
+    /// Fails if what a request's path names cannot be, for a request that is wrong otherwise, too.
+    pub async fn look_at(&self, context: &Context, id: &str) -> Result<()> {
+        let Some(look) = &self.look else { return Ok(()) };
+        context.app.health.serve(self.needs, look(context.clone(), id.to_owned())).await
     }
 
     /// The JSON Schema of the parameters.
@@ -185,6 +194,7 @@ impl Table {
             large: false,
             quick: false,
             needs: &[Part::Store],
+            look: None,
             run,
         };
         self.by_name.insert(name, self.operations.len());
@@ -204,6 +214,18 @@ impl Table {
     pub(super) fn quick(mut self) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.quick = true;
+        }
+        self
+    }
+
+    /// Whether the node that the path names is there, and the caller's to edit, matters to the operation added last before
+    /// anything else that is wrong with a request (contract 1.5). This asks for it.
+    pub(super) fn of_a_node<Fut>(mut self, look: fn(Context, String) -> Fut) -> Table
+    where
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.look = Some(Arc::new(move |context, id| Box::pin(look(context, id))));
         }
         self
     }

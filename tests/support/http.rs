@@ -64,6 +64,16 @@ impl Http {
     pub async fn form(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
         answer(self.request("POST", path).form(fields)).await
     }
+    /// `POST path` with a form as `multipart/form-data`.
+    pub async fn multipart(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let part = |(name, value): &(&str, &str)| {
+            format!("--parts\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        let body: String = fields.iter().map(part).collect();
+        let request =
+            self.request("POST", path).header("content-type", "multipart/form-data; boundary=parts");
+        answer(request.body(body + "--parts--\r\n")).await
+    }
     /// Any method, with a JSON body or none.
     pub async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         let request = self.request(method, path);

@@ -263,6 +263,11 @@ pub(in crate::ops) async fn editable(context: &Context, id: ObjectId) -> Result<
     Ok(node)
 }
 
+/// Fails unless the node is there and the caller's to edit.
+pub async fn may_edit(context: Context, id: String) -> Result<()> {
+    editable(&context, node_id(&id)?).await.map(drop)
+}
+
 pub(super) async fn stored(context: &Context, ids: &[ObjectId]) -> Result<HashMap<ObjectId, Node>> {
     let nodes = context.app.store.nodes(ids).await?;
     nodes.iter().map(|wire| Node::from_wire(wire).map(|node| (node.id, node))).collect()
