@@ -173,6 +173,8 @@ mod tests {
             (json!({}), &id, "node_by_id", true),
             (json!({}), &created, "node_by_created", true),
             (json!({"created__gt": date}), &created, "node_by_created", true),
+            (json!({"kind": "checkout", "created__gt": date}), &created, "node_by_kind_created", true),
+            (json!({"kind": "job", "result": "fail"}), &created, "node_by_kind_result_created", true),
             (json!({"kind": "kbuild", "name": "n"}), &created, "node_by_kind_name_created", true),
             (
                 json!({"state__in": ["running", "closing"], "timeout__lt": date}),
