@@ -4,6 +4,7 @@ pub mod connect;
 pub mod demo;
 mod indexes;
 pub mod load;
+mod log;
 mod serve;
 pub mod watch;
 

@@ -5,16 +5,16 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
+use super::log;
 use crate::app::App;
 use crate::auth::bootstrap::FirstAdmin;
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::{http, purge};
 
 /// Runs until Ctrl-C or SIGTERM.
 pub(super) async fn run(config: Config) -> Result<()> {
-    start_log(&config)?;
+    log::start(&config)?;
     config.check()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -24,7 +24,7 @@ pub(super) async fn run(config: Config) -> Result<()> {
     let (app, first_admin) = App::build(config).await?;
     greet(&app, &listener, first_admin.as_ref())?;
 
-    tracing::info!(instance = app.instance, "serving");
+    tracing::info!("serving");
 
     purge::spawn(&app);
     let server = tokio::spawn(http::serve(listener, app.clone()));
@@ -40,17 +40,6 @@ pub(super) async fn run(config: Config) -> Result<()> {
     }
     abort.abort();
     tracing::info!("ended");
-    Ok(())
-}
-
-fn start_log(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
-        .with_context(|| format!("LOG is {:?}, expected e.g. info", config.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match config.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
     Ok(())
 }
 
