@@ -45,6 +45,7 @@ pub struct Got {
 
 /// It is done.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "KeyDone")]
 pub struct Done {
     /// One word or sentence.
     status: &'static str,

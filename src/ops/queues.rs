@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::events::{EVENT_TYPE, MOST_DATA, channel_name};
 use super::nodes::idempotency_key;
+use super::schema::types;
 use super::subscriptions::Done;
 use super::{Context, Handover, Object};
 use crate::app::App;
@@ -64,6 +65,7 @@ pub struct Pop {
 #[derive(Serialize, JsonSchema)]
 pub struct Popped {
     /// The CloudEvent.
+    #[schemars(with = "types::QueueItem")]
     event: Object,
     /// For `queue.ack`, if a lease was asked for.
     lease: Option<String>,

@@ -166,6 +166,7 @@ pub struct Unsubscribe {
 
 /// Nothing to say.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Nothing")]
 pub struct Done {}
 
 fn node_channel() -> String {

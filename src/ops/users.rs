@@ -60,6 +60,7 @@ pub struct PageOf<T> {
 
 /// A user in a list.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UserListed")]
 pub struct Listed {
     /// 24 hex digits.
     id: String,

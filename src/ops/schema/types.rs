@@ -12,6 +12,9 @@ pub struct Filter;
 /// An event as it stands in a log.
 pub struct CloudEvent;
 
+/// An event as a queue holds it (contract 5.9): it has no place in a log.
+pub struct QueueItem;
+
 /// An event as the history shows it (contract 5.1).
 pub struct HistoryItem;
 
@@ -69,6 +72,29 @@ impl JsonSchema for CloudEvent {
             },
             "required": ["specversion", "id", "source", "type", "time", "data", "sequence"],
             "additionalProperties": {"type": ["string", "boolean", "integer"]},
+        })
+    }
+}
+
+impl JsonSchema for QueueItem {
+    fn schema_name() -> Cow<'static, str> {
+        "QueueItem".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "description": "A CloudEvent 1.0 with the attributes that it was pushed with. `type` and `source` are null if \
+                it was pushed with others and without these.",
+            "properties": {
+                "specversion": {"const": "1.0"},
+                "id": {"type": "string"},
+                "source": {"type": ["string", "null"]},
+                "type": {"type": ["string", "null"]},
+                "time": {"type": "string", "format": "date-time"},
+                "data": {"description": "The payload."},
+            },
+            "required": ["specversion", "id", "source", "type", "time", "data"],
+            "additionalProperties": true,
         })
     }
 }
