@@ -141,6 +141,33 @@ both_backends! {
         drop(ws);
     }
 
+    async fn consumers_and_queues_have_lines_of_their_own(server: Server) {
+        let http = Http::admin(&server).await;
+        http.post("/subscribe/lab?subscriber_id=daemon", &json!(null)).await.ok();
+        for n in 1..=3 {
+            http.post("/publish/lab", &json!({"data": n})).await.ok();
+            http.post("/push/jobs", &json!({"data": n})).await.ok();
+        }
+        http.post("/push/others", &json!({"data": 1})).await.ok();
+        http.get("/pop/jobs").await.ok();
+        let (lag, jobs) = ("channel=\"lab,consumer=\"daemon,instance=\"api", "instance=\"api,queue=\"jobs");
+        // What was popped goes after its answer, and events follow their write on MongoDB.
+        let end = std::time::Instant::now() + crate::support::PATIENCE;
+        let scrape = loop {
+            let scrape = Scrape::of(&server).await;
+            let seen = (scrape.get("kernelci_consumer_lag_events", lag), scrape.get("kernelci_queue_length", jobs));
+            if seen == (3.0, 2.0) {
+                break scrape;
+            }
+            assert!(std::time::Instant::now() < end, "{seen:?}");
+        };
+        assert_eq!(scrape.get("kernelci_queue_length", "instance=\"api,queue=\"others"), 1.0);
+        assert!(scrape.get("kernelci_consumer_lag_seconds", lag) > 0.0);
+        for name in ["kernelci_consumer_lag_events", "kernelci_consumer_lag_seconds", "kernelci_queue_length"] {
+            assert_eq!(scrape.types[name], "gauge", "{name}");
+        }
+    }
+
     async fn the_names_of_the_present_server_stay(backend: Backend) {
         let server = Server::start_with(backend, &[("INSTANCE", "api-2")]).await;
         let scrape = Scrape::of(&server).await;

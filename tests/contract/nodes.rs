@@ -6,14 +6,14 @@ use serde_json::{Map, Value, json};
 
 use crate::support::{Answer, Http, PATIENCE, Server, both_backends, node};
 
-const NOWHERE: &str = "000000000000000000000000";
+pub(crate) const NOWHERE: &str = "000000000000000000000000";
 
-fn id(node: &Value) -> &str {
+pub(crate) fn id(node: &Value) -> &str {
     node["id"].as_str().expect("an id")
 }
 
 /// `node` with some members changed.
-fn but(node: &Value, changes: Value) -> Value {
+pub(crate) fn but(node: &Value, changes: Value) -> Value {
     let mut node = node.clone();
     for (key, value) in changes.as_object().expect("changes") {
         node[key] = value.clone();
@@ -21,7 +21,7 @@ fn but(node: &Value, changes: Value) -> Value {
     node
 }
 
-fn keys(node: &Value) -> Vec<&str> {
+pub(crate) fn keys(node: &Value) -> Vec<&str> {
     node.as_object().expect("a node").keys().map(String::as_str).collect()
 }
 
@@ -34,11 +34,11 @@ fn is_naive_date(value: &Value) -> bool {
         && fraction.is_none_or(|digits| digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-async fn post(http: &Http, node: &Value) -> Value {
+pub(crate) async fn post(http: &Http, node: &Value) -> Value {
     http.post("/latest/node", node).await.ok()
 }
 
-async fn get(http: &Http, node: &Value) -> Value {
+pub(crate) async fn get(http: &Http, node: &Value) -> Value {
     http.get(&format!("/latest/node/{}", id(node))).await.ok()
 }
 
@@ -46,12 +46,12 @@ async fn put(http: &Http, node: &Value, body: &Value) -> Answer {
     http.put(&format!("/latest/node/{}", id(node)), body).await
 }
 
-async fn patch(http: &Http, node: &Value, body: Value) -> Answer {
+pub(crate) async fn patch(http: &Http, node: &Value, body: Value) -> Answer {
     http.patch(&format!("/latest/node/{}", id(node)), &body).await
 }
 
 /// What the events of channel `node` tell about this node, once there are so many. (On MongoDB they follow the write.)
-async fn told(server: &Server, node: &Value, count: usize) -> Vec<Value> {
+pub(crate) async fn told(server: &Server, node: &Value, count: usize) -> Vec<Value> {
     let params = json!({"channel": "node", "filter": {"subject": id(node)}, "limit": 1000});
     let (mut raw, end) = (server.admin().await, Instant::now() + PATIENCE);
     loop {
@@ -64,7 +64,7 @@ async fn told(server: &Server, node: &Value, count: usize) -> Vec<Value> {
     }
 }
 
-const KEYS: [&str; 23] = [
+pub(crate) const KEYS: [&str; 23] = [
     "id",
     "kind",
     "name",
@@ -431,162 +431,31 @@ both_backends! {
         assert_eq!(http.get("/count?kind=job").await.ok(), 1);
     }
 
-    /// Contract 3.7.
-    async fn many_are_marked_at_once(server: Server) {
-        let http = Http::admin(&server).await;
-        let mut nodes = Vec::new();
-        for name in ["a", "b", "c"] {
-            nodes.push(post(&http, &node("job", name)).await);
-        }
-        let ids: Vec<&str> = nodes.iter().map(id).collect();
-        let set = async |nodes: Value, field: &str, value: Value| {
-            http.put("/latest/batch/nodeset", &json!({"nodes": nodes, "field": field, "value": value})).await
-        };
-        let flag = "processed_by_kcidb_bridge";
-        assert_eq!(set(json!(ids), flag, "True".into()).await.ok(), 3);
-        for node in &nodes {
-            let read = get(&http, node).await;
-            assert_eq!(read[flag], true);
-            assert!(read["updated"].as_str() >= node["updated"].as_str());
-        }
-        // No event but those of its making and of what comes after.
-        patch(&http, &nodes[2], json!({"debug": {"n": 1}, flag: true})).await.ok();
-        let events = told(&server, &nodes[2], 2).await;
-        let ops: Vec<&Value> = events.iter().map(|event| &event["op"]).collect();
-        assert_eq!(ops, ["created", "updated"]);
-        assert_eq!(set(json!([ids[0]]), flag, "false".into()).await.ok(), 1);
-        assert_eq!(set(json!([]), "anything", "x".into()).await.ok(), 0);
-        assert_eq!(set(json!(ids), "state", "done".into()).await.refusal(), (400, "Field not supported".into()));
-        assert_eq!(set(json!([ids[1], NOWHERE]), flag, "false".into()).await.refusal(), (404, format!("Node not found with id: {NOWHERE}").into()));
-        assert_eq!(set(json!([ids[1], "zz"]), flag, "false".into()).await.status, 400);
-        // Was stored as text, and spoiled every page with the node on it (contract D-9).
-        assert_eq!(set(json!([ids[1]]), flag, "maybe".into()).await.status, 400);
-        let refused = set(json!([ids[1]]), flag, true.into()).await;
-        let item = json!({"type": "string_type", "loc": ["body", "value"], "msg": "Input should be a valid string", "input": true});
-        assert_eq!(refused.refusal(), (422, json!([item])));
-        assert_eq!(get(&http, &nodes[1]).await[flag], true, "nothing of what failed was written");
-    }
-}
-
-/// A tree in the body of a request.
-fn tree(node: Value, child_nodes: Vec<Value>) -> Value {
-    json!({"node": node, "child_nodes": child_nodes})
-}
-
-fn leaf(name: &str, changes: Value) -> Value {
-    tree(but(&node("test", name), changes), Vec::new())
-}
-
-both_backends! {
-    /// Contract 3.6, as mended by D-4 to D-7.
-    async fn hierarchies(server: Server) {
-        let http = Http::new(&server).with(&server.add_user("lab", &[]).await);
-        let top = post(&http, &but(&node("checkout", "top"), json!({"treeid": "t", "submitter": "s"}))).await;
-        let root = post(&http, &but(&node("job", "root"), json!({"parent": top["id"], "treeid": "t", "submitter": "s"}))).await;
-        let old = post(&http, &but(&node("test", "old"), json!({"parent": root["id"]}))).await;
-        let body = tree(
-            but(&root, json!({"state": "done", "result": "pass", "owner": "mallory", "treeid": "x", "submitter": "x"})),
-            vec![
-                tree(but(&node("test", "suite"), json!({"owner": "mallory", "artifacts": null})), vec![
-                    leaf("case", json!({"result": "fail", "created": "2020-01-01", "data": {"tree_priority": "high", "misc": {"n": 1}}})),
-                ]),
-                leaf("old", json!({"id": old["id"], "state": "done", "owner": "mallory"})),
-            ],
-        );
-        let path = format!("/latest/nodes/{}", id(&root));
-        let written = http.put(&path, &body).await.ok();
-        let written = written.as_array().expect("a list");
-        let names: Vec<&str> = written.iter().filter_map(|node| node["name"].as_str()).collect();
-        assert_eq!(names, ["root", "suite", "case", "old"], "depth first, the root first");
-        for node in written {
-            assert_eq!(keys(node), KEYS);
-            assert_eq!((&node["owner"], &node["submitter"], &node["treeid"]), (&json!("lab"), &json!("s"), &json!("t")), "{node}");
-            assert_eq!(&get(&http, node).await, node);
-        }
-        let parents: Vec<&Value> = written.iter().map(|node| &node["parent"]).collect();
-        assert_eq!(parents, [&top["id"], &root["id"], &written[1]["id"], &root["id"]]);
-        assert_eq!(written[2]["data"], json!({"tree_priority": "high", "misc": {"n": 1}}), "unknown keys are kept");
-        assert_eq!((&written[2]["created"], &written[1]["artifacts"]), (&json!("2020-01-01T00:00:00"), &Value::Null));
-        assert_eq!((&written[3]["id"], &written[3]["state"]), (&old["id"], &json!("done")));
-        // One event, for the root.
-        let events = told(&server, &root, 2).await;
-        let last = events.last().expect("events");
-        for (key, value) in [("op", json!("updated")), ("is_hierarchy", true.into()), ("state", "done".into()), ("result", "pass".into()),
-            ("previous_state", "running".into()), ("previous_result", Value::Null)] {
-            assert_eq!(last[key], value, "{key}: {last}");
-        }
-
-        // One for each, on request.
-        let again = tree(written[0].clone(), vec![leaf("new", json!({})), tree(written[3].clone(), Vec::new())]);
-        let written = http.put(&format!("{path}?events=each"), &again).await.ok();
-        for (node, op, count) in [(&written[0], "updated", 3), (&written[1], "created", 1), (&written[2], "updated", 2)] {
-            let events = told(&server, node, count).await;
-            assert_eq!(events.len(), count, "{events:?}");
-            let last = events.last().expect("events");
-            assert_eq!((&last["op"], &last["is_hierarchy"]), (&json!(op), &json!(true)), "{last}");
-        }
-    }
-
-    async fn hierarchies_are_all_or_nothing(server: Server) {
-        let http = Http::new(&server).with(&server.add_user("lab", &[]).await);
+    /// Contract 1.5: who asks and what the path names come before what is wrong with query and body.
+    async fn checks_come_in_kernelcis_order(server: Server) {
         let admin = Http::admin(&server).await;
-        let root = post(&http, &node("job", "root")).await;
-        let foreign = post(&admin, &node("test", "foreign")).await;
-        let done = post(&http, &but(&node("test", "done"), json!({"state": "done"}))).await;
-        let many = (0..50).map(|n| leaf(&format!("n{n}"), json!({}))).collect::<Vec<_>>();
-        let and = |last: Value| tree(but(&root, json!({"state": "done"})), many.iter().cloned().chain([last]).collect());
-        let path = format!("/latest/nodes/{}", id(&root));
-        for (body, status, mentions) in [
-            (and(leaf("x", json!({"kind": "nope"}))), 400, "Unsupported node kind: nope"),
-            (and(leaf("x", json!({"data": {"error_code": "nope"}}))), 400, "child_nodes.50.node.data.error_code"),
-            (and(leaf("x", json!({"name": 5}))), 422, "[\"body\",\"child_nodes\",50,\"node\",\"name\"]"),
-            (and(json!({"node": node("test", "x")})), 422, "[\"body\",\"child_nodes\",50,\"child_nodes\"]"),
-            (and(json!(5)), 422, "model_attributes_type"),
-            (and(leaf("x", json!({"id": NOWHERE}))), 400, "No object found with id: 000000000000000000000000"),
-            (and(leaf("x", json!({"id": foreign["id"]}))), 401, "Unauthorized to complete the operation"),
-            (and(leaf("x", json!({"id": done["id"], "state": "running"}))), 400, "Transition not allowed with state: running"),
-            (and(leaf("x", json!({"id": root["id"]}))), 400, "twice"),
-            (and(leaf("x", json!({"user_groups": ["nobody's"]}))), 400, "User group does not exist with name: nobody's"),
-            (json!({"node": root}), 422, "Field required"),
-            (json!({"node": root, "child_nodes": 5}), 422, "Input should be a valid list"),
-        ] {
-            let refused = http.put(&path, &body).await;
-            assert_eq!(refused.status, status, "{mentions}: {}", refused.text);
-            assert!(refused.text.contains(mentions), "{mentions}: {}", refused.text);
+        let stranger = Http::new(&server).with(&server.add_user("stranger", &[]).await);
+        let made = post(&admin, &node("checkout", "a")).await;
+        for (method, path) in [("PUT", "node"), ("PATCH", "node"), ("PUT", "nodes")] {
+            let wrong = async |http: &Http, id: &str| {
+                let query = http.send(method, &format!("/{path}/{id}?noevent=x&events=x"), Some(&json!({}))).await;
+                let body = http.send(method, &format!("/{path}/{id}"), Some(&json!([1]))).await;
+                let empty = http.send(method, &format!("/{path}/{id}"), Some(&Value::Null)).await;
+                let statuses = [query.status, body.status, empty.status];
+                assert!(statuses.iter().all(|status| *status == statuses[0]), "{method} {path} {statuses:?}");
+                (statuses[0], query.json["detail"].clone())
+            };
+            assert_eq!(wrong(&Http::new(&server), id(&made)).await, (401, "Unauthorized".into()));
+            assert_eq!(wrong(&admin, "xyz").await.0, 400, "{method} {path}");
+            assert_eq!(wrong(&admin, NOWHERE).await, (404, format!("Node not found with id: {NOWHERE}").into()));
+            let refused = (401, "Unauthorized to complete the operation".into());
+            assert_eq!(wrong(&stranger, id(&made)).await, refused, "{method} {path}");
+            assert_eq!(wrong(&admin, id(&made)).await.0, 422, "{method} {path}");
+            let no_json = stranger.request(method, &format!("/{path}/{NOWHERE}")).body("{");
+            let no_json = crate::support::answer(no_json.header("content-type", "application/json")).await;
+            assert_eq!((no_json.status, &no_json.json["detail"][0]["type"]), (422, &"json_invalid".into()));
         }
-        assert_eq!(http.get("/count").await.ok(), 3);
-        for node in [&root, &foreign, &done] {
-            assert_eq!(&get(&http, node).await, node);
-        }
-        assert_eq!(told(&server, &root, 1).await.len(), 1);
-    }
-
-    async fn hierarchies_have_limits(server: Server) {
-        let http = Http::admin(&server).await;
-        let root = post(&http, &node("job", "root")).await;
-        let path = format!("/latest/nodes/{}", id(&root));
-        let deep = |levels: usize| (1..levels).fold(leaf("x", json!({})), |below, _| tree(node("test", "x"), vec![below]));
-        assert_eq!(http.put(&path, &tree(root.clone(), vec![deep(20)])).await.ok().as_array().map(Vec::len), Some(21));
-        let refused = http.put(&path, &deep(40)).await;
-        assert!(refused.status == 422 && refused.text.contains("nested deeper than 64 levels"), "{}", refused.text);
-        let children = (0..20_000).map(|_| json!({"node": {"kind": "test", "name": "x", "path": []}, "child_nodes": []}));
-        let refused = http.put(&path, &tree(root.clone(), children.collect())).await;
-        assert_eq!(refused.refusal(), (413, "child_nodes: a tree has at most 20000 nodes".into()));
-        let large = tree(but(&root, json!({"debug": {"log": "x".repeat(33 << 20)}})), Vec::new());
-        assert_eq!(http.put(&path, &large).await.status, 413);
-    }
-
-    async fn a_hierarchy_of_thousands(server: Server) {
-        let http = Http::admin(&server).await;
-        let root = post(&http, &node("job", "root")).await;
-        let suites = (0..50).map(|suite| {
-            let cases = (0..99).map(|case| leaf(&format!("case-{suite}-{case}"), json!({"result": "pass"}))).collect();
-            tree(node("test", &format!("suite-{suite}")), cases)
-        });
-        let body = tree(but(&root, json!({"state": "done"})), suites.collect());
-        let written = http.put(&format!("/nodes/{}?events=each", id(&root)), &body).await.ok();
-        assert_eq!(written.as_array().map(Vec::len), Some(5001));
-        assert_eq!(http.get("/count?name__re=^case-").await.ok(), 4950);
+        assert_eq!(get(&admin, &made).await, made);
     }
 
     /// Whatever comes in: a clear error, never a 500, nothing half-written (contract 11).

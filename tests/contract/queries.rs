@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Http, Server, both_backends, node};
+use crate::support::{Backend, Http, Server, both_backends, node};
 
 async fn add(http: &Http, name: &str, changes: Value) -> Value {
     let mut body = node("job", name);
@@ -259,4 +259,66 @@ both_backends! {
             assert!(error["data"]["detail"].as_str().is_some_and(|text| text.contains("node.find")), "{error}");
         }
     }
+
+    /// Nodes of many kilobytes: a page ends before it holds too much, and the next one goes on (contract D-35).
+    async fn pages_end_by_their_bytes(server: Server) {
+        let http = Http::admin(&server).await;
+        let root = large_nodes(&http, 30, 700 << 10).await;
+        let mut session = server.admin().await;
+        let mut names = std::collections::BTreeSet::new();
+        let (mut pages, mut after) = (0, Value::Null);
+        loop {
+            let mut params = json!({"filter": {"parent": root["id"]}, "limit": 1000, "fields": ["name"]});
+            if !after.is_null() {
+                params["after"] = after;
+            }
+            let page = session.call("node.find", params).await;
+            for item in page["items"].as_array().expect("items") {
+                assert!(names.insert(item["name"].as_str().expect("a name").to_owned()), "{item} twice");
+            }
+            pages += 1;
+            after = page["next"].clone();
+            if after.is_null() {
+                break;
+            }
+        }
+        assert_eq!((names.len(), pages), (30, 3), "twelve at a time");
+        // REST answers as many as were asked for, piece by piece.
+        let query = format!("parent={}", root["id"].as_str().expect("an id"));
+        let page = http.get(&format!("/nodes?{query}&limit=25&offset=2")).await.ok();
+        assert_eq!((page["items"].as_array().map(Vec::len), &page["total"]), (Some(25), &json!(30)));
+        assert_eq!(http.get(&format!("/nodes/fast?{query}")).await.ok().as_array().map(Vec::len), Some(30));
+        let refused = session.fail("node.list", json!({"filter": {"parent": root["id"]}})).await;
+        assert_eq!(refused["data"]["status"], 413);
+    }
+
+    /// Contract 4.4.
+    async fn a_slow_list_is_given_up(backend: Backend) {
+        let server = Server::start_with(backend, &[("QUERY_TIMEOUT_MS", "1")]).await;
+        let http = Http::admin(&server).await;
+        large_nodes(&http, 300, 20_000).await;
+        let slow = "data.log__re=y%2By&data.log__re=(y|z)x";
+        let refused = http.get(&format!("/nodes/fast?{slow}")).await;
+        assert_eq!(refused.refusal(), (504, "Timeout while fetching nodes: ".into()));
+        assert_eq!(http.get(&format!("/nodes?{slow}")).await.status, 504);
+        assert_eq!(http.get(&format!("/count?{slow}")).await.status, 504);
+    }
+}
+
+/// Adds so many nodes with so many bytes each below a new one, and returns that.
+async fn large_nodes(http: &Http, count: usize, bytes: usize) -> Value {
+    let root = add(http, "root", json!({})).await;
+    let log = "x".repeat(bytes);
+    let child = |n: usize| {
+        let mut child = node("test", &format!("large-{n}"));
+        child["data"] = json!({"log": log});
+        json!({"node": child, "child_nodes": []})
+    };
+    for from in (0..count).step_by(10.max(count / 10)) {
+        let children: Vec<Value> = (from..count.min(from + 10.max(count / 10))).map(child).collect();
+        let tree = json!({"node": root, "child_nodes": children});
+        let path = format!("/nodes/{}", root["id"].as_str().expect("an id"));
+        http.put(&path, &tree).await.ok();
+    }
+    root
 }

@@ -25,6 +25,18 @@ both_backends! {
         }
     }
 
+    async fn every_line_of_the_log_names_the_instance(backend: Backend) {
+        for (format, wanted) in [("json", "{\"instance\":\"lab-7\","), ("text", " instance=lab-7")] {
+            let settings = [("LOG_FORMAT", format), ("INSTANCE", "lab-7"), ("LOG", "info,kernelci_live::http=debug")];
+            let server = Server::start_with(backend, &settings).await;
+            id_for(&Http::new(&server), "/count", Some("find-me")).await;
+            let log = server.log();
+            let lines: Vec<&str> = log.lines().filter(|line| line.contains("kernelci_live")).collect();
+            assert!(lines.iter().any(|line| line.contains("find-me")), "{log}");
+            assert!(lines.iter().all(|line| line.contains(wanted)), "{log}");
+        }
+    }
+
     async fn the_log_has_it_as_json(backend: Backend) {
         let settings = [("LOG_FORMAT", "json"), ("LOG", "info,kernelci_live::http=debug")];
         let server = Server::start_with(backend, &settings).await;
