@@ -74,12 +74,19 @@ async fn dashboard(RawQuery(query): RawQuery) -> Response {
     show(if grids { &GRIDS } else { &DASHBOARD })
 }
 
-/// A page with the navigation that all pages share.
+/// What pages share: `<!-- nav -->` stands for `nav.html`.
+const SHARED: [&str; 4] = ["head", "brand", "badge", "nav"];
+
+/// A page with the parts that pages share.
 fn show(page: &Page) -> Response {
-    let (Some(html), Some(nav)) = (text(page.file), text("nav.html")) else { return missing() };
-    let here = format!("href=\"{}\"", page.link);
-    let nav = nav.replace(&here, &format!("{here} aria-current=\"page\""));
-    let mut response = respond(page.file, html.replace("<!-- nav -->", &nav));
+    let Some(mut html) = text(page.file) else { return missing() };
+    for name in SHARED {
+        let Some(part) = text(&format!("{name}.html")) else { return missing() };
+        html = html.replace(&format!("<!-- {name} -->"), part.trim_end());
+    }
+    let here = format!("<a href=\"{}\"", page.link);
+    let html = html.replacen(&here, &format!("{here} aria-current=\"page\""), 1);
+    let mut response = respond(page.file, html);
     let headers = response.headers_mut();
     match page.keep {
         Keep::Unsaid => {}

@@ -35,17 +35,12 @@ after(async () => {
   await server.stop();
 });
 
-/** Why tests that need this method cannot run, for `skip`: false if they can. */
-export async function lacks(method) {
-  const { methods } = await (await fetch(`${server.url}/latest/methods.json`)).json();
-  return methods.some(({ name }) => name === method) ? false : `the server has no ${method}`;
-}
-
 /**
  * Opens a page; `page.problems` collects what the browser complains about and what leaves the server, `page.said` what
- * is in the console, `page.asked` the addresses that were asked for. `prepare(page)` runs before the page is loaded.
+ * is in the console, `page.asked` the addresses that were asked for. `prepare(page)` runs before the page is loaded;
+ * `from` is another server than that of the file.
  */
-export async function open(path = "/", options = {}, prepare = () => {}) {
+export async function open(path = "/", options = {}, prepare = () => {}, from = server) {
   const context = await browser.newContext({ ...DESKTOP, ...options });
   const page = await context.newPage();
   page.setDefaultTimeout(15_000);
@@ -61,12 +56,12 @@ export async function open(path = "/", options = {}, prepare = () => {}) {
   });
   const asked = (address) => {
     page.asked.push(address);
-    if (new URL(address).host !== new URL(server.url).host) page.problems.push(`asks elsewhere: ${address}`);
+    if (new URL(address).host !== new URL(from.url).host) page.problems.push(`asks elsewhere: ${address}`);
   };
   page.on("request", (request) => request.url().startsWith("data:") || asked(request.url()));
   page.on("websocket", (socket) => asked(socket.url()));
   await prepare(page);
-  await page.goto(server.url + path);
+  await page.goto(from.url + path);
   return page;
 }
 

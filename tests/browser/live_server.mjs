@@ -17,10 +17,16 @@ const START_MS = 60_000;
 
 export class LiveServer {
   #process = null;
+  #settings;
   #data;
   #token;
   /** `http://127.0.0.1:<port>`; the port stays the same over restarts. */
   url = "http://127.0.0.1:0";
+
+  /** With these environment variables. */
+  constructor(settings = {}) {
+    this.#settings = settings;
+  }
 
   /** Starts it with an empty store. */
   async create() {
@@ -33,7 +39,7 @@ export class LiveServer {
     const child = spawn(binary, ["serve", "--listen", listen, "--data", this.#data], {
       cwd: root,
       // Settings of the embedded default and no others, whatever the environment says.
-      env: { PATH: process.env.PATH, KCI_INITIAL_PASSWORD: PASSWORD },
+      env: { PATH: process.env.PATH, KCI_INITIAL_PASSWORD: PASSWORD, ...this.#settings },
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#process = child;

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
-import { close, eventually, lacks, open, server } from "./browser.mjs";
+import { close, eventually, open, server } from "./browser.mjs";
 import { checkout, child } from "./made_up_runs.mjs";
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
@@ -90,7 +90,7 @@ test("a refused checkout says why", async () => {
   await close(page);
 });
 
-test("an administrator invites a person, who sets a password", { skip: await lacks("user.invite") }, async () => {
+test("an administrator invites a person, who sets a password", async () => {
   const page = await open("/user/invite");
   assert.ok(await page.getByRole("button", { name: "Invite" }).isDisabled());
   await signIn(page, token);

@@ -16,6 +16,7 @@ export class Rpc {
   #url;
   #client;
   #WebSocket;
+  #token;
   #socket = null;
   #ready = false; // hello was answered
   #pending = new Map(); // id → call, in the order in which they were made
@@ -42,8 +43,13 @@ export class Rpc {
   /** Called with each new session, before it counts as live; a rejected promise drops the connection. */
   onSession = async () => {};
 
-  constructor({ url, client, WebSocket = globalThis.WebSocket }) {
+  /** Called when the server refuses the token, or what only somebody with a token may see. */
+  onSignIn = () => {};
+
+  /** `token()` is the token to say hello with, or null. */
+  constructor({ url, client, token = () => null, WebSocket = globalThis.WebSocket }) {
     this.#url = url;
+    this.#token = token;
     this.#client = client;
     this.#WebSocket = WebSocket;
   }
@@ -96,10 +102,12 @@ export class Rpc {
 
   async #hello() {
     const socket = this.#socket;
+    const token = this.#token();
     try {
-      this.session = await this.callNow("session.hello", { client: this.#client });
+      this.session = await this.callNow("session.hello", { client: this.#client, ...(token && { token }) });
       await this.onSession(this.session);
     } catch (error) {
+      if (error.status === 401) this.onSignIn({ refused: Boolean(token) && !this.session?.user });
       if (socket === this.#socket) this.#lost();
       return;
     }
@@ -146,8 +154,11 @@ export class Rpc {
     if (!call) return;
     this.#pending.delete(message.id);
     this.#inflight--;
-    if (message.error) call.reject(new RpcError(message.error));
-    else call.resolve(message.result);
+    if (message.error) {
+      const error = new RpcError(message.error);
+      if (this.#ready && error.status === 401) this.onSignIn({ refused: false });
+      call.reject(error);
+    } else call.resolve(message.result);
     if (this.#ready) this.#flush();
   }
 

@@ -1,12 +1,13 @@
 // The server that this page came from.
 
 import { Rpc } from "./rpc.js";
+import { token } from "./token.js";
 
-/** A session with it; `client` is what the page calls itself. To be started. */
+/** A session with it, in the name of whoever signed in in this tab; `client` is what the page calls itself. To be started. */
 export function session(client) {
   const url = new URL("/latest/ws", location.href);
   url.protocol = url.protocol.replace("http", "ws");
-  const rpc = new Rpc({ url: url.href, client });
+  const rpc = new Rpc({ url: url.href, client, token: () => token.get() });
   addEventListener("online", () => rpc.hurry());
   document.addEventListener("visibilitychange", () => document.hidden || rpc.hurry());
   return rpc;

@@ -3,11 +3,11 @@
 import { age, dateTime, parseTime } from "../format.js";
 import { percent } from "../model/breakdown.js";
 import { OUTCOMES, health, outcomes, severity, sum } from "../model/telemetry.js";
-import { ask } from "../net/rest.js";
 import { barList, ring, stackedBar } from "../view/chart.js";
 import { el } from "../view/dom.js";
 import { nodeHref } from "../view/links.js";
 import { fillIn, note } from "../view/notes.js";
+import { read } from "../view/sign_in.js";
 import { table } from "../view/table.js";
 
 const MOST_ERRORS = 50;
@@ -32,7 +32,7 @@ form.addEventListener("submit", (event) => {
 });
 form.addEventListener("change", () => show());
 
-const stats = (group, filter) => ask("GET", "/latest/telemetry/stats", { query: { group_by: group, ...filter } });
+const stats = (group, filter) => read("/latest/telemetry/stats", { group_by: group, ...filter });
 
 function show() {
   const wish = Object.fromEntries(new FormData(form));
@@ -54,7 +54,7 @@ function show() {
   fillIn(byId("runtimes"), async () => groupTable("Runtimes", await groups.runtime, "runtime"));
   fillIn(byId("trees"), async () => groupTable("Trees", await groups.tree, "tree"));
   fillIn(byId("devices"), async () => groupTable("Device types", await groups.device_type, "device_type"));
-  fillIn(byId("anomalies"), async () => anomalies(await ask("GET", "/latest/telemetry/anomalies", { query: { window: wish.window, threshold: wish.threshold } })));
+  fillIn(byId("anomalies"), async () => anomalies(await read("/latest/telemetry/anomalies", { window: wish.window, threshold: wish.threshold })));
   fillIn(byId("errors"), async () => {
     const events = await newest({ ...filter, is_infra_error: "true" }, MOST_ERRORS);
     return [events.length ? eventTable("Recent infrastructure errors", events) : note("No infrastructure errors.")];
@@ -65,9 +65,9 @@ function show() {
 
 /** The last events that match. The server lists the oldest first, so their number has to be known. */
 async function newest(query, most) {
-  const page = await ask("GET", "/latest/telemetry", { query: { ...query, limit: most } });
+  const page = await read("/latest/telemetry", { ...query, limit: most });
   if (page.total <= most) return page.items.reverse();
-  const { items } = await ask("GET", "/latest/telemetry", { query: { ...query, limit: most, offset: page.total - most } });
+  const { items } = await read("/latest/telemetry", { ...query, limit: most, offset: page.total - most });
   return items.reverse();
 }
 

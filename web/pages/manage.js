@@ -24,8 +24,11 @@ let branches = [];
 let user = null;
 
 const box = new TokenBox(document.getElementById("token"), (found) => {
+  const changed = found?.id !== user?.id;
   user = found;
   update();
+  // The choices may be for signed-in people only.
+  if (found && changed && !branches.length) showChoices();
 });
 
 function update() {
@@ -95,7 +98,12 @@ async function readChoices() {
   names.replaceChildren(el("option", { value: "", text: "choose…" }), ...known.map((name) => el("option", { text: name, value: name })));
 }
 
+function showChoices() {
+  if (rpc.session && !rpc.session.user && token.get()) rpc.restart();
+  readChoices().then(() => answer.querySelector(".error")?.remove(), (error) => answer.replaceChildren(failure(error)));
+}
+
 update();
 box.start();
 rpc.start();
-readChoices().catch((error) => answer.replaceChildren(failure(error)));
+showChoices();
