@@ -5,6 +5,7 @@
 //! readers (`settle`), who read it from the stream while that still has it (`stream`), else from the history
 //! (`history`). `epoch` notices when Redis has lost something.
 
+mod clean;
 pub(crate) mod connection;
 pub(crate) mod epoch;
 pub(crate) mod history;

@@ -37,6 +37,8 @@ pub(crate) struct Known {
     generation: AtomicU64,
     /// The highest number that this process has seen.
     high: AtomicU64,
+    /// The highest number that this process has shown and not yet written down ([`Channels::remember_shown`]); or 0.
+    shown: AtomicU64,
 }
 
 impl Known {
@@ -51,6 +53,11 @@ impl Known {
     /// Remembers that event `seq` was seen.
     pub(crate) fn saw(&self, seq: u64) {
         self.high.fetch_max(seq, Relaxed);
+    }
+    /// This process has brought the events up to `seq` into the history and before the readers.
+    pub(crate) fn showed(&self, seq: u64) {
+        self.saw(seq);
+        self.shown.fetch_max(seq, Relaxed);
     }
     /// Whether Redis still is where it was and nothing is missing. `floor` is [`Known::high`] from before `state` was
     /// asked for: what others saw in the meantime may well be above it.
@@ -104,6 +111,7 @@ impl Channels {
             base: state.base,
             generation: state.generation.into(),
             high: state.head.into(),
+            shown: AtomicU64::new(0),
         });
         all.insert(channel.to_owned(), known.clone());
         known
@@ -241,6 +249,31 @@ impl Channels {
         }
         let filter = doc! {"_id": channel, "generation": number(written.generation)};
         call(self.history.channels.update_one(filter, doc! {"$set": {"seeded": true}})).await.map(drop)
+    }
+
+    /// Writes down the highest numbers that this process has given since the last time. The history has them as well,
+    /// but its events expire some day; so there is time.
+    pub(crate) async fn remember_shown(&self) -> Result<()> {
+        let all: Vec<(String, Arc<Known>)> = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.iter().map(|(channel, known)| (channel.clone(), known.clone())).collect()
+        };
+        for (channel, known) in all {
+            let shown = known.shown.swap(0, Relaxed);
+            if shown == 0 {
+                continue;
+            }
+            // Not more than is there: if MongoDB has been set back, that must stay visible.
+            let remembered = async {
+                let there = self.history.highest(&channel).await?;
+                self.history.remember(&channel, shown.min(there)).await
+            };
+            if let Err(error) = remembered.await {
+                known.shown.fetch_max(shown, Relaxed);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Removes from the streams what is as old as MongoDB removes from the history.

@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{Document, doc};
+use bson::doc;
 use futures::TryStreamExt;
 use mongodb::Collection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::clean::Cleaner;
 use super::epoch::Channels;
 use super::pending::Pending;
 use super::settle::Settled;
@@ -149,8 +149,7 @@ struct Worker {
     mode: RelayMode,
     queue: mpsc::Receiver<(Vec<Job>, OwnedSemaphorePermit)>,
     stop: CancellationToken,
-    /// Takes what was relayed last out of its outboxes.
-    cleaning: Option<JoinHandle<Result<()>>>,
+    cleaner: Cleaner,
     /// Events that the last sweep saw: those that the next one sees again are overdue. (No clocks are compared.)
     seen: HashSet<ObjectId>,
 }
@@ -167,7 +166,8 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
         stop: stop.clone(),
         done,
     };
-    let worker = Worker { channels, outboxes, mode, queue, stop, cleaning: None, seen: HashSet::new() };
+    let cleaner = Cleaner::start(outboxes.clone());
+    let worker = Worker { channels, outboxes, mode, queue, stop, cleaner, seen: HashSet::new() };
     tokio::spawn(async move {
         worker.run().await;
         finished.send_replace(true);
@@ -191,6 +191,9 @@ impl Worker {
                 if let Err(error) = self.channels.expire().await {
                     tracing::debug!(%error, "expired events could not be removed from the streams");
                 }
+                if let Err(error) = self.channels.remember_shown().await {
+                    tracing::debug!(%error, "the numbers that were given are not written down yet");
+                }
                 last_sweep = Instant::now();
                 next_sweep = last_sweep + jitter(1000, 2000);
                 // Not due any more: an idle relay has to wake up for the next one.
@@ -208,7 +211,8 @@ impl Worker {
             while let Ok(queued) = self.queue.try_recv() {
                 self.take(queued).await;
             }
-            self.cleaned().await;
+            self.cleaner.close().await;
+            self.channels.remember_shown().await
         };
         if tokio::time::timeout(DRAIN, drain).await.is_err() {
             tracing::warn!(
@@ -281,7 +285,7 @@ impl Worker {
         if self.mode == RelayMode::AppendOnly {
             return Ok(());
         }
-        self.clean(batch).await;
+        self.cleaner.clean(batch).await;
         for job in batch {
             if let (Some(waiter), Some(seq)) = (job.waiter.take(), seqs.get(&job.event.id)) {
                 // The publisher may have stopped waiting.
@@ -325,50 +329,14 @@ impl Worker {
             let target = numbers.copied().max().unwrap_or(0);
             match self.channels.settle(channel, generation, &own, given.head, target).await? {
                 Settled::Done => {
-                    known.saw(target);
+                    known.showed(target);
                     seqs.extend(events.iter().zip(given.numbers).map(|(event, seq)| (event.id, seq)));
-                    return self.channels.history.remember(channel, target).await;
+                    return Ok(());
                 }
                 Settled::Again => continue,
             }
         }
         Err(Error::unavailable("log", anyhow::anyhow!("the numbers of {channel} keep changing")))
-    }
-
-    /// Removes events that are in the history from their outboxes, while the next ones are relayed. If that fails, the
-    /// sweep finds them and tries again.
-    async fn clean(&mut self, batch: &[Job]) {
-        self.cleaned().await;
-        let (mut nodes, mut in_nodes, mut in_collection) = (Vec::new(), Vec::new(), Vec::new());
-        for job in batch {
-            match job.source {
-                Source::Node(id) => {
-                    nodes.push(id);
-                    in_nodes.push(job.event.id);
-                }
-                Source::Collection => in_collection.push(job.event.id),
-            }
-        }
-        nodes.dedup();
-        let outboxes = self.outboxes.clone();
-        self.cleaning = Some(tokio::spawn(async move {
-            if !nodes.is_empty() {
-                let query = doc! {"_id": {"$in": nodes}, "outbox.id": {"$in": &in_nodes}};
-                call(outboxes.nodes.update_many(query, vec![without(&in_nodes)])).await?;
-            }
-            if !in_collection.is_empty() {
-                call(outboxes.events.delete_many(doc! {"_id": {"$in": in_collection}})).await?;
-            }
-            Ok(())
-        }));
-    }
-
-    /// Waits until what was relayed before is out of its outboxes.
-    async fn cleaned(&mut self) {
-        let Some(cleaning) = self.cleaning.take() else { return };
-        if let Ok(Err(error)) = cleaning.await {
-            tracing::debug!(%error, "relayed events stay in their outboxes for now");
-        }
     }
 
     /// Relays events that were pending at the last sweep already.
@@ -429,13 +397,6 @@ impl Job {
     pub(crate) fn foreign(source: Source, event: Pending) -> Job {
         Job { source, event, fresh: false, waiter: None }
     }
-}
-
-/// An update that removes these events from a node's outbox, and the outbox with its last event.
-fn without(ids: &[ObjectId]) -> Document {
-    let rest = doc! {"$filter": {"input": "$outbox", "cond": {"$not": {"$in": ["$$this.id", ids]}}}};
-    let outbox = doc! {"$cond": [{"$eq": ["$$rest", []]}, "$$REMOVE", "$$rest"]};
-    doc! {"$set": {"outbox": {"$let": {"vars": {"rest": rest}, "in": outbox}}}}
 }
 
 /// A random time between two numbers of milliseconds, so that instances do not act in step.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mongodb::error::{Error as Mongo, ErrorKind, WriteFailure};
+use mongodb::error::{Error as Mongo, ErrorKind, InsertManyError, WriteFailure};
 
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
@@ -94,6 +94,20 @@ pub(crate) fn code(error: &Mongo) -> Option<i32> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// What became of one document of an unordered `insert_many` that ended with this error.
+pub(super) fn of_insert(error: &Mongo, at: usize) -> mongodb::error::Result<()> {
+    let ErrorKind::InsertMany(many) = error.kind.as_ref() else { return Err(error.clone()) };
+    let own = many.write_errors.iter().flatten().find(|error| error.index == at);
+    match (own, &many.write_concern_error) {
+        (None, None) => Ok(()),
+        (own, _) => {
+            let mut alone = InsertManyError::clone(many);
+            alone.write_errors = own.map(|own| vec![own.clone()]);
+            Err(ErrorKind::InsertMany(alone).into())
+        }
     }
 }
 

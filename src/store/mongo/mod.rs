@@ -16,6 +16,7 @@ mod counter;
 pub(crate) mod document;
 pub(crate) mod errors;
 pub mod filter;
+mod gather;
 mod groups;
 mod indexes;
 mod leases;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Document, doc};
+use bson::{Document, RawDocumentBuf, doc};
 use futures::TryStreamExt;
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
@@ -40,6 +41,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::errors::{QUERY_TIME, call};
+use self::gather::Gather;
 use self::stored::Stored;
 use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Store, Wire};
 use crate::error::{Error, Result};
@@ -99,6 +101,10 @@ pub struct MongoStore {
     client: Client,
     db: Database,
     nodes: Collection<Stored>,
+    /// Single nodes to read.
+    gets: Gather<ObjectId, mongodb::error::Result<Option<Wire>>>,
+    /// Single nodes to add.
+    inserts: Gather<RawDocumentBuf, mongodb::error::Result<()>>,
     users: Collection<Stored>,
     groups: Collection<Stored>,
     telemetry: Collection<Stored>,
@@ -145,6 +151,8 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
 
     let store = MongoStore {
         nodes: db.collection("node"),
+        gets: single::gets(db.collection("node")),
+        inserts: single::inserts(db.collection("node")),
         users: db.collection("user"),
         groups: db.collection("usergroup"),
         telemetry: db.collection("telemetry"),
@@ -196,10 +204,10 @@ impl Store for MongoStore {
     }
 
     async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
-        let find =
-            self.nodes.find(doc! {"_id": {"$in": ids}}).projection(no_bookkeeping()).max_time(QUERY_TIME);
-        let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
-        Ok(found.iter().map(|node| document::wire(node)).collect())
+        if let [id] = ids {
+            return Ok(self.gets.ask(*id).await?.map_err(errors::translate)?.into_iter().collect());
+        }
+        call(nodes_by_id(&self.nodes, ids)).await
     }
 
     async fn find_nodes(&self, query: &Query) -> Result<Found> {
@@ -286,6 +294,13 @@ impl Drop for MongoStore {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Those of these nodes that there are.
+async fn nodes_by_id(nodes: &Collection<Stored>, ids: &[ObjectId]) -> mongodb::error::Result<Vec<Wire>> {
+    let find = nodes.find(doc! {"_id": {"$in": ids}}).projection(no_bookkeeping()).max_time(QUERY_TIME);
+    let found: Vec<Stored> = find.await?.try_collect().await?;
+    Ok(found.iter().map(|node| document::wire(node)).collect())
 }
 
 /// Readers do not need the pending events.

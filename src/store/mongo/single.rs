@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bson::doc;
+use bson::{RawDocumentBuf, doc};
 use mongodb::Collection;
 use mongodb::options::ReturnDocument;
 use tokio_util::sync::CancellationToken;
@@ -11,15 +11,58 @@ use tokio_util::sync::CancellationToken;
 use super::MongoStore;
 use super::commit::{Prepared, conflict};
 use super::errors::{self, call, is_duplicate};
+use super::gather::{Gather, Most};
 use super::stored::Stored;
 use super::transaction::{record, recorded};
 use crate::error::Result;
 use crate::event_log::redis::pending::Pending;
 use crate::model::ObjectId;
-use crate::store::{Committed, Expect};
+use crate::store::{Committed, Expect, Wire};
 
 /// How long an idempotency key is remembered.
 pub(super) const KEY_SECONDS: u32 = 24 * 3600;
+
+/// Nodes that are read at the same time.
+const READS: Most = Most { requests: 64, weight: 64 };
+/// Nodes that are added at the same time, and their bytes. Less than one document may have: one that is too large
+/// travels alone.
+const INSERTS: Most = Most { requests: 128, weight: 8 << 20 };
+
+/// Single nodes to read, those of the same moment in one query.
+pub(super) fn gets(nodes: Collection<Stored>) -> Gather<ObjectId, mongodb::error::Result<Option<Wire>>> {
+    Gather::new(
+        READS,
+        |_| 1,
+        move |ids| {
+            let nodes = nodes.clone();
+            Box::pin(async move {
+                match errors::raw(super::nodes_by_id(&nodes, &ids)).await {
+                    Ok(found) => {
+                        let found: HashMap<&str, &Wire> =
+                            found.iter().filter_map(|node| Some((node.get("id")?.as_str()?, node))).collect();
+                        ids.iter().map(|id| Ok(found.get(&*id.to_hex()).copied().cloned())).collect()
+                    }
+                    Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
+                }
+            })
+        },
+    )
+}
+
+/// Single nodes to add, those of the same moment with one command: each is still a write of its own.
+pub(super) fn inserts(nodes: Collection<Stored>) -> Gather<RawDocumentBuf, mongodb::error::Result<()>> {
+    let nodes = nodes.clone_with_type::<RawDocumentBuf>();
+    let bytes = |document: &RawDocumentBuf| document.as_bytes().len();
+    Gather::new(INSERTS, bytes, move |documents| {
+        let nodes = nodes.clone();
+        Box::pin(async move {
+            match errors::raw(nodes.insert_many(&documents).ordered(false)).await {
+                Ok(_) => documents.iter().map(|_| Ok(())).collect(),
+                Err(error) => (0..documents.len()).map(|at| errors::of_insert(&error, at)).collect(),
+            }
+        })
+    })
+}
 
 /// Adds one node. Its idempotency key stands in the document itself, under a unique index.
 pub(super) async fn insert(store: &MongoStore, write: &Prepared, key: Option<String>) -> Result<Committed> {
@@ -27,10 +70,10 @@ pub(super) async fn insert(store: &MongoStore, write: &Prepared, key: Option<Str
     if let Some(key) = &key {
         document.insert("idempotency", key);
     }
-    let document = Stored(document);
+    let document = RawDocumentBuf::try_from(&document).map_err(|error| errors::translate(error.into()))?;
     for _ in 0..3 {
-        match errors::raw(store.nodes.insert_one(&document)).await {
-            Ok(_) => {
+        match store.inserts.ask(document.clone()).await? {
+            Ok(()) => {
                 store.relay.submit(write.jobs(Vec::new()));
                 return Ok(Committed::Done);
             }
