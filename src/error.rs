@@ -4,6 +4,8 @@
 //! may read is in `cause`, which is written once, where the error leaves the server, and never sent.
 //! (`anyhow` serves the command line, where an error's reader is the person who typed the command.)
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 /// The result of everything that can be asked over the network.
@@ -104,18 +106,20 @@ impl Kind {
 }
 
 /// An error with what its receiver may read (`detail`) and what only the log may (`cause`).
-#[derive(Debug)]
+///
+/// A copy goes to each of those who have waited for the same thing.
+#[derive(Clone, Debug)]
 pub struct Error {
     inner: Box<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: Kind,
     detail: Value,
     extra: Map<String, Value>,
     retry_after_ms: Option<u64>,
-    cause: Option<anyhow::Error>,
+    cause: Option<Arc<anyhow::Error>>,
 }
 
 impl Error {
@@ -162,7 +166,7 @@ impl Error {
     }
     /// Attaches the cause that the log shows.
     pub fn because(mut self, cause: impl Into<anyhow::Error>) -> Self {
-        self.inner.cause = Some(cause.into());
+        self.inner.cause = Some(Arc::new(cause.into()));
         self
     }
     /// Adds a member to the JSON-RPC `data` (e.g. the current revision of a conflict).
@@ -193,7 +197,7 @@ impl Error {
     }
     /// The cause, for the log.
     pub fn cause(&self) -> Option<&anyhow::Error> {
-        self.inner.cause.as_ref()
+        self.inner.cause.as_deref()
     }
     /// Writes to the log what its readers must know: what went wrong on our side, with the cause. Called once, where
     /// the error leaves the server.

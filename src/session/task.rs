@@ -180,7 +180,8 @@ impl Session {
         };
         // Credentials first: requests that were sent right behind them count on them.
         if matches!(&*request.method, "session.hello" | "session.refresh") {
-            let answered = perform(self.app.clone(), self.handle.clone(), request).await;
+            // Boxed: every session would keep room for it as long as it lives.
+            let answered = Box::pin(perform(self.app.clone(), self.handle.clone(), request)).await;
             // It may have changed between being looked up and being listened for.
             self.recheck();
             return self.answered(Ok(answered));

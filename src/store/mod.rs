@@ -15,6 +15,7 @@
 //! * Reads hand out nodes in wire form (`Node::to_wire`), with `revision`.
 
 pub mod consumers;
+mod gather;
 pub mod groups;
 pub mod indexes;
 pub mod leases;

@@ -16,7 +16,6 @@ mod counter;
 pub(crate) mod document;
 pub(crate) mod errors;
 pub mod filter;
-mod gather;
 mod groups;
 mod indexes;
 mod leases;
@@ -33,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bson::{Document, RawDocumentBuf, doc};
+use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
@@ -41,8 +40,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::errors::{QUERY_TIME, call};
-use self::gather::Gather;
 use self::stored::Stored;
+use super::gather::Gets;
 use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Store, Wire};
 use crate::error::{Error, Result};
 use crate::event_log::redis::epoch::Channels;
@@ -102,9 +101,9 @@ pub struct MongoStore {
     db: Database,
     nodes: Collection<Stored>,
     /// Single nodes to read.
-    gets: Gather<ObjectId, mongodb::error::Result<Option<Wire>>>,
+    gets: Gets,
     /// Single nodes to add.
-    inserts: Gather<RawDocumentBuf, mongodb::error::Result<()>>,
+    inserts: single::Inserts,
     users: Collection<Stored>,
     groups: Collection<Stored>,
     telemetry: Collection<Stored>,
@@ -205,9 +204,9 @@ impl Store for MongoStore {
 
     async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
         if let [id] = ids {
-            return Ok(self.gets.ask(*id).await?.map_err(errors::translate)?.into_iter().collect());
+            return Ok(self.gets.ask(*id).await??.into_iter().collect());
         }
-        call(nodes_by_id(&self.nodes, ids)).await
+        nodes_by_id(&self.nodes, ids).await
     }
 
     async fn find_nodes(&self, query: &Query) -> Result<Found> {
@@ -297,9 +296,9 @@ impl Drop for MongoStore {
 }
 
 /// Those of these nodes that there are.
-async fn nodes_by_id(nodes: &Collection<Stored>, ids: &[ObjectId]) -> mongodb::error::Result<Vec<Wire>> {
+async fn nodes_by_id(nodes: &Collection<Stored>, ids: &[ObjectId]) -> Result<Vec<Wire>> {
     let find = nodes.find(doc! {"_id": {"$in": ids}}).projection(no_bookkeeping()).max_time(QUERY_TIME);
-    let found: Vec<Stored> = find.await?.try_collect().await?;
+    let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
     Ok(found.iter().map(|node| document::wire(node)).collect())
 }
 

@@ -11,46 +11,40 @@ use tokio_util::sync::CancellationToken;
 use super::MongoStore;
 use super::commit::{Prepared, conflict};
 use super::errors::{self, call, is_duplicate};
-use super::gather::{Gather, Most};
 use super::stored::Stored;
 use super::transaction::{record, recorded};
 use crate::error::Result;
 use crate::event_log::redis::pending::Pending;
 use crate::model::ObjectId;
-use crate::store::{Committed, Expect, Wire};
+use crate::store::gather::{self, Gather, Gets, Most};
+use crate::store::{Committed, Expect};
 
 /// How long an idempotency key is remembered.
 pub(super) const KEY_SECONDS: u32 = 24 * 3600;
 
 /// Nodes that are read at the same time.
-const READS: Most = Most { requests: 64, weight: 64 };
+const READS: Most = Most { flights: 4, requests: 64, weight: 64 };
 /// Nodes that are added at the same time, and their bytes. Less than one document may have: one that is too large
 /// travels alone.
-const INSERTS: Most = Most { requests: 128, weight: 8 << 20 };
+const INSERTS: Most = Most { flights: 4, requests: 128, weight: 8 << 20 };
+
+/// Single nodes to add, as they will be stored.
+pub(super) type Inserts = Gather<RawDocumentBuf, mongodb::error::Result<()>>;
 
 /// Single nodes to read, those of the same moment in one query.
-pub(super) fn gets(nodes: Collection<Stored>) -> Gather<ObjectId, mongodb::error::Result<Option<Wire>>> {
+pub(super) fn gets(nodes: Collection<Stored>) -> Gets {
     Gather::new(
         READS,
         |_| 1,
         move |ids| {
             let nodes = nodes.clone();
-            Box::pin(async move {
-                match errors::raw(super::nodes_by_id(&nodes, &ids)).await {
-                    Ok(found) => {
-                        let found: HashMap<&str, &Wire> =
-                            found.iter().filter_map(|node| Some((node.get("id")?.as_str()?, node))).collect();
-                        ids.iter().map(|id| Ok(found.get(&*id.to_hex()).copied().cloned())).collect()
-                    }
-                    Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
-                }
-            })
+            Box::pin(async move { gather::by_id(&ids, super::nodes_by_id(&nodes, &ids).await) })
         },
     )
 }
 
 /// Single nodes to add, those of the same moment with one command: each is still a write of its own.
-pub(super) fn inserts(nodes: Collection<Stored>) -> Gather<RawDocumentBuf, mongodb::error::Result<()>> {
+pub(super) fn inserts(nodes: Collection<Stored>) -> Inserts {
     let nodes = nodes.clone_with_type::<RawDocumentBuf>();
     let bytes = |document: &RawDocumentBuf| document.as_bytes().len();
     Gather::new(INSERTS, bytes, move |documents| {

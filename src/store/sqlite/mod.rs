@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::gather::{self, Gather, Gets, Most};
 use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Store, Wire};
 use crate::error::{Error, Result};
 use crate::event_log::sqlite::SqliteLog;
@@ -130,7 +131,7 @@ pub async fn open(dir: &Path, options: Options) -> Result<(Arc<SqliteStore>, Arc
     let opened = tokio::task::spawn_blocking(move || Database::open(&dir, options)).await;
     let db = Arc::new(opened.map_err(Error::internal)??);
     retention::spawn(&db);
-    Ok((Arc::new(SqliteStore { db: db.clone() }), Arc::new(SqliteLog::new(db))))
+    Ok((Arc::new(SqliteStore::new(db.clone())), Arc::new(SqliteLog::new(db))))
 }
 
 /// What the store and the log share.
@@ -173,9 +174,28 @@ impl Database {
 /// The store in a SQLite file. See the module's documentation.
 pub struct SqliteStore {
     db: Arc<Database>,
+    /// Single nodes to read: those of the same moment share a hop to another thread.
+    gets: Gets,
 }
 
 impl SqliteStore {
+    fn new(db: Arc<Database>) -> SqliteStore {
+        let most = Most { flights: QUICK_READERS, requests: 64, weight: 64 };
+        let reading = db.clone();
+        let gets = Gather::new(
+            most,
+            |_| 1,
+            move |ids: Vec<ObjectId>| {
+                let db = reading.clone();
+                Box::pin(async move {
+                    let wanted = ids.clone();
+                    let found = db.quick.run(move |connection| find::by_ids(connection, &wanted)).await;
+                    gather::by_id(&ids, found)
+                })
+            },
+        );
+        SqliteStore { db, gets }
+    }
     /// Keys and values in the same file.
     pub fn kv(&self) -> SqliteKv {
         SqliteKv::new(self.db.clone())
@@ -197,6 +217,9 @@ impl Store for SqliteStore {
     }
 
     async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+        if let [id] = ids {
+            return Ok(self.gets.ask(*id).await??.into_iter().collect());
+        }
         let ids = ids.to_vec();
         self.db.quick.run(move |connection| find::by_ids(connection, &ids)).await
     }

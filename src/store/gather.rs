@@ -4,7 +4,7 @@
 //! ones gather and go together with the next flight. A call on behalf of many costs the server and the driver little more
 //! than one on behalf of one.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
@@ -12,11 +12,26 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::lock;
+use crate::model::ObjectId;
+use crate::store::Wire;
 
-/// Calls under way at a time.
-const FLIGHTS: usize = 4;
 /// Requests that may wait for the next flight; each belongs to somebody who waits for its answer.
 const MOST_WAITING: usize = 16_384;
+
+/// Single nodes to read, by id.
+pub(super) type Gets = Gather<ObjectId, Result<Option<Wire>>>;
+
+/// Those of these nodes that were asked for, in the order of asking.
+pub(super) fn by_id(ids: &[ObjectId], found: Result<Vec<Wire>>) -> Vec<Result<Option<Wire>>> {
+    match found {
+        Ok(found) => {
+            let found: HashMap<&str, &Wire> =
+                found.iter().filter_map(|node| Some((node.get("id")?.as_str()?, node))).collect();
+            ids.iter().map(|id| Ok(found.get(&*id.to_hex()).copied().cloned())).collect()
+        }
+        Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
+    }
+}
 
 /// Does what a flight carries; one answer for each request, in their order.
 type Call<Q, A> = Box<dyn Fn(Vec<Q>) -> BoxFuture<'static, Vec<A>> + Send + Sync>;
@@ -34,9 +49,12 @@ struct Inner<Q, A> {
     state: Mutex<State<Q, A>>,
 }
 
-/// What one flight may carry.
+/// How much goes at once.
 #[derive(Clone, Copy)]
 pub(super) struct Most {
+    /// Calls under way at a time.
+    pub(super) flights: usize,
+    /// Requests that one flight carries.
     pub(super) requests: usize,
     /// A flight with more than one request weighs at most this.
     pub(super) weight: usize,
@@ -66,7 +84,7 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
                 return Err(Error::new(Kind::Unavailable, "too many requests wait for the store"));
             }
             state.waiting.push_back((request, sender));
-            let starts = state.flights < FLIGHTS;
+            let starts = state.flights < self.inner.most.flights;
             state.flights += usize::from(starts);
             starts
         };
@@ -134,7 +152,7 @@ mod tests {
 
     /// Answers with the size of the flight that carried the request.
     fn gather(sizes: Arc<Mutex<Vec<usize>>>) -> Gather<usize, (usize, usize)> {
-        let most = Most { requests: 10, weight: 100 };
+        let most = Most { flights: 4, requests: 10, weight: 100 };
         Gather::new(
             most,
             |weight| *weight,
