@@ -10,8 +10,9 @@
 pub(crate) mod process;
 mod scrape;
 
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -130,10 +131,6 @@ impl Metric {
     pub fn histogram(&self, values: &[&str]) -> ::metrics::Histogram {
         ::metrics::histogram!(self.name, self.with(values))
     }
-    /// Adds a duration to the histogram with these values of its labels.
-    pub fn took(&self, values: &[&str], since: Instant) {
-        self.histogram(values).record(since.elapsed());
-    }
 }
 
 static EXPORTER: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -178,7 +175,7 @@ fn describe() {
 }
 
 /// Which way a request came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Transport {
     /// A REST route.
     Rest,
@@ -208,8 +205,24 @@ pub async fn timed<T>(
 ) -> Result<T> {
     let began = Instant::now();
     let result = request.await;
-    let status = result.as_ref().err().map_or(success, |error| error.status()).to_string();
-    REQUESTS.counter(&[operation, transport.name(), &status]).increment(1);
-    REQUEST_SECONDS.took(&[operation, transport.name()], began);
+    let status = result.as_ref().err().map_or(success, |error| error.status());
+    let (requests, seconds) = counted(transport, operation, status);
+    requests.increment(1);
+    seconds.record(began.elapsed());
     result
+}
+
+type Moved = (::metrics::Counter, ::metrics::Histogram);
+
+/// What a request of this kind moves; made once, since looking it up by its labels costs more than moving it.
+fn counted(transport: Transport, operation: &'static str, status: u16) -> Moved {
+    static KNOWN: RwLock<BTreeMap<(&str, Transport, u16), Moved>> = RwLock::new(BTreeMap::new());
+    let key = (operation, transport, status);
+    if let Some(known) = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return known.clone();
+    }
+    let requests = REQUESTS.counter(&[operation, transport.name(), &status.to_string()]);
+    let moved = (requests, REQUEST_SECONDS.histogram(&[operation, transport.name()]));
+    KNOWN.write().unwrap_or_else(PoisonError::into_inner).insert(key, moved.clone());
+    moved
 }

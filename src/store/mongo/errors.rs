@@ -1,5 +1,6 @@
 //! What the driver reports, as what the caller should know: away, too slow, too large, taken, or broken.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use mongodb::error::{Error as Mongo, ErrorKind, InsertManyError, WriteFailure};
@@ -35,9 +36,11 @@ pub(crate) async fn call<T>(call: impl IntoFuture<Output = mongodb::error::Resul
 pub(crate) async fn raw<T>(
     call: impl IntoFuture<Output = mongodb::error::Result<T>>,
 ) -> mongodb::error::Result<T> {
+    static SECONDS: LazyLock<::metrics::Histogram> =
+        LazyLock::new(|| metrics::STORE_SECONDS.histogram(&["mongodb"]));
     let began = Instant::now();
     let answer = tokio::time::timeout(CALL_TIME, call.into_future()).await;
-    metrics::STORE_SECONDS.took(&["mongodb"], began);
+    SECONDS.record(began.elapsed());
     match answer {
         Ok(result) => result,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
