@@ -25,7 +25,7 @@ use crate::health::Part;
 use crate::hub::{self, Item};
 use crate::model::{NODE_CHANNEL, Position};
 use crate::ops::subscriptions::{From, Start, may_follow, start};
-use crate::session::{close, configure, credentials};
+use crate::session::{close, credentials};
 
 /// The subprotocol of the CloudEvents WebSockets binding.
 const PROTOCOL: &str = "cloudevents.json";
@@ -137,7 +137,9 @@ async fn websocket(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response> {
-    let upgrade = configure(upgrade).max_message_size(4096).protocols([PROTOCOL]);
+    // Small buffers: the defaults cost 128 KiB for every connection.
+    let upgrade = upgrade.read_buffer_size(1 << 10).write_buffer_size(4 << 10).max_message_size(4096);
+    let upgrade = upgrade.protocols([PROTOCOL]);
     if upgrade.selected_protocol().is_none() {
         return Err(Error::bad_request(format!("Sec-WebSocket-Protocol: expected {PROTOCOL}")));
     }

@@ -21,9 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::HeaderMap;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::{any, get, post};
@@ -65,18 +63,8 @@ pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
     trace::TraceLayer.layer(prefix::VersionLayer.layer(router))
 }
 
-async fn websocket(
-    State(app): State<Arc<App>>,
-    peer::From(peer): peer::From,
-    headers: HeaderMap,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-) -> Response {
-    match upgrade {
-        Ok(upgrade) => {
-            session::upgrade(app, peer, headers, upgrade).await.unwrap_or_else(|error| failed("ws", &error))
-        }
-        Err(rejection) => failed("ws", &Error::bad_request(format!("this is a WebSocket: {rejection}"))),
-    }
+async fn websocket(State(app): State<Arc<App>>, peer::From(peer): peer::From, request: Request) -> Response {
+    session::upgrade(app, peer, request).await.unwrap_or_else(|error| failed("ws", &error))
 }
 
 async fn not_found() -> Response {

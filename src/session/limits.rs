@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Bytes of one message.
 pub const MESSAGE: usize = 1 << 20;
+/// Bytes that are read from a socket at once. Every session has this buffer; longer messages get room of their own.
+pub const READ_BUFFER: usize = 1 << 10;
 /// Bytes of one message before hello.
 pub const MESSAGE_BEFORE_HELLO: usize = 8 << 10;
 /// Subscriptions at a time.

@@ -11,7 +11,9 @@
 pub mod acks;
 pub mod close;
 pub mod durable;
+mod frame;
 mod handle;
+mod handshake;
 #[cfg(test)]
 mod interleavings;
 pub mod limits;
@@ -23,5 +25,4 @@ mod timers;
 mod upgrade;
 
 pub use handle::{Handle, Reserved, Slot};
-pub(crate) use upgrade::configure;
 pub use upgrade::{Credentials, credentials, upgrade};

@@ -1,65 +1,84 @@
 //! What waits to go out on a socket, and the one place that polls the socket in both directions.
+//!
+//! tungstenite reads, and answers pings and closes; what it writes goes to the same queue as our frames. The queue is
+//! written with as few system calls as the socket allows, straight from the shared bytes of the frames.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::task::{Context, Poll};
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use futures::{Sink, Stream};
+use bytes::{Buf, Bytes};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::error::Error as Broken;
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Utf8Bytes};
+use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
 use super::close::CloseCode;
+use super::frame::Frame;
+use super::limits;
+
+/// Frames that go out with one system call.
+const SLICES: usize = 64;
+/// An empty queue with room for more frames than this is given back.
+const KEPT: usize = 16;
 
 /// A socket with the frames that wait for it.
 pub(super) struct Outbox {
-    socket: WebSocket,
-    waiting: VecDeque<Message>,
-    bytes: usize,
-    /// The socket holds bytes that are not written yet.
-    unflushed: bool,
+    socket: WebSocket<Pipe>,
+    /// The closing handshake is over; what waits still goes out.
+    ended: bool,
 }
 
 /// What happened on the socket.
 #[derive(Debug)]
 pub(super) enum Io {
-    /// A message came in.
-    Message(Message),
+    /// A text message came in.
+    Text(Utf8Bytes),
+    /// A binary message came in.
+    Binary,
+    /// Something else came in: the peer is there.
+    Alive,
     /// Everything that waited has been written.
     Drained,
     /// The peer broke a rule of WebSocket or a limit; it can still be told.
-    Broken(axum::Error),
+    Broken(Broken),
     /// The socket is gone.
     Gone,
 }
 
 impl Outbox {
-    pub(super) fn new(socket: WebSocket) -> Outbox {
-        Outbox { socket, waiting: VecDeque::new(), bytes: 0, unflushed: false }
+    /// `read`: what came in behind the request for the upgrade.
+    pub(super) fn new(stream: TcpStream, read: Bytes) -> Outbox {
+        let pipe = Pipe { stream, waiting: VecDeque::new(), bytes: 0 };
+        // Small buffers: the defaults cost 128 KiB for every idle connection.
+        let config = WebSocketConfig::default()
+            .read_buffer_size(limits::READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(limits::MESSAGE))
+            .max_frame_size(Some(limits::MESSAGE));
+        let socket = WebSocket::from_partially_read(pipe, read.to_vec(), Role::Server, Some(config));
+        Outbox { socket, ended: false }
     }
 
-    pub(super) fn push(&mut self, text: impl Into<Utf8Bytes>) {
-        let text = text.into();
-        self.bytes += text.len();
-        self.waiting.push_back(Message::Text(text));
-    }
-
-    pub(super) fn ping(&mut self) {
-        self.waiting.push_back(Message::Ping(Default::default()));
+    pub(super) fn push(&mut self, frame: impl Into<Frame>) {
+        self.socket.get_mut().push(frame.into().bytes());
     }
 
     pub(super) fn close(&mut self, code: CloseCode) {
-        self.waiting
-            .push_back(Message::Close(Some(CloseFrame { code: code.code, reason: code.name.into() })));
+        let frame = CloseFrame { code: code.code.into(), reason: code.name.into() };
+        // Fails only if the closing handshake has begun already.
+        _ = self.socket.close(Some(frame));
     }
 
     /// Nothing waits: there is room for events.
     pub(super) fn is_drained(&self) -> bool {
-        self.waiting.is_empty() && !self.unflushed
+        self.socket.get_ref().waiting.is_empty()
     }
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.socket.get_ref().bytes
     }
 
     /// Writes what waits and waits for what comes, whichever is first. Safe to drop and call again.
@@ -68,43 +87,113 @@ impl Outbox {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
-        match self.poll_write(cx) {
-            Poll::Ready(Ok(true)) => return Poll::Ready(Io::Drained),
-            Poll::Ready(Err(_)) => return Poll::Ready(Io::Gone),
-            Poll::Ready(Ok(false)) | Poll::Pending => {}
-        }
-        match Pin::new(&mut self.socket).poll_next(cx) {
-            Poll::Ready(Some(Ok(message))) => Poll::Ready(Io::Message(message)),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Io::Broken(error)),
-            Poll::Ready(None) => Poll::Ready(Io::Gone),
-            Poll::Pending => Poll::Pending,
+        loop {
+            let waited = !self.is_drained();
+            match self.socket.get_mut().poll_write(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(Io::Gone),
+                Poll::Ready(Ok(())) if self.ended => return Poll::Ready(Io::Gone),
+                Poll::Ready(Ok(())) if waited => return Poll::Ready(Io::Drained),
+                Poll::Pending if self.ended => return Poll::Pending,
+                Poll::Ready(Ok(())) | Poll::Pending => {}
+            }
+            let unwritten = self.bytes();
+            match self.socket.read() {
+                Ok(Message::Text(text)) => return Poll::Ready(Io::Text(text)),
+                Ok(Message::Binary(_)) => return Poll::Ready(Io::Binary),
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_)) => {
+                    return Poll::Ready(Io::Alive);
+                }
+                Err(Broken::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                    if unwritten == 0 && !self.is_drained() {
+                        // The answer to a ping or a close.
+                        continue;
+                    }
+                    match self.socket.get_ref().stream.poll_read_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(Io::Gone),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Err(Broken::ConnectionClosed | Broken::AlreadyClosed) => self.ended = true,
+                Err(Broken::Io(_)) => return Poll::Ready(Io::Gone),
+                Err(broken) => return Poll::Ready(Io::Broken(broken)),
+            }
         }
     }
+}
 
-    /// Ready(true): something waited and is written now. Ready(false): nothing waited.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, axum::Error>> {
+/// The connection as tungstenite sees it: reads come from the socket, writes go to the queue.
+struct Pipe {
+    stream: TcpStream,
+    waiting: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Pipe {
+    fn push(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.waiting.push_back(bytes);
+    }
+
+    /// Writes until nothing waits.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
-            match Pin::new(&mut self.socket).poll_ready(cx) {
-                Poll::Ready(ready) => ready?,
-                Poll::Pending => return Poll::Pending,
+            match self.try_write() {
+                Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                Ok(written) => self.written(written),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    match self.stream.poll_write_ready(cx) {
+                        Poll::Ready(ready) => ready?,
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            let Some(message) = self.waiting.pop_front() else { break };
-            if let Message::Text(text) = &message {
-                self.bytes -= text.len();
+        }
+        if self.waiting.capacity() > KEPT {
+            self.waiting = VecDeque::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn try_write(&self) -> io::Result<usize> {
+        if let ([only], []) = self.waiting.as_slices() {
+            return self.stream.try_write(only);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let mut count = 0;
+        for (slice, bytes) in slices.iter_mut().zip(&self.waiting) {
+            *slice = IoSlice::new(bytes);
+            count += 1;
+        }
+        self.stream.try_write_vectored(&slices[..count])
+    }
+
+    fn written(&mut self, mut count: usize) {
+        self.bytes -= count;
+        while let Some(first) = self.waiting.front_mut() {
+            if count < first.len() {
+                return first.advance(count);
             }
-            self.unflushed = true;
-            Pin::new(&mut self.socket).start_send(message)?;
+            count -= first.len();
+            self.waiting.pop_front();
         }
-        if !self.unflushed {
-            return Poll::Ready(Ok(false));
-        }
-        match Pin::new(&mut self.socket).poll_flush(cx) {
-            Poll::Ready(flushed) => {
-                flushed?;
-                self.unflushed = false;
-                Poll::Ready(Ok(true))
-            }
-            Poll::Pending => Poll::Pending,
-        }
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.try_read(buffer)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(Bytes::copy_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

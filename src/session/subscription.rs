@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
-
 use super::acks::{Delivered, Held};
+use super::frame::Frame;
 use super::handle::Reserved;
 use super::limits;
 use crate::error::Result;
@@ -57,7 +56,7 @@ pub struct Include {
 #[derive(Debug)]
 pub struct Batch {
     /// Frames with the sequence number that the client knows of after each.
-    pub frames: Vec<(Utf8Bytes, u64)>,
+    pub frames: Vec<(Frame, u64)>,
     /// The first frame tells a range that is missing.
     pub gap: bool,
     /// The new position.
@@ -123,7 +122,7 @@ impl Subscription {
     }
 
     /// What to tell the client of how far it has come, if it does not know.
-    pub fn progress(&mut self) -> Option<Utf8Bytes> {
+    pub fn progress(&mut self) -> Option<Frame> {
         if self.seq <= self.told {
             return None;
         }
@@ -135,7 +134,7 @@ impl Subscription {
     }
 
     /// What the client is told when history was lost, or when it wants to skip: continue from the head.
-    pub fn skip_to_head(&mut self) -> Utf8Bytes {
+    pub fn skip_to_head(&mut self) -> Frame {
         let channel = &self.follower.channel;
         let (epoch, head) = (channel.epoch(), channel.head());
         let (sub, from) = (self.sub(), self.seq.saturating_add(1));
@@ -270,7 +269,7 @@ fn id_at(node: &Wire, key: &str) -> Option<ObjectId> {
     node.get(key)?.as_str()?.parse().ok()
 }
 
-fn included_frame(sub: u32, entry: &Entry, include: Include, nodes: &HashMap<ObjectId, Wire>) -> Utf8Bytes {
+fn included_frame(sub: u32, entry: &Entry, include: Include, nodes: &HashMap<ObjectId, Wire>) -> Frame {
     let node = entry.subject().and_then(|id| nodes.get(&id));
     let mut more = format!(",\"node\":{}", node.map_or("null".into(), text));
     if include.ancestors {
@@ -292,17 +291,16 @@ fn text(node: &Wire) -> String {
     serde_json::to_string(node).unwrap_or_else(|_| "null".into())
 }
 
-fn event_frame(sub: u32, entry: &Entry) -> Utf8Bytes {
-    let bytes = entry.frame(sub, || frame(sub, entry, "").into());
-    Utf8Bytes::try_from(bytes).unwrap_or_default()
+fn event_frame(sub: u32, entry: &Entry) -> Frame {
+    Frame::from_bytes(entry.frame(sub, || frame(sub, entry, "").bytes()))
 }
 
-fn frame(sub: u32, entry: &Entry, more: &str) -> Utf8Bytes {
+fn frame(sub: u32, entry: &Entry, more: &str) -> Frame {
     let (seq, json) = (entry.seq, &entry.json);
     rpc::notification("event", &format!("{{\"sub\":{sub},\"seq\":{seq},\"event\":{json}{more}}}")).into()
 }
 
-fn gap_frames(sub: u32, read: &Read) -> Vec<(Utf8Bytes, u64)> {
+fn gap_frames(sub: u32, read: &Read) -> Vec<(Frame, u64)> {
     read.gap.map(|(from, to)| (gap_frame(sub, from, to, ""), to)).into_iter().collect()
 }
 
@@ -310,16 +308,16 @@ fn new_epoch(epoch: &str) -> String {
     format!(",\"epoch\":\"{epoch}\"")
 }
 
-fn gap_frame(sub: u32, from: u64, to: u64, more: &str) -> Utf8Bytes {
+fn gap_frame(sub: u32, from: u64, to: u64, more: &str) -> Frame {
     rpc::notification("gap", &format!("{{\"sub\":{sub},\"from\":{from},\"to\":{to}{more}}}")).into()
 }
 
 /// Tells the client how far a subscription has come without anything to show.
-fn progress_frame(sub: u32, seq: u64) -> Utf8Bytes {
+fn progress_frame(sub: u32, seq: u64) -> Frame {
     rpc::notification("progress", &format!("{{\"sub\":{sub},\"seq\":{seq}}}")).into()
 }
 
 /// Tells the client that a subscription has ended.
-pub fn unsubscribed_frame(sub: u32, reason: &str) -> Utf8Bytes {
+pub fn unsubscribed_frame(sub: u32, reason: &str) -> Frame {
     rpc::notification("unsubscribed", &format!("{{\"sub\":{sub},\"reason\":\"{reason}\"}}")).into()
 }

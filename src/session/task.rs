@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde_json::json;
@@ -13,6 +12,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_tungstenite::tungstenite;
 
 use super::close::{self, CloseCode};
+use super::frame::Frame;
 use super::handle::Handle;
 use super::limits;
 use super::outbox::{Io, Outbox};
@@ -26,15 +26,15 @@ use crate::metrics;
 use crate::rpc;
 
 /// Ends a socket that did not become a session.
-pub(super) async fn refuse(socket: WebSocket, code: CloseCode) {
-    say_goodbye(Outbox::new(socket), Some(code)).await;
+pub(super) async fn refuse(out: Outbox, code: CloseCode) {
+    say_goodbye(out, Some(code)).await;
 }
 
 /// Runs a session to its end.
-pub(super) async fn run(app: Arc<App>, handle: Arc<Handle>, socket: WebSocket) {
+pub(super) async fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) {
     let timers = Timers::new(Duration::from_millis(app.config.hello_timeout_ms), app.config.ping_interval());
     let mut session = Session {
-        out: Outbox::new(socket),
+        out,
         requests: JoinSet::new(),
         subs: Vec::new(),
         next_sub: 0,
@@ -129,10 +129,15 @@ impl Session {
                 () = tokio::task::yield_now(), if more => Wake::More,
             };
             let end = match wake {
-                Wake::Io(Io::Message(message)) => {
+                Wake::Io(Io::Text(text)) => {
                     self.timers.heard();
-                    self.message(message).await
+                    self.message(&text).await
                 }
+                Wake::Io(Io::Alive) => {
+                    self.timers.heard();
+                    None
+                }
+                Wake::Io(Io::Binary) => Some(close::PROTOCOL),
                 Wake::Io(Io::Broken(error)) => Some(broken(&error)),
                 Wake::Io(Io::Gone) => return None,
                 Wake::Answered(answered) => self.answered(answered),
@@ -162,16 +167,11 @@ impl Session {
     }
 
     /// A message came in. Some: it ends the session.
-    async fn message(&mut self, message: Message) -> Option<CloseCode> {
-        let text = match message {
-            Message::Text(text) => text,
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return None,
-            Message::Binary(_) => return Some(close::PROTOCOL),
-        };
+    async fn message(&mut self, text: &str) -> Option<CloseCode> {
         if !self.handle.has_said_hello() && text.len() > limits::MESSAGE_BEFORE_HELLO {
             return Some(close::TOO_LARGE);
         }
-        let request = match rpc::read(&text) {
+        let request = match rpc::read(text) {
             Ok(request) => request,
             Err(unreadable) => {
                 self.out.push(rpc::answer(&unreadable.id, Err(&unreadable.error)));
@@ -360,7 +360,7 @@ impl Session {
             match due {
                 Due::NoHello | Due::NoPong => return Some(close::TIMEOUT),
                 Due::Ping => {
-                    self.out.ping();
+                    self.out.push(Frame::ping());
                     self.tell_progress();
                     self.subs.iter().filter_map(|sub| sub.acks.as_ref()).for_each(|held| held.0.keep());
                     self.recheck();
@@ -435,16 +435,12 @@ async fn finished(reading: &mut Option<(u32, BoxFuture<'static, Batch>)>) -> (u3
     result
 }
 
-fn broken(error: &axum::Error) -> CloseCode {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        match cause.downcast_ref::<tungstenite::Error>() {
-            Some(tungstenite::Error::Capacity(_)) => return close::TOO_LARGE,
-            Some(tungstenite::Error::Utf8(_)) => return close::BAD_TEXT,
-            _ => source = cause.source(),
-        }
+fn broken(error: &tungstenite::Error) -> CloseCode {
+    match error {
+        tungstenite::Error::Capacity(_) => close::TOO_LARGE,
+        tungstenite::Error::Utf8(_) => close::BAD_TEXT,
+        _ => close::PROTOCOL,
     }
-    close::PROTOCOL
 }
 
 fn far_away() -> tokio::time::Instant {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 
 use super::handle::Handle;
-use super::{close, limits, task};
+use super::handshake::Handshake;
+use super::{close, task};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Kind, Result};
@@ -56,26 +57,18 @@ fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
     host.is_some() && authority == host
 }
 
-/// Answers the upgrade and runs the session.
-pub async fn upgrade(
-    app: Arc<App>,
-    peer: Arc<Peer>,
-    headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
-) -> Result<Response> {
+/// Answers the request for a WebSocket and runs the session.
+pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result<Response> {
+    let (mut parts, _) = request.into_parts();
+    let handshake = Handshake::read(&mut parts)?;
     if app.draining.is_cancelled() {
         return Err(Error::new(Kind::Unavailable, "this instance is shutting down").retry_after(1000));
     }
-    let credentials = credentials(&app, &headers).await?;
-    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().any(|value| !value.is_empty());
-    let upgrade = configure(upgrade).protocols([PROTOCOL]);
-    if offered && upgrade.selected_protocol().is_none() {
-        return Err(Error::bad_request(format!("Sec-WebSocket-Protocol: expected {PROTOCOL}")));
-    }
+    let credentials = credentials(&app, &parts.headers).await?;
     let full = app.sessions.len() as u64 >= app.config.max_sessions;
-    Ok(upgrade.on_upgrade(async move |socket: WebSocket| {
+    handshake.accept(PROTOCOL, async move |out| {
         if full {
-            return task::refuse(socket, close::OVERLOADED).await;
+            return task::refuse(out, close::OVERLOADED).await;
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
         let handle = Handle::new(id, peer, credentials.origin_allowed);
@@ -84,16 +77,7 @@ pub async fn upgrade(
             handle.said_hello();
         }
         let sessions = app.sessions.clone();
-        // Tracked, so that shutting down waits for it. Boxed, so that the connection's own future stays small.
-        sessions.track_future(Box::pin(task::run(app, Arc::new(handle), socket))).await;
-    }))
-}
-
-/// Small buffers: tungstenite's defaults cost 128 KiB for every idle connection.
-pub(crate) fn configure(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade
-        .read_buffer_size(2 << 10)
-        .write_buffer_size(4 << 10)
-        .max_message_size(limits::MESSAGE)
-        .max_frame_size(limits::MESSAGE)
+        // Tracked, so that shutting down waits for it. Boxed, so that the task keeps no room for two of them.
+        sessions.track_future(Box::pin(task::run(app, Arc::new(handle), out))).await;
+    })
 }
