@@ -30,11 +30,25 @@ pub(super) fn matches(filter: &Filter, doc: &Value) -> bool {
     }
 }
 
-fn holds(test: &Test, path: &str, doc: &Value) -> bool {
-    let any = |visit: &mut Visit<'_>| match doc {
+/// Visits the strings that a path reaches.
+pub(crate) fn strings_at(doc: &Value, path: &str, visit: &mut dyn FnMut(&str)) {
+    walk(doc, path, &mut |found| {
+        if let Some(Value::String(string)) = found {
+            visit(string);
+        }
+        false
+    });
+}
+
+fn walk(doc: &Value, path: &str, visit: &mut Visit<'_>) -> bool {
+    match doc {
         Value::Object(object) => walk_object(object, path, visit),
         _ => visit(None),
-    };
+    }
+}
+
+fn holds(test: &Test, path: &str, doc: &Value) -> bool {
+    let any = |visit: &mut Visit<'_>| walk(doc, path, visit);
     match test {
         Test::Eq(value) => any(&mut |found| equal(found, value)),
         Test::Ne(value) => !any(&mut |found| equal(found, value)),

@@ -6,7 +6,9 @@
 //! * `path` says what a field may be called, `operand` what it may be compared with.
 //! * `matches` is the meaning, `pattern` the meaning of regular expressions and `pcre` how MongoDB
 //!   is told of them.
+//! * `demand` is what an index of filters goes by.
 
+mod demand;
 mod json;
 mod matches;
 mod operand;
@@ -166,6 +168,8 @@ pub enum Test {
     Exists(bool),
 }
 
+pub use demand::Demand;
+pub(crate) use matches::strings_at;
 pub use pattern::Pattern;
 
 impl Filter {

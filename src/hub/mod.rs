@@ -6,6 +6,7 @@
 //! loses nothing, and is live again when it has caught up.
 
 mod follow;
+mod interest;
 mod ring;
 
 use std::collections::HashMap;
@@ -13,13 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use follow::{Item, follow};
+pub use interest::SharedFilter;
+use interest::{Filters, Mark, Readers};
 
 use crate::error::{Error, Kind, Result};
 use crate::event_log::{EventLog, Read};
+use crate::filter::Demand;
 use crate::model::NODE_CHANNEL;
 use ring::Ring;
 
@@ -34,6 +39,7 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct Hub {
     log: Arc<dyn EventLog>,
     channels: Mutex<HashMap<String, Arc<Channel>>>,
+    filters: Filters,
     closing: CancellationToken,
 }
 
@@ -47,55 +53,79 @@ pub struct Channel {
     readers: Mutex<Readers>,
 }
 
-#[derive(Default)]
-struct Readers {
-    next: u64,
-    all: HashMap<u64, Reader>,
-}
-
-struct Reader {
-    wake: Arc<Notify>,
-    /// Up to where it has looked, for the metrics.
-    seen: Arc<AtomicU64>,
-}
-
 /// A reader's registration with a channel: wakes it when there is something new, until it is dropped.
 pub struct Follower {
     /// The channel.
     pub channel: Arc<Channel>,
     id: u64,
-    seen: Arc<AtomicU64>,
+    mark: Arc<Mark>,
+    /// What it stands under in the index, if it does.
+    demand: Option<Demand>,
 }
 
 impl Follower {
     /// The reader has looked at everything up to `seq`.
     pub fn saw(&self, seq: u64) {
-        self.seen.store(seq, Ordering::Relaxed);
+        self.mark.seen.store(seq, Ordering::Relaxed);
+    }
+
+    /// Where to read on from `seq`: behind what cannot match the reader's filter, without looking at it.
+    pub fn skip(&self, seq: u64) -> u64 {
+        match self.demand {
+            // The head first: what came up to there has been marked.
+            Some(_) => self.mark.skip(seq, self.channel.head()),
+            None => seq,
+        }
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        lock(&self.channel.readers).all.remove(&self.id);
+        lock(&self.channel.readers).remove(self.id, self.demand.as_ref());
     }
 }
 
 impl Hub {
     /// A hub over this log.
     pub fn new(log: Arc<dyn EventLog>) -> Hub {
-        Hub { log, channels: Mutex::new(HashMap::new()), closing: CancellationToken::new() }
+        Hub { log, channels: Mutex::default(), filters: Filters::default(), closing: CancellationToken::new() }
+    }
+
+    /// The filter that this JSON describes, shared with everybody who has the same one; 422 if it is none.
+    pub fn filter(&self, json: &Value) -> Result<Arc<SharedFilter>> {
+        self.filters.read(json)
     }
 
     /// Follows a channel; `wake` is notified whenever its head has moved. Starts the channel's tail if this is the
     /// first reader; 503 if the log is away then, 429 if too many channels are followed.
     pub async fn follow(self: &Arc<Self>, name: &str, wake: Arc<Notify>) -> Result<Follower> {
+        self.follow_demands(name, wake, Vec::new()).await
+    }
+
+    /// As [`Hub::follow`], for a reader that wants events which match: others may not wake it, and it has to ask
+    /// [`Follower::skip`] before it reads.
+    pub async fn follow_matching(
+        self: &Arc<Self>,
+        name: &str,
+        wake: Arc<Notify>,
+        filter: &SharedFilter,
+    ) -> Result<Follower> {
+        self.follow_demands(name, wake, filter.demands()).await
+    }
+
+    async fn follow_demands(
+        self: &Arc<Self>,
+        name: &str,
+        wake: Arc<Notify>,
+        demands: Vec<Demand>,
+    ) -> Result<Follower> {
         if let Some(channel) = lock(&self.channels).get(name) {
-            return Ok(channel.register(wake));
+            return Ok(channel.register(wake, demands));
         }
         let head = self.log.head(name).await?;
         let mut channels = lock(&self.channels);
         if let Some(channel) = channels.get(name) {
-            return Ok(channel.register(wake));
+            return Ok(channel.register(wake, demands));
         }
         if channels.len() >= MOST_CHANNELS && name != NODE_CHANNEL {
             return Err(
@@ -109,7 +139,7 @@ impl Hub {
             head: AtomicU64::new(head.seq),
             readers: Mutex::default(),
         });
-        let follower = channel.register(wake);
+        let follower = channel.register(wake, demands);
         channels.insert(name.to_owned(), channel.clone());
         tokio::spawn(self.clone().tail(channel));
         Ok(follower)
@@ -207,40 +237,43 @@ impl Channel {
         self.log.read_across(&self.name, seq, limit).await
     }
 
-    fn register(self: &Arc<Self>, wake: Arc<Notify>) -> Follower {
+    fn register(self: &Arc<Self>, wake: Arc<Notify>, demands: Vec<Demand>) -> Follower {
         let mut readers = lock(&self.readers);
-        let id = readers.next;
-        readers.next += 1;
-        let seen = Arc::new(AtomicU64::new(self.head()));
-        readers.all.insert(id, Reader { wake, seen: seen.clone() });
-        Follower { channel: self.clone(), id, seen }
+        // Under the lock that events are marked under: those up to here are the reader's own to look at.
+        let mark = Arc::new(Mark::new(wake, self.head()));
+        let (id, demand) = readers.add(&mark, demands);
+        Follower { channel: self.clone(), id, mark, demand }
     }
 
     /// How many readers there are.
     pub fn readers(&self) -> usize {
-        lock(&self.readers).all.len()
+        lock(&self.readers).len()
     }
 
     /// Up to where the slowest reader has looked.
     pub fn slowest(&self) -> Option<u64> {
-        lock(&self.readers).all.values().map(|reader| reader.seen.load(Ordering::Relaxed)).min()
+        lock(&self.readers).slowest(self.head())
     }
 
     fn has_readers(&self) -> bool {
-        !lock(&self.readers).all.is_empty()
+        self.readers() > 0
     }
 
     fn advance(&self, read: Read) {
-        let head = {
+        let entries = read.entries.clone();
+        let (head, broken) = {
             let mut ring = lock(&self.ring);
+            let broken = read.gap.is_some() || read.epoch != ring.epoch();
             if !ring.advance(read) {
                 return;
             }
-            ring.head()
+            (ring.head(), broken)
         };
+        let readers = lock(&self.readers);
+        let concerned = if broken { readers.mark_all() } else { readers.mark(&entries) };
         self.head.store(head, Ordering::Release);
-        for reader in lock(&self.readers).all.values() {
-            reader.wake.notify_one();
+        for mark in readers.broad().chain(&concerned) {
+            mark.wake.notify_one();
         }
     }
 }

@@ -106,10 +106,13 @@ pub struct Entry {
     pub json: String,
     value: OnceLock<Value>,
     frames: Mutex<Vec<(u32, Bytes)>>,
+    verdicts: Mutex<Vec<(u64, bool)>>,
 }
 
 /// Frames of an event that are kept: most readers choose the same few subscription numbers.
 const KEPT_FRAMES: usize = 4;
+/// Filters whose verdict on an event is kept; of more, those that come later decide anew.
+const KEPT_VERDICTS: usize = 32;
 
 impl Entry {
     /// Puts the `sequence` attribute into `event` (a CloudEvent as a JSON object without it).
@@ -122,6 +125,7 @@ impl Entry {
             json: format!("{body},\"sequence\":\"{seq:020}\"}}"),
             value: OnceLock::new(),
             frames: Mutex::default(),
+            verdicts: Mutex::default(),
         }
     }
     /// The CloudEvent as a value, for filters: parsed at the first call.
@@ -140,6 +144,18 @@ impl Entry {
             frames.push((sub, frame.clone()));
         }
         frame
+    }
+    /// What the filter of this number says of the event: asked once, and kept for the others who have that filter.
+    pub fn verdict(&self, filter: u64, decide: impl FnOnce() -> bool) -> bool {
+        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, verdict)) = verdicts.iter().find(|(number, _)| *number == filter) {
+            return *verdict;
+        }
+        let verdict = decide();
+        if verdicts.len() < KEPT_VERDICTS {
+            verdicts.push((filter, verdict));
+        }
+        verdict
     }
     /// The CloudEvent's `subject`: the node that it is about.
     pub fn subject(&self) -> Option<ObjectId> {

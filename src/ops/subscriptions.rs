@@ -2,7 +2,6 @@
 
 mod durable;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -16,7 +15,6 @@ use super::schema::types;
 use crate::auth::{Caller, Effect};
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
-use crate::filter::{EVENT, Filter};
 use crate::hub::Channel;
 use crate::model::{NODE_CHANNEL, Position, Timestamp};
 use crate::session::subscription::{Include, Subscription};
@@ -182,8 +180,14 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     let reserved = context.session()?.reserve(params.sub)?;
     let app = &context.app;
     may_follow(&*app.log, &context.caller, &params.channel).await?;
-    let filter = params.filter.as_ref().map(|filter| Filter::from_json(filter, &EVENT)).transpose()?;
-    let follower = app.hub.follow(&params.channel, reserved.wake()).await?;
+    let filter = params.filter.as_ref().map(|filter| app.hub.filter(filter)).transpose()?;
+    let follower = match &filter {
+        // A kept place moves along with every event.
+        Some(filter) if wanted.is_none() => {
+            app.hub.follow_matching(&params.channel, reserved.wake(), filter).await?
+        }
+        _ => app.hub.follow(&params.channel, reserved.wake()).await?,
+    };
     let mut start = start(&*app.log, &params.channel, &params.from).await?;
     in_step(&*app.log, &follower.channel, &start.position.epoch).await?;
     let mut recovered = start.missed.is_none();
@@ -201,7 +205,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     context.open(Subscription {
         reserved,
         follower,
-        filter: filter.map(Arc::new),
+        filter,
         include,
         latest: params.on_slow == OnSlow::Latest,
         seq: start.position.seq,

@@ -9,8 +9,7 @@ use super::handle::Reserved;
 use super::limits;
 use crate::error::Result;
 use crate::event_log::Read;
-use crate::filter::Filter;
-use crate::hub::{Channel, Follower};
+use crate::hub::{Channel, Follower, SharedFilter};
 use crate::model::ObjectId;
 use crate::model::event::Entry;
 use crate::rpc;
@@ -26,7 +25,7 @@ pub struct Subscription {
     /// The channel.
     pub follower: Follower,
     /// Which events; `None`: all.
-    pub filter: Option<Arc<Filter>>,
+    pub filter: Option<Arc<SharedFilter>>,
     /// What to add to an event.
     pub include: Include,
     /// Skip to now instead of catching up when far behind.
@@ -69,6 +68,14 @@ impl Subscription {
     /// The number that the client chose.
     pub fn sub(&self) -> u32 {
         self.reserved.sub
+    }
+
+    /// Passes over what cannot match.
+    pub fn skip(&mut self) {
+        if *self.follower.channel.epoch() == *self.epoch {
+            self.seq = self.follower.skip(self.seq);
+            self.follower.saw(self.seq);
+        }
     }
 
     /// Whether there is anything behind the position.
@@ -153,7 +160,7 @@ impl Subscription {
     pub fn look(&self, read: &Read) -> Batch {
         let mut frames = gap_frames(self.sub(), read);
         let gap = !frames.is_empty();
-        let (matching, seq) = select(read, self.filter.as_deref(), self.seq, self.room());
+        let (matching, seq) = select(read, self.filter.as_ref(), self.seq, self.room());
         frames.extend(matching.iter().map(|entry| (event_frame(self.sub(), entry), entry.seq)));
         Batch { frames, gap, seq, epoch: read.epoch.clone() }
     }
@@ -181,7 +188,7 @@ pub struct Reader {
     /// Read on across epochs, from this one.
     across: Option<Arc<str>>,
     room: usize,
-    filter: Option<Arc<Filter>>,
+    filter: Option<Arc<SharedFilter>>,
     include: Include,
 }
 
@@ -207,7 +214,7 @@ impl Reader {
             }
         }
         let gap = !frames.is_empty();
-        let (matching, seq) = select(&read, self.filter.as_deref(), self.seq, self.room);
+        let (matching, seq) = select(&read, self.filter.as_ref(), self.seq, self.room);
         if !self.include.node {
             frames.extend(matching.iter().map(|entry| (event_frame(self.sub, entry), entry.seq)));
         } else if !matching.is_empty() {
@@ -222,7 +229,7 @@ impl Reader {
 
 /// Those events that match, `most` at most, and the number of the last one that was looked at: no more at once than
 /// others can wait for.
-fn select<'r>(read: &'r Read, filter: Option<&Filter>, seq: u64, most: usize) -> (Vec<&'r Arc<Entry>>, u64) {
+fn select<'r>(read: &'r Read, filter: Option<&Arc<SharedFilter>>, seq: u64, most: usize) -> (Vec<&'r Arc<Entry>>, u64) {
     let mut seq = read.gap.map_or(seq, |(_, to)| to.max(seq));
     let (mut matching, mut bytes, mut looked) = (Vec::new(), 0, 0);
     for entry in &read.entries {
@@ -231,7 +238,7 @@ fn select<'r>(read: &'r Read, filter: Option<&Filter>, seq: u64, most: usize) ->
         }
         seq = entry.seq;
         looked += entry.json.len();
-        if filter.is_none_or(|filter| filter.matches(entry.value())) {
+        if filter.is_none_or(|filter| filter.matches(entry)) {
             bytes += entry.json.len();
             matching.push(entry);
         }

@@ -252,7 +252,11 @@ impl Session {
         for turn in 0..count {
             let index = (self.next_sub + turn) % count;
             let sub = &mut self.subs[index];
-            if sub.busy || !sub.wants_events() {
+            if sub.busy {
+                continue;
+            }
+            sub.skip();
+            if !sub.wants_events() {
                 continue;
             }
             if sub.is_lost() || sub.wants_to_skip() {
