@@ -112,7 +112,9 @@ impl Batch<'_> {
             for (n, doc) in self.docs.iter().enumerate() {
                 let (memory, store) = (filter.matches(doc), found.contains(&n));
                 if let Some(unmet) = filter.demands().iter().find(|demand| memory && !demand.is_met(doc)) {
-                    return Err(TestCaseError::fail(format!("{doc} matches {text}, which demands {unmet:?}")));
+                    return Err(TestCaseError::fail(format!(
+                        "{doc} matches {text}, which demands {unmet:?}"
+                    )));
                 }
                 if memory != store && (memory || *exact) {
                     let said = if store { "found" } else { "did not find" };

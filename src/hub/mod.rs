@@ -88,7 +88,12 @@ impl Drop for Follower {
 impl Hub {
     /// A hub over this log.
     pub fn new(log: Arc<dyn EventLog>) -> Hub {
-        Hub { log, channels: Mutex::default(), filters: Filters::default(), closing: CancellationToken::new() }
+        Hub {
+            log,
+            channels: Mutex::default(),
+            filters: Filters::default(),
+            closing: CancellationToken::new(),
+        }
     }
 
     /// The filter that this JSON describes, shared with everybody who has the same one; 422 if it is none.

@@ -229,7 +229,12 @@ impl Reader {
 
 /// Those events that match, `most` at most, and the number of the last one that was looked at: no more at once than
 /// others can wait for.
-fn select<'r>(read: &'r Read, filter: Option<&Arc<SharedFilter>>, seq: u64, most: usize) -> (Vec<&'r Arc<Entry>>, u64) {
+fn select<'r>(
+    read: &'r Read,
+    filter: Option<&Arc<SharedFilter>>,
+    seq: u64,
+    most: usize,
+) -> (Vec<&'r Arc<Entry>>, u64) {
     let mut seq = read.gap.map_or(seq, |(_, to)| to.max(seq));
     let (mut matching, mut bytes, mut looked) = (Vec::new(), 0, 0);
     for entry in &read.entries {
