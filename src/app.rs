@@ -17,6 +17,7 @@ use crate::auth::{
     tokens::{Token, Tokens},
 };
 use crate::config::{Backend, Config, Synchronous};
+use crate::consumer_group::{Groups, Parts};
 use crate::error::Error;
 use crate::event_log::EventLog;
 use crate::health::{Health, Part};
@@ -52,6 +53,8 @@ pub struct App {
     pub hub: Arc<Hub>,
     /// Wakes who waits, on any instance.
     pub signals: Arc<dyn Signals>,
+    /// The consumers that several connections share.
+    pub groups: Groups,
     /// A place for each long poll that waits.
     pub polls: Arc<Semaphore>,
     /// A place for each long list that is read over REST.
@@ -89,9 +92,21 @@ impl App {
         let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
         let tokens =
             Tokens::new(&secret, config.unified_secret.as_deref(), config.access_token_expire_seconds);
+        let hub = Arc::new(Hub::new(log.clone()));
+        let instance = config.instance_name();
+        let groups = Groups::new(Parts {
+            store: store.clone(),
+            log: log.clone(),
+            hub: hub.clone(),
+            signals: signals.clone(),
+            instance: instance.clone(),
+            source: config.cloud_events_source.clone(),
+            idle_seconds: config.consumer_idle_seconds,
+        });
         let app = App {
             health: Health::of(store.clone(), log.clone()),
-            hub: Arc::new(Hub::new(log.clone())),
+            hub,
+            groups,
             identities: Identities::new(store.clone(), signals.clone()),
             signals,
             polls: Arc::new(Semaphore::new(config.max_polls as usize)),
@@ -100,7 +115,7 @@ impl App {
             sessions: TaskTracker::new(),
             work: TaskTracker::new(),
             draining: CancellationToken::new(),
-            instance: config.instance_name(),
+            instance,
             config,
             store,
             log,
@@ -146,6 +161,7 @@ impl App {
         if tokio::time::timeout(WORK, self.work.wait()).await.is_err() {
             tracing::warn!("something that sessions have left was not written");
         }
+        self.groups.close().await;
         self.mail.close().await;
         self.hub.close();
         self.identities.note_uses().await;

@@ -14,6 +14,7 @@
 //! * [`event_log`]: the order of events, per channel dense and retained. In SQLite a table of the same file; in
 //!   production a Redis stream, filled by a relay from the outboxes in MongoDB's documents, with MongoDB as history.
 //! * [`kv`]: keys and values that services share.
+//! * [`consumer_group`]: named consumers that several connections share, each event going to one of them on a lease.
 //! * [`hub`]: one tail per channel and instance keeps the newest events at hand. Readers hold a position, no queue.
 //!
 //! What they all speak of, without any I/O: [`model`] (nodes, events, users), [`filter`] (one language, three
@@ -36,6 +37,7 @@ pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod consumer_group;
 pub mod error;
 pub mod event_log;
 pub mod filter;

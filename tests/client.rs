@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -11,7 +12,7 @@ use kernelci_live::cli::demo::catalogue::Catalogue;
 use kernelci_live::cli::demo::plan::{Checkout, Scale};
 use kernelci_live::cli::demo::player::Player;
 use kernelci_live::client::{
-    Auth, Client, Delivery, Ended, NodeQuery, Options, Publish, Start, Subscribe, Subscription,
+    Auth, Client, Delivery, Ended, Group, NodeQuery, Options, Publish, Start, Subscribe, Subscription,
 };
 use serde_json::{Value, json};
 use support::{Server, both_backends, node};
@@ -84,6 +85,71 @@ both_backends! {
 
     /// A durable subscription does every event exactly once in a process that acknowledges what it has done, whatever
     /// happens to the server; the next process goes on behind that.
+    /// Members of a group do everything once, whatever becomes of the server meanwhile.
+    async fn a_group_survives_restarts(server: Server) {
+        const EVENTS: usize = 120;
+        let mut server = server;
+        let group = Group { ordered: Some(true), ack_wait_ms: Some(2_000), max_deliveries: Some(1_000) };
+        let wanted = Subscribe::to("run").durable("workers").window(4).group(group);
+        // What is done, and what may be: its answer was lost.
+        let done = Arc::new(Mutex::new((BTreeSet::new(), BTreeSet::new())));
+        let is_over = |done: &(BTreeSet<u64>, BTreeSet<u64>)| done.0.union(&done.1).count() == EVENTS;
+        let mut members = Vec::new();
+        for n in 0..3 {
+            let client = admin(&server).await;
+            let mut subscription = client.subscribe(wanted.clone()).await.unwrap();
+            let done = done.clone();
+            members.push(tokio::spawn(async move {
+                while !is_over(&done.lock().unwrap()) {
+                    let next = timeout(Duration::from_millis(200), subscription.next()).await;
+                    let Ok(Some(Delivery::Event(event))) = next else { continue };
+                    let deliveries = event.deliveries.expect("it is counted");
+                    let said = match event.seq % 3 {
+                        _ if deliveries > 1 => subscription.done(&event).await,
+                        0 => subscription.give_back(&event, Duration::from_millis(20), Some("later")).await,
+                        1 => match subscription.extend(&event).await {
+                            Ok(()) => subscription.done(&event).await,
+                            refused => refused,
+                        },
+                        _ => subscription.done(&event).await,
+                    };
+                    let is_done = said.is_ok() && (deliveries > 1 || event.seq % 3 != 0);
+                    if is_done {
+                        let (done, unknown) = &mut *done.lock().unwrap();
+                        assert!(done.insert(event.seq) || unknown.contains(&event.seq), "{} is done twice", event.seq);
+                    } else if let Err(error) = said {
+                        // Nobody knows whether it was written down.
+                        let unknown = !matches!(&error, kernelci_live::client::Error::Rpc(_)) || error.temporary();
+                        if unknown {
+                            done.lock().unwrap().1.insert(event.seq);
+                        }
+                    }
+                }
+                (n, subscription)
+            }));
+        }
+        let writer = admin(&server).await;
+        let publishing = tokio::spawn(async move {
+            for n in 0..EVENTS {
+                let publish = Publish { channel: "run".into(), data: json!({"n": n}), ..Publish::default() };
+                writer.event_publish(publish).await.expect("published");
+            }
+        });
+        for kill in [true, false] {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if kill {
+                server.kill9();
+            } else {
+                server.terminate().await;
+            }
+            server.restart().await;
+        }
+        timeout(2 * PATIENCE, publishing).await.expect("in time").unwrap();
+        for member in members {
+            timeout(2 * PATIENCE, member).await.expect("in time").unwrap();
+        }
+    }
+
     async fn a_durable_subscription_survives_restarts(server: Server) {
         const EVENTS: u64 = 300;
         let mut server = server;

@@ -7,10 +7,14 @@
 
 #[path = "store/commits.rs"]
 mod commits;
+#[path = "store/consumer_groups.rs"]
+mod consumer_groups;
 #[path = "store/consumers.rs"]
 mod consumers;
 #[path = "store/embedded.rs"]
 mod embedded_only;
+#[path = "store/groups_at_work.rs"]
+mod groups_at_work;
 #[path = "store/history.rs"]
 mod history;
 #[path = "store/leases.rs"]
@@ -85,6 +89,16 @@ macro_rules! conformance {
                 consumers::of_racing_openers_the_last_holds_the_name
                 consumers::acks_are_cumulative_and_seeking_is_not
                 consumers::what_nobody_uses_expires
+                consumer_groups::a_group_is_made_once_and_keeps_its_state
+                consumer_groups::a_name_is_a_group_or_it_is_not
+                consumer_groups::of_racing_writers_of_a_group_one_wins
+                consumer_groups::of_racing_openers_all_get_the_same_group
+                consumer_groups::a_group_that_was_moved_begins_anew
+                groups_at_work::each_event_goes_to_one_member_in_the_order_of_its_tree
+                groups_at_work::what_a_member_leaves_goes_to_others_at_once
+                groups_at_work::what_nobody_can_do_becomes_a_dead_letter_once
+                groups_at_work::a_group_that_is_moved_or_removed_ends_for_its_members
+                groups_at_work::retention_is_told_to_the_group
                 queues::items_are_taken_in_order_and_removed
                 queues::what_is_released_or_overdue_is_offered_again
                 queues::racing_takers_get_different_items

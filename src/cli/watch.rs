@@ -315,7 +315,7 @@ mod tests {
             "id":"6a","data":{"platform":"qemu","kernel_revision":{"tree":"mainline","branch":"master"}}}}"#;
         let event = serde_json::from_str(raw).unwrap();
         let raw = serde_json::from_str(raw).unwrap();
-        let delivery = EventDelivery { seq: 1, event, raw, node: None, ancestors: None };
+        let delivery = EventDelivery { seq: 1, event, raw, node: None, ancestors: None, deliveries: None };
         let line = human_line(&delivery, Paint(false));
         assert!(line.starts_with("12:00:01 job      base[2Jline"), "{line}");
         assert!(line.contains("running→done") && line.contains("mainline/master on qemu"), "{line}");

@@ -80,7 +80,8 @@ impl Feed {
         }
     }
     fn has_seen(&self, seq: u64) -> bool {
-        self.position.as_ref().is_some_and(|position| seq <= position.seq)
+        // What a group gives comes in any order, and again.
+        self.subscribe.group.is_none() && self.position.as_ref().is_some_and(|position| seq <= position.seq)
     }
     fn half_read(&self) -> bool {
         self.items.capacity() >= QUEUE / 2
@@ -92,8 +93,10 @@ impl Feed {
     /// What is to be acknowledged now, if anything is.
     fn due_ack(&self) -> Option<u64> {
         let seq = self.shared.acked.load(Ordering::SeqCst).min(self.acks.shown);
-        let is_due =
-            self.subscribe.durable.is_some() && matches!(self.phase, Phase::Live) && seq > self.acks.sent;
+        let is_due = self.subscribe.durable.is_some()
+            && self.subscribe.group.is_none()
+            && matches!(self.phase, Phase::Live)
+            && seq > self.acks.sent;
         is_due.then_some(seq)
     }
     /// Where the server has this durable subscription begin.
@@ -113,6 +116,10 @@ impl Feed {
     }
     /// What the answer of `event.subscribe` means for the reader: the range or the history that it lost.
     fn begin(&mut self, answer: &Subscribed) {
+        if self.subscribe.group.is_some() && self.position.is_some() {
+            // The group goes on by itself.
+            return;
+        }
         if self.subscribe.durable.is_some() {
             self.begin_acks(answer);
         }
@@ -168,6 +175,7 @@ impl Feeds {
             phase: Phase::Parked,
             acks: AckState::default(),
         };
+        feed.shared.sub.store(sub, Ordering::SeqCst);
         self.feeds.insert(sub, feed);
         self.open(sub, requests);
     }
@@ -175,8 +183,8 @@ impl Feeds {
         let Some(feed) = self.feeds.get_mut(&sub) else { return };
         let from = match &feed.position {
             _ if feed.skips() => Start::Now,
-            Some(position) => Start::At(position.clone()),
-            None => feed.subscribe.from.clone(),
+            Some(position) if feed.subscribe.group.is_none() => Start::At(position.clone()),
+            _ => feed.subscribe.from.clone(),
         };
         let mut params = json!({"sub": sub, "channel": feed.subscribe.channel, "from": from});
         if let Some(filter) = &feed.subscribe.filter {
@@ -193,6 +201,11 @@ impl Feeds {
         }
         if let Some(window) = feed.subscribe.window {
             params["window"] = json!(window);
+        }
+        if let Some(group) = &feed.subscribe.group {
+            params["group"] = json!(true);
+            let wishes = serde_json::to_value(group).unwrap_or_default();
+            wishes.as_object().into_iter().flatten().for_each(|(name, value)| params[name] = value.clone());
         }
         feed.phase = Phase::Opening(Vec::new());
         requests.own("event.subscribe", &params, Purpose::Open(sub));

@@ -23,6 +23,7 @@ mod backoff;
 mod connection;
 mod error;
 mod feeds;
+mod group;
 mod handshake;
 mod operations;
 mod requests;
@@ -41,6 +42,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use error::{Error, ErrorData, Result, RpcError};
+pub use group::Group;
 pub use handshake::{Limits, Session};
 pub use operations::{EventQuery, NodeQuery, Page, Publish, Submit, UpdateNode};
 pub use subscription::{Delivery, Ended, EventDelivery, OnSlow, Start, Subscribe, Subscription};

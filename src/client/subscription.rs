@@ -1,7 +1,7 @@
 //! A subscription as its reader sees it: a stream of deliveries and the position that it has reached.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 
-use super::{Inner, wire};
+use super::{Group, Inner, wire};
 use crate::model::Position;
 
 /// How many deliveries wait for a reader. When they are that many, the client leaves the subscription on the
@@ -36,6 +36,8 @@ pub struct Subscribe {
     pub durable: Option<String>,
     /// How many events of a durable subscription may come before the first of them is acknowledged.
     pub window: Option<u32>,
+    /// Share the durable name with others.
+    pub group: Option<Group>,
 }
 
 impl Subscribe {
@@ -49,6 +51,7 @@ impl Subscribe {
             on_slow: OnSlow::CatchUp,
             durable: None,
             window: None,
+            group: None,
         }
     }
     /// Only events that this filter matches.
@@ -69,6 +72,11 @@ impl Subscribe {
     /// So many events of a durable subscription may wait to be acknowledged.
     pub fn window(mut self, events: u32) -> Self {
         self.window = Some(events);
+        self
+    }
+    /// Be a member of the group of the durable name.
+    pub fn group(mut self, group: Group) -> Self {
+        self.group = Some(group);
         self
     }
     /// Add `node` or `ancestors` to each event.
@@ -138,6 +146,8 @@ pub struct EventDelivery {
     pub node: Option<Value>,
     /// Its parents, with `include: ancestors`.
     pub ancestors: Option<Vec<Value>>,
+    /// In a group: how often it has been given to a member, this time included.
+    pub deliveries: Option<u32>,
 }
 
 /// What travels from the connection to the reader.
@@ -158,6 +168,8 @@ pub(super) struct Shared {
     durable: bool,
     /// Everything up to here is acknowledged by the reader.
     pub(super) acked: AtomicU64,
+    /// Its number.
+    pub(super) sub: AtomicU32,
     /// Why it ended.
     ended: Mutex<Option<String>>,
 }
@@ -197,12 +209,13 @@ impl Ended {
 
 /// A running subscription. It survives reconnects: it continues behind the last event that came, with no event
 /// missing and none twice. What could not be recovered is a [`Delivery::Gap`] or [`Delivery::Reset`]. Dropping it
-/// unsubscribes.
+/// unsubscribes. A member of a group has no position: it gets what the group gives it, and what it had when a connection
+/// was lost goes to any member.
 pub struct Subscription {
     items: mpsc::Receiver<Item>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     position: Position,
-    client: Arc<Inner>,
+    pub(super) client: Arc<Inner>,
 }
 
 impl Subscription {
@@ -271,11 +284,12 @@ impl Subscription {
                 Some(Delivery::Reset { position })
             }
             Item::Event(params) => {
-                let wire::EventParams { seq, event: raw, node, ancestors, .. } = params;
+                let wire::EventParams { seq, event: raw, node, ancestors, deliveries, .. } = params;
                 self.position.seq = seq;
                 match parse_event(&raw) {
                     Ok(event) => {
-                        Some(Delivery::Event(Box::new(EventDelivery { seq, event, raw, node, ancestors })))
+                        let event = EventDelivery { seq, event, raw, node, ancestors, deliveries };
+                        Some(Delivery::Event(Box::new(event)))
                     }
                     Err(error) => {
                         tracing::warn!(seq, %error, "not a CloudEvent, reported as a gap");

@@ -88,6 +88,8 @@ pub(super) struct EventParams {
     pub(super) seq: u64,
     pub(super) event: Box<RawValue>,
     #[serde(default)]
+    pub(super) deliveries: Option<u32>,
+    #[serde(default)]
     pub(super) node: Option<serde_json::Value>,
     #[serde(default)]
     pub(super) ancestors: Option<Vec<serde_json::Value>>,

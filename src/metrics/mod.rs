@@ -90,6 +90,11 @@ table! {
         "Events behind the place of the named consumer, wanted or not; the same on every instance.";
     Gauge CONSUMER_LAG_SECONDS "kernelci_consumer_lag_seconds" ["consumer", "channel"]
         "Age of the first event behind the place of the named consumer; 0 when it has caught up.";
+    Gauge GROUP_OUTSTANDING "kernelci_group_outstanding" ["consumer"]
+        "Events of the group that are in its members' hands or wait for one; the same on every instance.";
+    Counter GROUP_REDELIVERIES "kernelci_group_redeliveries_total" [] "Events that were given to members of groups again.";
+    Counter GROUP_DEAD_LETTERS "kernelci_group_dead_letters_total" []
+        "Events that members of groups could not work on and that were put on a channel of dead letters.";
     Gauge QUEUE_LENGTH "kernelci_queue_length" ["queue"] "Items of the queue, those in somebody's hands included.";
     Gauge OUTBOX_EVENTS "kernelci_outbox_events" []
         "Committed events that are not in the log yet, over all instances; always 0 on the embedded store.";

@@ -8,15 +8,15 @@ use futures::StreamExt;
 use tokio::sync::Mutex;
 
 use super::{
-    BUILD_INFO, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS,
-    QUEUE_LENGTH, READER_LAG_EVENTS, READER_LAG_SECONDS, READY, SCRAPE_SECONDS, SESSIONS, SUBSCRIPTIONS,
-    process,
+    BUILD_INFO, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, GROUP_OUTSTANDING, LOG_HEAD, LOG_LENGTH,
+    OUTBOX_EVENTS, QUEUE_LENGTH, READER_LAG_EVENTS, READER_LAG_SECONDS, READY, SCRAPE_SECONDS, SESSIONS,
+    SUBSCRIPTIONS, process,
 };
 use crate::app::App;
 use crate::error::Result;
 use crate::hub::Channel;
 use crate::model::{NODE_CHANNEL, Timestamp};
-use crate::ops::stats;
+use crate::ops::{consumers, stats};
 
 /// Gauges are not computed more often than this, however many ask.
 const AT_MOST_EVERY: Duration = Duration::from_millis(500);
@@ -55,7 +55,7 @@ async fn collect(app: &Arc<App>) {
             in_time(app.log.ping()),
             in_time(app.log.pending()),
             channels(app),
-            in_time(consumers(app)),
+            in_time(named_consumers(app)),
             in_time(queues(app)),
             tokio::task::spawn_blocking(process::collect),
         );
@@ -89,7 +89,7 @@ async fn channels(app: &Arc<App>) {
 }
 
 /// How far named consumers are behind, in the order of their making.
-async fn consumers(app: &App) -> Result<()> {
+async fn named_consumers(app: &App) -> Result<()> {
     let all = app.store.consumers(None, MOST_CONSUMERS).await?;
     let named = all.iter().filter_map(|consumer| Some((consumer.name.as_deref()?, consumer)));
     let mut heads = HashMap::new();
@@ -97,6 +97,9 @@ async fn consumers(app: &App) -> Result<()> {
         let lag = stats::lag(app, consumer, &mut heads).await?;
         CONSUMER_LAG_EVENTS.set(&[name, &consumer.channel], lag.events as f64);
         CONSUMER_LAG_SECONDS.set(&[name, &consumer.channel], lag.seconds);
+        if let Some((_, group)) = consumers::group(app, consumer).await? {
+            GROUP_OUTSTANDING.set(&[name], group.items().len() as f64);
+        }
     }
     Ok(())
 }

@@ -5,11 +5,15 @@ use std::collections::HashMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Context;
 use super::polling::{owner, topic};
 use super::stats::lag;
 use super::subscriptions::{Done, From, start};
+use crate::app::App;
+use crate::consumer_group::state::Group;
+use crate::consumer_group::{self, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::model::{Position, Timestamp};
 use crate::store::consumers::{Consumer, ConsumerKey, Cursor};
@@ -58,7 +62,7 @@ pub struct Shown {
     promiscuous: bool,
     /// Everything up to here is acknowledged.
     position: Position,
-    /// The subscription that reads for it now, if there is one.
+    /// The subscription that reads for it now, if there is one; null for a group.
     subscription: Option<u64>,
     /// When it was made.
     created: String,
@@ -68,6 +72,28 @@ pub struct Shown {
     lag_events: u64,
     /// How old the first of these is.
     lag_seconds: f64,
+    /// Of a group: how it works, and what is out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<ShownGroup>,
+}
+
+/// How a group works, and what is out.
+#[derive(Serialize, JsonSchema)]
+pub struct ShownGroup {
+    /// Which events it gets; null: all.
+    filter: Option<Value>,
+    /// Whether events of one tree are worked on one after the other.
+    ordered: bool,
+    /// How many milliseconds a member has for an event.
+    ack_wait_ms: u64,
+    /// How often an event is given to a member before it goes to the dead letters.
+    max_deliveries: u32,
+    /// How many members there are, over all instances.
+    members: usize,
+    /// How many events are out: in their hands, or waiting for somebody (again). Those before are done.
+    outstanding: usize,
+    /// How many of these are in their hands.
+    held: usize,
 }
 
 /// Named consumers.
@@ -110,7 +136,8 @@ pub async fn get(context: Context, params: Named) -> Result<Shown> {
     shown(&context, consumer, &mut HashMap::new()).await
 }
 
-/// Puts a consumer to another place. Whoever reads for it has to subscribe again.
+/// Puts a consumer to another place. Whoever reads for it has to subscribe again; what a group has out comes again only if
+/// it stands behind the new place.
 pub async fn seek(context: Context, params: Seek) -> Result<Shown> {
     let consumer = own(&context, &params.name).await?;
     let app = &context.app;
@@ -147,24 +174,59 @@ async fn own(context: &Context, name: &str) -> Result<Consumer> {
 
 /// Whoever reads for the consumer learns that something has changed.
 async fn tell(context: &Context, consumer: &Consumer) {
-    if let Some(id) = consumer.id {
-        context.app.signals.send(&topic(id)).await;
-    }
+    let topic = match (consumer.id, &consumer.name) {
+        (_, Some(name)) if consumer.group.is_some() => consumer_group::topic(name),
+        (Some(id), _) => topic(id),
+        (None, _) => return,
+    };
+    context.app.signals.send(&topic).await;
+}
+
+/// How a group stands; without members it may have no state.
+pub(crate) async fn group(app: &App, consumer: &Consumer) -> Result<Option<(Settings, Group)>> {
+    let Some(text) = &consumer.group else { return Ok(None) };
+    let settings = Settings::from_text(text)?;
+    let kept = match consumer.id {
+        Some(id) => app.store.consumer_group(id).await?,
+        None => None,
+    };
+    let group = match kept {
+        Some(kept) => consumer_group::read(&kept, settings.rules()),
+        None => Group::new(settings.rules(), &consumer.cursor.epoch, consumer.cursor.seq),
+    };
+    Ok(Some((settings, group)))
+}
+
+async fn shown_group(app: &App, consumer: &Consumer) -> Result<Option<ShownGroup>> {
+    let Some((settings, mut group)) = group(app, consumer).await? else { return Ok(None) };
+    let now = Timestamp::now().millis();
+    group.expire(now);
+    Ok(Some(ShownGroup {
+        filter: settings.filter,
+        ordered: settings.ordered,
+        ack_wait_ms: settings.ack_wait_ms,
+        max_deliveries: settings.max_deliveries,
+        members: group.members(),
+        outstanding: group.items().len(),
+        held: group.held(now).values().sum(),
+    }))
 }
 
 async fn shown(context: &Context, consumer: Consumer, heads: &mut HashMap<String, u64>) -> Result<Shown> {
     let lag = lag(&context.app, &consumer, heads).await?;
+    let group = shown_group(&context.app, &consumer).await?;
     Ok(Shown {
         name: consumer.name.unwrap_or_default(),
         position: Position { epoch: consumer.cursor.epoch.clone(), seq: consumer.cursor.acknowledged() },
         channel: consumer.channel,
         user: consumer.owner.name,
         promiscuous: consumer.promiscuous,
-        subscription: consumer.id,
+        subscription: consumer.id.filter(|_| group.is_none()),
         created: consumer.created.to_wire(),
         last_used: consumer.last_poll.map(Timestamp::to_wire),
         lag_events: lag.events,
         lag_seconds: lag.seconds,
+        group,
     })
 }
 

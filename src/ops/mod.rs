@@ -183,6 +183,12 @@ pub fn table() -> Table {
         .op("event.ack", Active, "Acknowledges events of a durable subscription.", acks::ack)
         .needs(&[])
         .quick()
+        .op("event.nack", Active, "Gives an event of a group back.", acks::nack)
+        .needs(&[])
+        .quick()
+        .op("event.extend", Active, "Asks for more time for an event of a group.", acks::extend)
+        .needs(&[])
+        .quick()
         .op("event.unsubscribe", Read, "Ends a subscription.", subscriptions::unsubscribe)
         .needs(&[])
         .op("event.publish", Active, "Puts an event of one's own on a channel.", events::publish)
@@ -238,6 +244,12 @@ pub fn table() -> Table {
         .op("queue.pop", Active, "Waits for the next item of a queue.", queues::pop)
         .route(get("/pop/{list}").member("event"))
         .op("queue.ack", Active, "Removes an item that was popped with a lease.", queues::ack)
+        .op(
+            "queue.extend",
+            Active,
+            "Asks for more time for an item that was popped with a lease.",
+            queues::extend,
+        )
         .op(
             "stats.subscriptions",
             Superuser,

@@ -98,11 +98,16 @@ pub(super) async fn open_consumer(app: &App, field: &str, new: &NewConsumer) -> 
             if let Some(before) = taken_over {
                 app.signals.send(&topic(before)).await;
             }
-            Ok(consumer)
+            Ok(*consumer)
         }
         Opened::Foreign => Err(Error::new(Kind::Forbidden, format!("{field}: it belongs to another user"))),
         Opened::OtherChannel(channel) => {
             let detail = format!("{field}: it is a consumer of channel {channel}; delete it or take another");
+            Err(Error::new(Kind::Conflict, detail))
+        }
+        Opened::Group => {
+            let detail =
+                format!("{field}: it is a group; join it with \"group\": true, delete it or take another");
             Err(Error::new(Kind::Conflict, detail))
         }
     }
@@ -130,7 +135,7 @@ pub async fn close(context: Context, params: Which) -> Result<Done> {
         let name = context.caller.user.as_ref().map_or("", |user| &user.username);
         format!("Subscription {} not owned by {name}", consumer.id.unwrap_or_default())
     };
-    let consumer = app.store.consumer(ConsumerKey::Id(id)).await?.ok_or_else(|| unknown(id))?;
+    let consumer = polled(app, id).await?;
     if !consumer.owner.is(&owner(&context.caller)?) {
         return Err(Error::new(Kind::Forbidden, not_owned(&consumer)));
     }
@@ -139,6 +144,12 @@ pub async fn close(context: Context, params: Which) -> Result<Done> {
     }
     app.signals.send(&topic(id)).await;
     Ok(Done {})
+}
+
+/// The consumer of a subscription; groups are not polled.
+async fn polled(app: &App, id: u64) -> Result<Consumer> {
+    let consumer = app.store.consumer(ConsumerKey::Id(id)).await?;
+    consumer.filter(|consumer| consumer.group.is_none()).ok_or_else(|| unknown(id))
 }
 
 /// The caller as an owner of consumers.

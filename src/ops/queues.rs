@@ -28,6 +28,7 @@ const WAIT: Duration = Duration::from_secs(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// The lease of an item while its answer is on the way.
 const ON_THE_WAY: Duration = Duration::from_secs(30);
+const SHORTEST_LEASE: Duration = Duration::from_secs(1);
 const LONGEST_LEASE: Duration = Duration::from_secs(12 * 3600);
 /// How often a pop that waits looks by itself: leases end without a signal, and signals may get lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -84,6 +85,16 @@ pub struct Ack {
     release: bool,
 }
 
+/// What takes longer.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Extend {
+    /// The `lease` of `queue.pop`.
+    lease: String,
+    /// For how many milliseconds from now on, 1,000 to 43,200,000.
+    lease_ms: u64,
+}
+
 /// Appends an item.
 pub async fn push(context: Context, params: Push) -> Result<Done> {
     let user = context.caller.user()?;
@@ -135,7 +146,7 @@ fn cloud_event(mut given: Object, source: &str) -> Result<Object> {
 pub async fn pop(context: Context, params: Pop) -> Result<Popped> {
     channel_name("list", &params.list)?;
     let wait = bounded("wait_ms", params.wait_ms, Duration::ZERO, LONGEST_WAIT)?.unwrap_or(WAIT);
-    let lease = bounded("lease_ms", params.lease_ms, Duration::from_secs(1), LONGEST_LEASE)?;
+    let lease = bounded("lease_ms", params.lease_ms, SHORTEST_LEASE, LONGEST_LEASE)?;
     let app = &context.app;
     let place = app.polls.clone().try_acquire_owned();
     let place =
@@ -214,6 +225,17 @@ pub async fn ack(context: Context, params: Ack) -> Result<Done> {
         false => context.app.store.remove_item(&lease).await?,
         true => release(&context.app, &lease).await?,
     };
+    settled(done)
+}
+
+/// Lets the lease of an item that was popped with one begin anew.
+pub async fn extend(context: Context, params: Extend) -> Result<Done> {
+    let lease: Lease = params.lease.parse()?;
+    let for_so_long = bounded("lease_ms", Some(params.lease_ms), SHORTEST_LEASE, LONGEST_LEASE)?;
+    settled(context.app.store.extend_item(&lease, for_so_long.unwrap_or(SHORTEST_LEASE)).await?)
+}
+
+fn settled(done: bool) -> Result<Done> {
     match done {
         true => Ok(Done {}),
         false => {

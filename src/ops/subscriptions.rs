@@ -1,7 +1,9 @@
 //! Subscriptions: following a channel from a position.
 
 mod durable;
+mod group;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -57,9 +59,35 @@ pub struct Subscribe {
     /// that nobody uses for long (30 days by default) is dropped.
     #[serde(default)]
     durable: Option<String>,
-    /// How many events of a durable subscription may be delivered and not acknowledged, 1 to 1,000; default 256.
+    /// How many events of a durable subscription may be delivered and not acknowledged, 1 to 1,000; default 256. In a
+    /// group: those of this member, 1 to 256; default 16.
     #[serde(default)]
     window: Option<u32>,
+    /// With `durable`: several subscriptions, of one or many connections, share the name, and each event goes to one of
+    /// them. `event.ack` then acknowledges one event; one that is not acknowledged in time (`ack_wait_ms`), or whose
+    /// subscription has ended, goes to another member, and `event.nack` gives one back. What members agree on
+    /// (`filter, ordered, ack_wait_ms, max_deliveries`) is set by whoever makes the group; others leave it out or say the
+    /// same. The name of a group: 1 to 59 of letters, digits and `_ . : -`.
+    #[serde(default)]
+    group: bool,
+    /// Of a group: events of one tree (CloudEvent `partitionkey`) are worked on one after the other, in order, whoever
+    /// does it; events without one do not wait. Default false.
+    #[serde(default)]
+    ordered: Option<bool>,
+    /// Of a group: how many milliseconds a member has for an event, 1,000 to 43,200,000; default 30,000.
+    /// `event.extend` gives it as long again.
+    #[serde(default)]
+    ack_wait_ms: Option<u64>,
+    /// Of a group: after so many deliveries without an acknowledgement, 1 to 1,000, an event is put on the channel
+    /// `dead.<name of the group>` and is done; default 5.
+    #[serde(default)]
+    max_deliveries: Option<u32>,
+}
+
+impl Subscribe {
+    fn skips(&self) -> bool {
+        self.on_slow == OnSlow::Latest
+    }
 }
 
 /// Where a subscription begins.
@@ -173,31 +201,38 @@ fn node_channel() -> String {
 
 /// Follows a channel. Registering comes before looking where the log stands, so nothing falls between.
 pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed> {
-    let wanted = durable::wanted(&context, &params)?;
-    if wanted.is_some() {
+    let kept = kept(&context, &params)?;
+    if kept.is_some() {
         context.caller.check_scope(Effect::Writes)?;
     }
     let reserved = context.session()?.reserve(params.sub)?;
     let app = &context.app;
     may_follow(&*app.log, &context.caller, &params.channel).await?;
-    let filter = params.filter.as_ref().map(|filter| app.hub.filter(filter)).transpose()?;
+    // A member does not look at the log itself.
+    let is_member = matches!(kept, Some(Kept::Shared(_)));
+    let filter = params.filter.as_ref().filter(|_| !is_member);
+    let filter = filter.map(|filter| app.hub.filter(filter)).transpose()?;
     let follower = match &filter {
         // A kept place moves along with every event.
-        Some(filter) if wanted.is_none() => {
+        Some(filter) if kept.is_none() => {
             app.hub.follow_matching(&params.channel, reserved.wake(), filter).await?
         }
+        _ if is_member => app.hub.follow(&params.channel, Arc::default()).await?,
         _ => app.hub.follow(&params.channel, reserved.wake()).await?,
     };
     let mut start = start(&*app.log, &params.channel, &params.from).await?;
     in_step(&*app.log, &follower.channel, &start.position.epoch).await?;
     let mut recovered = start.missed.is_none();
     let (mut resumed, mut acks) = (None, None);
-    if let Some(wanted) = wanted {
-        let opened = durable::open(&context, wanted, &reserved, &params.channel, start).await?;
+    if let Some(kept) = kept {
+        let opened = match kept {
+            Kept::Alone(wanted) => durable::open(&context, wanted, &reserved, &params.channel, start).await?,
+            Kept::Shared(wanted) => group::join(&context, wanted, &reserved, &params.channel, start).await?,
+        };
         (start, recovered) = (opened.start, opened.recovered);
         (resumed, acks) = (Some(opened.resumed), Some(opened.held));
     }
-    follower.saw(start.position.seq);
+    follower.saw(if is_member { u64::MAX } else { start.position.seq });
     let include = Include {
         node: !params.include.is_empty(),
         ancestors: params.include.contains(&IncludeName::Ancestors),
@@ -230,6 +265,21 @@ pub async fn in_step(log: &dyn EventLog, channel: &Channel, epoch: &str) -> Resu
         sleep(TAIL_LOOK).await;
     }
     Ok(())
+}
+
+/// A place that is kept under a name.
+enum Kept {
+    /// For one subscription at a time.
+    Alone(durable::Wanted),
+    /// For all members of a group.
+    Shared(group::Wanted),
+}
+
+fn kept(context: &Context, params: &Subscribe) -> Result<Option<Kept>> {
+    match group::wanted(context, params)? {
+        Some(wanted) => Ok(Some(Kept::Shared(wanted))),
+        None => Ok(durable::wanted(context, params)?.map(Kept::Alone)),
+    }
 }
 
 /// 422 unless it is a channel's name; 404 where nobody in particular asks for a channel on which nothing ever was:

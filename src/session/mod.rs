@@ -12,6 +12,7 @@ pub mod acks;
 pub mod close;
 pub mod durable;
 mod frame;
+pub mod group;
 mod handle;
 mod handshake;
 #[cfg(test)]

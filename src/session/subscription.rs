@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::acks::{Delivered, Held};
+use super::acks::{Acks, Delivered, Held};
 use super::frame::Frame;
+use super::group::{Given, Group};
 use super::handle::Reserved;
 use super::limits;
 use crate::error::Result;
@@ -85,7 +86,17 @@ impl Subscription {
 
     /// Whether there is anything to deliver now.
     pub fn wants_events(&self) -> bool {
-        self.is_behind() && self.room() > 0
+        match self.group() {
+            Some(group) => group.has_next(),
+            None => self.is_behind() && self.room() > 0,
+        }
+    }
+
+    fn group(&self) -> Option<&Group> {
+        match &self.acks {
+            Some(Held(Acks::Group(group))) => Some(group),
+            _ => None,
+        }
     }
 
     /// How many more events may be delivered now.
@@ -93,8 +104,22 @@ impl Subscription {
         self.acks.as_ref().map_or(usize::MAX, |held| held.0.room())
     }
 
+    /// What there is to deliver, if that takes no time.
+    pub fn at_hand(&self) -> Option<Batch> {
+        match self.group() {
+            None => self.read_live().map(|read| self.look(&read)),
+            Some(_) if self.include.node => None,
+            Some(group) => Some(self.batch(group.take().frames(self.sub()))),
+        }
+    }
+
+    /// Frames of a group, which leave the subscription where it is.
+    fn batch(&self, frames: Vec<(Frame, u64)>) -> Batch {
+        Batch { frames, gap: false, seq: self.seq, epoch: self.epoch.clone() }
+    }
+
     /// What follows its position, if that is at hand.
-    pub fn read_live(&self) -> Option<Read> {
+    pub(super) fn read_live(&self) -> Option<Read> {
         let channel = &self.follower.channel;
         if self.include.node || *channel.epoch() != *self.epoch {
             return None;
@@ -109,6 +134,9 @@ impl Subscription {
 
     /// Moves behind what was looked at. False: it is of another epoch, and of no use.
     pub fn advance(&mut self, batch: &Batch) -> bool {
+        if self.group().is_some() {
+            return true;
+        }
         if batch.epoch != self.epoch && self.acks.is_none() {
             return false;
         }
@@ -157,7 +185,7 @@ impl Subscription {
     }
 
     /// Looks at what was read, without anything that takes time. Only where nothing is to be included.
-    pub fn look(&self, read: &Read) -> Batch {
+    pub(super) fn look(&self, read: &Read) -> Batch {
         let mut frames = gap_frames(self.sub(), read);
         let gap = !frames.is_empty();
         let (matching, seq) = select(read, self.filter.as_ref(), self.seq, self.room());
@@ -167,15 +195,18 @@ impl Subscription {
 
     /// Reads on from here, in a future of its own.
     pub fn reader(&self) -> Reader {
-        Reader {
-            sub: self.sub(),
-            channel: self.follower.channel.clone(),
-            seq: self.seq,
-            across: self.acks.is_some().then(|| self.epoch.clone()),
-            room: self.room(),
-            filter: self.filter.clone(),
-            include: self.include,
-        }
+        let (epoch, include) = (self.epoch.clone(), self.include);
+        let source = match self.group() {
+            Some(group) => Source::Group(group.take(), self.batch(Vec::new())),
+            None => Source::Log(Log {
+                channel: self.follower.channel.clone(),
+                seq: self.seq,
+                across: self.acks.is_some().then_some(epoch),
+                room: self.room(),
+                filter: self.filter.clone(),
+            }),
+        };
+        Reader { sub: self.sub(), include, source }
     }
 }
 
@@ -183,44 +214,68 @@ impl Subscription {
 pub struct Reader {
     /// The number of the subscription.
     pub sub: u32,
+    include: Include,
+    source: Source,
+}
+
+enum Source {
+    Log(Log),
+    /// What a group has given, and where the subscription stands.
+    Group(Given, Batch),
+}
+
+/// A place in a channel.
+struct Log {
     channel: Arc<Channel>,
     seq: u64,
     /// Read on across epochs, from this one.
     across: Option<Arc<str>>,
     room: usize,
     filter: Option<Arc<SharedFilter>>,
-    include: Include,
 }
 
 impl Reader {
     /// Reads what comes next, from the log if need be, with everything that is to be included.
     pub async fn read(&self, store: &dyn Store) -> Result<Batch> {
+        match &self.source {
+            Source::Log(log) => log.read(self.sub, self.include, store).await,
+            Source::Group(given, stand) => {
+                let frames = given.frames_with(self.sub, self.include, store).await?;
+                Ok(Batch { frames, gap: false, seq: stand.seq, epoch: stand.epoch.clone() })
+            }
+        }
+    }
+}
+
+impl Log {
+    async fn read(&self, sub: u32, include: Include, store: &dyn Store) -> Result<Batch> {
         let (read, mut frames);
         match &self.across {
             None => {
                 read = self.channel.read(self.seq, limits::SCAN).await?;
-                frames = gap_frames(self.sub, &read);
+                frames = gap_frames(sub, &read);
             }
             Some(epoch) => {
                 read = self.channel.read_across(self.seq, limits::SCAN).await?;
                 frames = match read.epoch == *epoch {
-                    true => gap_frames(self.sub, &read),
+                    true => gap_frames(sub, &read),
                     // Numbers go on; what the client has to know is that history was lost.
                     false => {
                         let (from, to) = read.gap.unwrap_or((self.seq.saturating_add(1), self.seq));
-                        vec![(gap_frame(self.sub, from, to, &new_epoch(&read.epoch)), to)]
+                        vec![(gap_frame(sub, from, to, &new_epoch(&read.epoch)), to)]
                     }
                 };
             }
         }
         let gap = !frames.is_empty();
         let (matching, seq) = select(&read, self.filter.as_ref(), self.seq, self.room);
-        if !self.include.node {
-            frames.extend(matching.iter().map(|entry| (event_frame(self.sub, entry), entry.seq)));
+        if !include.node {
+            frames.extend(matching.iter().map(|entry| (event_frame(sub, entry), entry.seq)));
         } else if !matching.is_empty() {
-            let nodes = nodes_of(store, &matching, self.include).await?;
+            let nodes = nodes_of(store, &matching, include).await?;
             for entry in matching {
-                frames.push((included_frame(self.sub, entry, self.include, &nodes), entry.seq));
+                let more = included(entry, include, &nodes);
+                frames.push((frame(sub, entry, &more), entry.seq));
             }
         }
         Ok(Batch { frames, gap, seq, epoch: read.epoch })
@@ -255,7 +310,7 @@ fn select<'r>(
 }
 
 /// The nodes that these events are about and, if wanted, all above them; one query a level.
-async fn nodes_of(
+pub(super) async fn nodes_of(
     store: &dyn Store,
     entries: &[&Arc<Entry>],
     include: Include,
@@ -281,7 +336,8 @@ fn id_at(node: &Wire, key: &str) -> Option<ObjectId> {
     node.get(key)?.as_str()?.parse().ok()
 }
 
-fn included_frame(sub: u32, entry: &Entry, include: Include, nodes: &HashMap<ObjectId, Wire>) -> Frame {
+/// What is included with an event, as members of its frame.
+pub(super) fn included(entry: &Entry, include: Include, nodes: &HashMap<ObjectId, Wire>) -> String {
     let node = entry.subject().and_then(|id| nodes.get(&id));
     let mut more = format!(",\"node\":{}", node.map_or("null".into(), text));
     if include.ancestors {
@@ -296,7 +352,7 @@ fn included_frame(sub: u32, entry: &Entry, include: Include, nodes: &HashMap<Obj
         above.reverse();
         more += &format!(",\"ancestors\":[{}]", above.join(","));
     }
-    frame(sub, entry, &more)
+    more
 }
 
 fn text(node: &Wire) -> String {
@@ -307,7 +363,7 @@ fn event_frame(sub: u32, entry: &Entry) -> Frame {
     Frame::from_bytes(entry.frame(sub, || frame(sub, entry, "").bytes()))
 }
 
-fn frame(sub: u32, entry: &Entry, more: &str) -> Frame {
+pub(super) fn frame(sub: u32, entry: &Entry, more: &str) -> Frame {
     let (seq, json) = (entry.seq, &entry.json);
     rpc::notification("event", &format!("{{\"sub\":{sub},\"seq\":{seq},\"event\":{json}{more}}}")).into()
 }
@@ -316,11 +372,11 @@ fn gap_frames(sub: u32, read: &Read) -> Vec<(Frame, u64)> {
     read.gap.map(|(from, to)| (gap_frame(sub, from, to, ""), to)).into_iter().collect()
 }
 
-fn new_epoch(epoch: &str) -> String {
+pub(super) fn new_epoch(epoch: &str) -> String {
     format!(",\"epoch\":\"{epoch}\"")
 }
 
-fn gap_frame(sub: u32, from: u64, to: u64, more: &str) -> Frame {
+pub(super) fn gap_frame(sub: u32, from: u64, to: u64, more: &str) -> Frame {
     rpc::notification("gap", &format!("{{\"sub\":{sub},\"from\":{from},\"to\":{to}{more}}}")).into()
 }
 

@@ -264,9 +264,8 @@ impl Session {
                 self.out.push(frame);
                 continue;
             }
-            match sub.read_live() {
-                Some(read) => {
-                    let batch = sub.look(&read);
+            match sub.at_hand() {
+                Some(batch) => {
                     let number = sub.sub();
                     self.deliver(number, batch);
                 }

@@ -117,7 +117,7 @@ pub enum Opened {
     /// It is open under this id. `taken_over`: the id that the consumer had before.
     Open {
         /// The consumer as it stands now.
-        consumer: Consumer,
+        consumer: Box<Consumer>,
         /// The subscription that this one ends.
         taken_over: Option<u64>,
     },
@@ -125,6 +125,8 @@ pub enum Opened {
     Foreign,
     /// The name belongs to a consumer of this channel.
     OtherChannel(String),
+    /// The name belongs to a group ([`super::ConsumerGroups`]).
+    Group,
 }
 
 /// How to look a consumer up.
@@ -157,4 +159,6 @@ pub struct Consumer {
     pub created: Timestamp,
     /// When it was last used.
     pub last_poll: Option<Timestamp>,
+    /// What it was made with, if it is a group ([`super::ConsumerGroups`]).
+    pub group: Option<String>,
 }

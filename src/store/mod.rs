@@ -1,7 +1,7 @@
 //! The store: the truth. Nodes, users, groups; what is written here is written.
 //!
 //! One contract, two implementations ([`sqlite`] embedded, [`mongo`] in production), one conformance suite. A subject
-//! that is not nodes has a trait and a file of its own here ([`users`], [`consumers`], [`queues`],
+//! that is not nodes has a trait and a file of its own here ([`users`], [`consumers`], [`consumer_groups`], [`queues`],
 //! [`telemetry`], [`leases`], [`purge`]) and in each implementation; [`Store`] is all
 //! of them together.
 //!
@@ -14,6 +14,7 @@
 //!   order of its revisions.
 //! * Reads hand out nodes in wire form (`Node::to_wire`), with `revision`.
 
+pub mod consumer_groups;
 pub mod consumers;
 mod gather;
 pub mod groups;
@@ -27,6 +28,7 @@ pub mod telemetry;
 pub mod tokens;
 pub mod users;
 
+pub use consumer_groups::ConsumerGroups;
 pub use consumers::Consumers;
 pub use groups::Groups;
 pub use leases::Leases;
@@ -49,7 +51,18 @@ pub type Wire = Map<String, Value>;
 /// See the module's documentation for what every implementation promises.
 #[async_trait]
 pub trait Store:
-    Users + Groups + Tokens + Consumers + Queues + Telemetry + Leases + Purge + Send + Sync + 'static
+    Users
+    + Groups
+    + Tokens
+    + Consumers
+    + ConsumerGroups
+    + Queues
+    + Telemetry
+    + Leases
+    + Purge
+    + Send
+    + Sync
+    + 'static
 {
     /// What this store is and what it can do.
     fn facts(&self) -> Facts;

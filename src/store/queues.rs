@@ -34,6 +34,8 @@ pub trait Queues {
     /// Ends a lease: the item is offered again at its old place. The list that it is in; `None` where
     /// [`Queues::remove_item`] says false.
     async fn release_item(&self, lease: &Lease) -> Result<Option<String>>;
+    /// Lets a lease begin anew, for so long from now on. False where [`Queues::remove_item`] says so.
+    async fn extend_item(&self, lease: &Lease, for_so_long: Duration) -> Result<bool>;
     /// The lists that are not empty, by name.
     async fn queues(&self) -> Result<Vec<Depth>>;
 }

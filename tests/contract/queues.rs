@@ -175,6 +175,11 @@ both_backends! {
         assert_eq!((&again["event"], &again["deliveries"]), (&first["event"], &json!(2)));
         let late = raw.fail("queue.ack", json!({"lease": first["lease"]})).await;
         assert_eq!(late["data"]["status"], 409);
+        raw.call("queue.extend", json!({"lease": again["lease"], "lease_ms": 70_000})).await;
+        let error = raw.fail("queue.extend", json!({"lease": again["lease"], "lease_ms": 999})).await;
+        assert_eq!(error["data"]["status"], 422);
+        let late = raw.fail("queue.extend", json!({"lease": first["lease"], "lease_ms": 70_000})).await;
+        assert_eq!(late["data"]["status"], 409);
         raw.call("queue.ack", json!({"lease": again["lease"]})).await;
         let gone = raw.fail("queue.ack", json!({"lease": again["lease"]})).await;
         assert_eq!(gone["data"]["status"], 409);

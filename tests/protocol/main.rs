@@ -5,6 +5,7 @@ mod command_line;
 mod delivery;
 mod durable;
 mod feeds;
+mod groups;
 mod idempotency;
 mod races;
 mod requests;

@@ -21,7 +21,7 @@ fn new(name: Option<&str>, owner: &Owner) -> NewConsumer {
 
 async fn open(f: &Fixture, new: &NewConsumer) -> Consumer {
     match f.store.open_consumer(new).await.unwrap() {
-        Opened::Open { consumer, .. } => consumer,
+        Opened::Open { consumer, .. } => *consumer,
         other => panic!("{other:?}"),
     }
 }

@@ -49,7 +49,12 @@ pub async fn what_is_released_or_overdue_is_offered_again(f: Fixture) {
     assert!(!f.store.remove_item(&first.lease).await.unwrap(), "that lease is over");
     assert_eq!(take(&f, "a", LONG).await.unwrap().json, "2");
     assert_eq!(take(&f, "a", LONG).await, None);
+    assert!(f.store.extend_item(&again.lease, LONG).await.unwrap());
+    assert!(!f.store.extend_item(&first.lease, LONG).await.unwrap());
     tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(take(&f, "a", LONG).await, None, "it was extended");
+    assert!(f.store.extend_item(&again.lease, Duration::from_millis(100)).await.unwrap());
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let overdue = take(&f, "a", LONG).await.unwrap();
     assert_eq!((overdue.json.as_str(), overdue.deliveries), ("1", 3));
     assert!(!f.store.remove_item(&again.lease).await.unwrap());

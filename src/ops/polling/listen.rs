@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Message, owner, topic, unknown};
+use super::{Message, owner, polled, topic};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::hub::Follower;
@@ -244,7 +244,7 @@ async fn settle(app: Arc<App>, id: u64, turn: u64, handed: bool) {
 
 /// The consumer of a subscription of this user.
 async fn own(context: &Context, user: &User, id: u64) -> Result<Consumer> {
-    let consumer = context.app.store.consumer(ConsumerKey::Id(id)).await?.ok_or_else(|| unknown(id))?;
+    let consumer = polled(&context.app, id).await?;
     if !consumer.owner.is(&owner(&context.caller)?) {
         let detail =
             format!("Error while listening to sub id {id}: Subscription {id} not owned by {}", user.username);

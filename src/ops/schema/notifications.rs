@@ -58,6 +58,9 @@ struct Event {
     /// The event.
     #[schemars(with = "CloudEvent")]
     event: (),
+    /// In a group: how often the event has been given to a member, this time included.
+    #[schemars(with = "u32", default)]
+    deliveries: (),
     /// The node as it stands now, if the subscription includes it; null if there is none.
     #[schemars(with = "Option<Node>", default)]
     node: (),

@@ -1,7 +1,7 @@
 //! Consumers: the collection `subscriber_state` of KernelCI's own server (contract 5.6, 7.5) with some more fields.
 //!
 //! `{subscriber_id, channel, user, promiscuous, last_event_id, created_at, last_poll}` are as they were; `id, user_id,
-//! epoch, offered, handed, turn` are ours. A consumer without a name has its number as `subscriber_id`, which no name
+//! epoch, offered, handed, turn` are ours, and so are `group, group_state` ([`super::consumer_groups`]). A consumer without a name has its number as `subscriber_id`, which no name
 //! can equal and the unique index asks for.
 //!
 //! `last_event_id` is the position. Numbers of a channel only grow, from epoch to epoch and from the old server's global
@@ -48,6 +48,9 @@ impl Consumers for MongoStore {
             if consumer.channel != new.channel {
                 return Ok(Opened::OtherChannel(consumer.channel));
             }
+            if consumer.group.is_some() {
+                return Ok(Opened::Group);
+            }
             let mut set = doc! {
                 "id": id,
                 "user": &new.owner.name,
@@ -77,12 +80,13 @@ impl Consumers for MongoStore {
             ConsumerKey::Id(id) => subscription(id),
             ConsumerKey::Name(name) => doc! {"subscriber_id": name},
         };
-        let found = call(self.consumers.find_one(query).max_time(QUERY_TIME)).await?;
+        let found = call(self.consumers.find_one(query).projection(no_state()).max_time(QUERY_TIME)).await?;
         found.map(|found| read(&found).ok_or_else(broken)).transpose()
     }
 
     async fn consumers(&self, user: Option<&Owner>, limit: usize) -> Result<Vec<Consumer>> {
-        let find = self.consumers.find(doc! {}).sort(doc! {"_id": 1}).max_time(QUERY_TIME);
+        let find =
+            self.consumers.find(doc! {}).projection(no_state()).sort(doc! {"_id": 1}).max_time(QUERY_TIME);
         call(async {
             let mut found = Vec::new();
             let mut cursor = find.await?;
@@ -204,11 +208,11 @@ impl MongoStore {
     }
 }
 
-fn subscription(id: u64) -> Document {
+pub(super) fn subscription(id: u64) -> Document {
     doc! {"id": number(id)}
 }
 
-fn place(cursor: &Cursor) -> Document {
+pub(super) fn place(cursor: &Cursor) -> Document {
     doc! {
         "last_event_id": number(cursor.seq),
         "epoch": &cursor.epoch,
@@ -217,7 +221,7 @@ fn place(cursor: &Cursor) -> Document {
     }
 }
 
-fn document(id: i64, subscriber_id: Bson, new: &NewConsumer) -> Document {
+pub(super) fn document(id: i64, subscriber_id: Bson, new: &NewConsumer) -> Document {
     let mut document = doc! {
         "_id": bson::oid::ObjectId::new(),
         "subscriber_id": subscriber_id,
@@ -234,15 +238,21 @@ fn document(id: i64, subscriber_id: Bson, new: &NewConsumer) -> Document {
     document
 }
 
-fn opened(document: &Document, taken_over: Option<u64>) -> Result<Opened> {
-    Ok(Opened::Open { consumer: read(document).ok_or_else(broken)?, taken_over })
+/// What a group knows may be long, and is for [`super::consumer_groups`] alone.
+fn no_state() -> Document {
+    doc! {"group_state": 0}
 }
 
-fn broken() -> Error {
+fn opened(document: &Document, taken_over: Option<u64>) -> Result<Opened> {
+    let consumer = Box::new(read(document).ok_or_else(broken)?);
+    Ok(Opened::Open { consumer, taken_over })
+}
+
+pub(super) fn broken() -> Error {
     Error::internal(anyhow::anyhow!("a document of subscriber_state cannot be read"))
 }
 
-fn read(document: &Document) -> Option<Consumer> {
+pub(super) fn read(document: &Document) -> Option<Consumer> {
     let number = |key: &str| document.get(key).and_then(integer).and_then(|n| u64::try_from(n).ok());
     let flag = |key: &str| document.get_bool(key).unwrap_or(false);
     let time = |key: &str| match document.get(key) {
@@ -267,5 +277,6 @@ fn read(document: &Document) -> Option<Consumer> {
         turn: number("turn").unwrap_or(0),
         created: time("created_at").unwrap_or(Timestamp::from_millis(0)),
         last_poll: time("last_poll"),
+        group: document.get_str("group").ok().map(str::to_owned),
     })
 }

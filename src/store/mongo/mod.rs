@@ -11,6 +11,7 @@
 
 pub(crate) mod bson_json;
 mod commit;
+mod consumer_groups;
 mod consumers;
 mod counter;
 pub(crate) mod document;

@@ -99,6 +99,12 @@ impl Queues for MongoStore {
         Ok(released.and_then(|item| item.get_str("list").ok().map(str::to_owned)))
     }
 
+    async fn extend_item(&self, lease: &Lease, for_so_long: Duration) -> Result<bool> {
+        let ms = i64::try_from(for_so_long.as_millis()).unwrap_or(i64::MAX);
+        let extend = vec![doc! {"$set": {"until": {"$add": ["$$NOW", ms]}}}];
+        Ok(call(self.items.update_one(held(lease), extend)).await?.matched_count > 0)
+    }
+
     async fn queues(&self) -> Result<Vec<Depth>> {
         self.depths(doc! {"list": {"$type": "string"}}).await
     }

@@ -21,6 +21,17 @@ pub(super) fn forget_offers(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// A consumer's columns, for [`read`].
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT consumer.*, (SELECT settings FROM consumer_group WHERE n = consumer.n) AS settings FROM consumer ",
+            $rest
+        )
+    };
+}
+pub(super) use select;
+
 #[async_trait]
 impl Consumers for SqliteStore {
     async fn open_consumer(&self, new: &NewConsumer) -> Result<Opened> {
@@ -30,9 +41,9 @@ impl Consumers for SqliteStore {
 
     async fn consumer(&self, key: ConsumerKey<'_>) -> Result<Option<Consumer>> {
         let (by, value) = match key {
-            ConsumerKey::Id(id) => ("SELECT * FROM consumer WHERE id = ?", (id as i64).into()),
+            ConsumerKey::Id(id) => (select!("WHERE id = ?"), (id as i64).into()),
             ConsumerKey::Name(name) => {
-                ("SELECT * FROM consumer WHERE name = ?", rusqlite::types::Value::Text(name.to_owned()))
+                (select!("WHERE name = ?"), rusqlite::types::Value::Text(name.to_owned()))
             }
         };
         let find = move |connection: &Connection| {
@@ -46,7 +57,7 @@ impl Consumers for SqliteStore {
     async fn consumers(&self, user: Option<&Owner>, limit: usize) -> Result<Vec<Consumer>> {
         let user = user.cloned();
         let list = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached("SELECT * FROM consumer ORDER BY n")?;
+            let mut statement = connection.prepare_cached(select!("ORDER BY n"))?;
             let mut rows = statement.query([])?;
             let mut found = Vec::new();
             while found.len() < limit
@@ -157,7 +168,7 @@ fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
     let found = match &new.name {
         None => None,
         Some(name) => {
-            let mut statement = connection.prepare_cached("SELECT * FROM consumer WHERE name = ?")?;
+            let mut statement = connection.prepare_cached(select!("WHERE name = ?"))?;
             let mut rows = statement.query([name])?;
             rows.next()?.map(read).transpose()?
         }
@@ -168,6 +179,9 @@ fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
         }
         if found.channel != new.channel {
             return Ok(Opened::OtherChannel(found.channel.clone()));
+        }
+        if found.group.is_some() {
+            return Ok(Opened::Group);
         }
     }
     let id = next_id(connection, batch.now)?;
@@ -200,16 +214,16 @@ fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
             None
         }
     };
-    let mut statement = connection.prepare_cached("SELECT * FROM consumer WHERE id = ?")?;
+    let mut statement = connection.prepare_cached(select!("WHERE id = ?"))?;
     let mut rows = statement.query([id])?;
     let consumer = rows.next()?.map(read).transpose()?;
     let consumer =
         consumer.ok_or_else(|| Error::internal(anyhow::anyhow!("consumer {id} was not written")))?;
-    Ok(Opened::Open { consumer, taken_over })
+    Ok(Opened::Open { consumer: Box::new(consumer), taken_over })
 }
 
 /// Numbers begin at the time of the first one, so that those of an earlier database or server are not given again.
-fn next_id(connection: &Connection, now: Timestamp) -> Result<i64> {
+pub(super) fn next_id(connection: &Connection, now: Timestamp) -> Result<i64> {
     let last = connection
         .prepare_cached("SELECT value FROM meta WHERE key = 'consumer'")?
         .query_row([], |row| row.get::<_, String>(0))
@@ -222,7 +236,7 @@ fn next_id(connection: &Connection, now: Timestamp) -> Result<i64> {
     Ok(next)
 }
 
-fn read(row: &Row<'_>) -> Result<Consumer> {
+pub(super) fn read(row: &Row<'_>) -> Result<Consumer> {
     let number =
         |name: &str| row.get::<_, Option<i64>>(name).map(|number| number.map(|number| number as u64));
     let user_id = row.get::<_, Option<String>>("user_id")?;
@@ -241,5 +255,6 @@ fn read(row: &Row<'_>) -> Result<Consumer> {
         turn: number("turn")?.unwrap_or_default(),
         created: Timestamp::from_millis(row.get("created")?),
         last_poll: row.get::<_, Option<i64>>("last_poll")?.map(Timestamp::from_millis),
+        group: row.get("settings")?,
     })
 }

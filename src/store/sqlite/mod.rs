@@ -15,6 +15,7 @@ mod append;
 mod channels;
 mod clock;
 mod commit;
+mod consumer_groups;
 mod consumers;
 pub mod filter;
 mod find;

@@ -73,6 +73,17 @@ impl Queues for SqliteStore {
         self.db.writer.run(1, release).await
     }
 
+    async fn extend_item(&self, lease: &Lease, for_so_long: Duration) -> Result<bool> {
+        let lease = lease.clone();
+        let extend = move |batch: &mut Batch<'_>| {
+            let sql = "UPDATE queue_item SET until = ? WHERE n = ? AND token = ?";
+            let until = end_of_lease(batch.now.millis(), for_so_long);
+            let params = params![until, lease.item as i64, lease.token];
+            Ok(batch.connection.prepare_cached(sql)?.execute(params)? == 1)
+        };
+        self.db.writer.run(1, extend).await
+    }
+
     async fn queues(&self) -> Result<Vec<Depth>> {
         let list = |connection: &Connection| {
             let sql =
@@ -120,9 +131,13 @@ fn push(batch: &Batch<'_>, item: &NewItem) -> Result<Pushed> {
     Ok(Pushed::Done)
 }
 
+fn end_of_lease(now: i64, lease: Duration) -> i64 {
+    now.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX))
+}
+
 fn take(batch: &Batch<'_>, list: &str, token: &str, lease: Duration) -> Result<Option<Leased>> {
     let now = batch.now.millis();
-    let until = now.saturating_add(i64::try_from(lease.as_millis()).unwrap_or(i64::MAX));
+    let until = end_of_lease(now, lease);
     let sql = "UPDATE queue_item SET until = ?, token = ?, deliveries = deliveries + 1
          WHERE n = (SELECT n FROM queue_item WHERE list = ? AND until <= ? ORDER BY n LIMIT 1)
          RETURNING n, doc, deliveries";

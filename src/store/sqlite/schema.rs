@@ -6,7 +6,10 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
-use super::{Synchronous, consumers, filter, groups, indexes, leases, queues, telemetry, tokens, users};
+use super::{
+    Synchronous, consumer_groups, consumers, filter, groups, indexes, leases, queues, telemetry, tokens,
+    users,
+};
 use crate::error::{Error, Kind, Result};
 use crate::kv::sqlite as kv;
 
@@ -27,6 +30,7 @@ pub(super) const PARTS: &[&str] = &[
     telemetry::TABLES,
     kv::TABLES,
     consumers::TABLES,
+    consumer_groups::TABLES,
     queues::TABLES,
 ];
 

@@ -1,0 +1,73 @@
+//! The channel of events that no member could work on: `dead.<name of the group>`.
+
+use serde_json::{Map, Value, json};
+
+use crate::model::event::Entry;
+use crate::model::{Event, ObjectId, Timestamp};
+
+const PREFIX: &str = "dead.";
+/// CloudEvent `type` of a dead letter.
+const TYPE: &str = "api.kernelci.org.dead";
+/// An event of more bytes is not repeated in its dead letter, which tells where it stands.
+const LONGEST: usize = 1 << 20;
+
+/// The channel of a group's dead letters.
+pub fn channel(group: &str) -> String {
+    format!("{PREFIX}{group}")
+}
+
+/// The longest name of a group that has such a channel.
+pub const LONGEST_NAME: usize = 64 - PREFIX.len();
+
+/// What is known of a dead event.
+pub(super) struct Dead<'a> {
+    /// The group's name and the number of its run.
+    pub(super) group: (&'a str, u64),
+    /// Whose the group is.
+    pub(super) owner: &'a str,
+    /// The channel that the event stands on, and the epoch.
+    pub(super) channel: &'a str,
+    pub(super) seq: u64,
+    pub(super) deliveries: u32,
+    pub(super) reason: &'a str,
+    /// The event; `None` if it can no longer be read.
+    pub(super) entry: Option<&'a Entry>,
+    /// CloudEvent `source` of the server.
+    pub(super) source: &'a str,
+}
+
+/// The dead letter: the same one, however often and by whomever it is written.
+pub(super) fn letter(dead: &Dead<'_>) -> Event {
+    let event = dead.entry.filter(|entry| entry.json.len() <= LONGEST).map(|entry| entry.value().clone());
+    let attribute = |name: &str| {
+        let value = dead.entry.and_then(|entry| entry.value().get(name));
+        value.and_then(Value::as_str).map(str::to_owned)
+    };
+    Event {
+        id: id(dead),
+        channel: channel(dead.group.0),
+        source: dead.source.to_owned(),
+        kind: TYPE.to_owned(),
+        subject: attribute("subject"),
+        time: Timestamp::now(),
+        owner: Some(dead.owner.to_owned()),
+        partitionkey: attribute("partitionkey"),
+        extensions: Map::new(),
+        data: json!({
+            "consumer": dead.group.0,
+            "channel": dead.channel,
+            "seq": dead.seq,
+            "deliveries": dead.deliveries,
+            "reason": dead.reason,
+            "event": event,
+        }),
+    }
+}
+
+fn id(dead: &Dead<'_>) -> ObjectId {
+    let name = format!("dead\0{}\0{}", dead.group.1, dead.seq);
+    let hash = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes());
+    let mut bytes = [0; 12];
+    bytes.copy_from_slice(&hash.as_bytes()[..12]);
+    ObjectId::from_bytes(bytes)
+}
