@@ -1,5 +1,7 @@
-//! Readers whose place the server keeps: durable consumers, long polls.
+//! Readers whose place the server keeps: durable consumers, groups, long polls.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -113,6 +115,84 @@ pub async fn by_polling(reader: Reader, target: Target, subscription: u64) {
             Some(seq) => saw(&reader, seq, event["id"].as_str().unwrap_or_default()),
             None if event["data"] == "BEEP" => {}
             None => fault(&reader, message),
+        }
+    }
+}
+
+/// What the members of a group know together.
+#[derive(Default)]
+struct Work {
+    /// Events that somebody was given.
+    given: HashSet<u64>,
+    /// Events whose acknowledgement was answered, with the delivery that it was of: none may come after it.
+    done: HashMap<u64, u64>,
+}
+
+/// The members of a group: they acknowledge, give back, are slow, and die with what they hold.
+pub async fn by_group(reader: Reader, target: Target) {
+    reader.lock().unwrap().shared = true;
+    let work = Arc::<Mutex<Work>>::default();
+    let members = (0..3).map(|_| member(reader.clone(), target.clone(), work.clone()));
+    futures::future::join_all(members).await;
+}
+
+async fn member(reader: Reader, target: Target, work: Arc<Mutex<Work>>) {
+    let subscribe = json!({"sub": 1, "channel": "node", "durable": "faults-group", "group": true, "from": "earliest",
+        "window": 8, "ack_wait_ms": 3000, "max_deliveries": 1000});
+    loop {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let Some(mut raw) = session(&target).await else { continue };
+        if !raw
+            .try_request("event.subscribe", subscribe.clone())
+            .await
+            .is_ok_and(|answer| answer["error"].is_null())
+        {
+            continue;
+        }
+        connected(&reader);
+        let mut heard = Instant::now();
+        let mut life = rand::random_range(20..200);
+        while life > 0 {
+            let params = match raw.receive(Duration::from_millis(500)).await {
+                Ok(message) if message["method"] == "event" => message["params"].clone(),
+                Ok(message) if message["method"] == "gap" => {
+                    fault(&reader, message);
+                    continue;
+                }
+                Ok(message) if message["method"] == "unsubscribed" => break,
+                Ok(_) => continue,
+                // The others may have all there is.
+                Err(Lost::TimedOut) if heard.elapsed() < Duration::from_secs(6) => continue,
+                Err(_) => break,
+            };
+            (heard, life) = (Instant::now(), life - 1);
+            let number = |name: &str| params[name].as_u64().unwrap_or_default();
+            let (seq, deliveries) = (number("seq"), number("deliveries"));
+            {
+                let mut work = work.lock().unwrap();
+                if work.done.get(&seq).is_some_and(|done| *done < deliveries) {
+                    fault(&reader, format!("{seq} was given out again, it was acknowledged: {params}"));
+                }
+                if work.given.insert(seq) {
+                    saw(&reader, seq, params["event"]["id"].as_str().unwrap_or_default());
+                }
+            }
+            if rand::random_ratio(1, 50) {
+                // Longer than it may take.
+                tokio::time::sleep(Duration::from_millis(3500)).await;
+            }
+            let nack = rand::random_ratio(1, 20);
+            let method = if nack { "event.nack" } else { "event.ack" };
+            let say = raw.try_request(method, json!({"sub": 1, "seq": seq, "deliveries": deliveries}));
+            match tokio::time::timeout(Duration::from_secs(6), say).await {
+                Ok(Ok(answer)) if answer["error"].is_null() && !nack => {
+                    if work.lock().unwrap().done.insert(seq, deliveries).is_some() {
+                        fault(&reader, format!("{seq} was acknowledged twice"));
+                    }
+                }
+                Ok(Ok(_)) => {}
+                _ => break,
+            }
         }
     }
 }

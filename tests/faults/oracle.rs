@@ -215,6 +215,9 @@ fn compare_reader(seen: &Seen, log: &[Logged], verdict: &mut Verdict) {
     let expected: Vec<(u64, &str)> =
         log.iter().filter(wanted).map(|event| (event.seq, event.id.as_str())).collect();
     let mut got: Vec<(u64, &str)> = seen.events.iter().map(|(seq, id)| (*seq, id.as_str())).collect();
+    if seen.shared {
+        got.sort_unstable();
+    }
     if seen.unanswered.is_some() {
         // The same once more, as long as nothing else came in between.
         got.dedup();

@@ -32,6 +32,8 @@ pub struct Seen {
     /// A long poll cannot say that an answer came: the server may offer it again, or take it for delivered although the
     /// connection swallowed it. So many polls had no answer.
     pub unanswered: Option<usize>,
+    /// Several share it, so that nothing comes in order.
+    pub shared: bool,
 }
 
 /// Shared between a reader and the oracle.
@@ -40,8 +42,8 @@ pub type Reader = Arc<Mutex<Seen>>;
 fn reader(name: &'static str, channel: &'static str, kind: Option<&'static str>) -> Reader {
     let (last, silence) = (Instant::now(), Duration::ZERO);
     let (events, faults) = (Vec::new(), Vec::new());
-    let (connections, unanswered) = (0, None);
-    let seen = Seen { name, channel, kind, events, last, silence, faults, connections, unanswered };
+    let (connections, unanswered, shared) = (0, None, false);
+    let seen = Seen { name, channel, kind, events, last, silence, faults, connections, unanswered, shared };
     Arc::new(Mutex::new(seen))
 }
 
@@ -77,6 +79,7 @@ pub async fn start(target: &Target) -> (Vec<Reader>, Vec<tokio::task::JoinHandle
         reader("websocket, stops", "node", None),
         reader("long poll", "node", None),
         reader("durable", "node", None),
+        reader("group", "node", None),
         reader("server-sent events", "node", None),
         reader("cloudevents", "node", Some("checkout")),
     ];
@@ -94,6 +97,7 @@ pub async fn start(target: &Target) -> (Vec<Reader>, Vec<tokio::task::JoinHandle
                 100 => stop(),
                 _ => Duration::ZERO,
             })),
+            "group" => tokio::spawn(consumers::by_group(reader, target)),
             "durable" => tokio::spawn(consumers::by_durable(reader, target)),
             "long poll" => tokio::spawn(consumers::by_polling(reader, target, subscription)),
             "server-sent events" => tokio::spawn(by_sse(reader, target)),
