@@ -10,9 +10,11 @@ use tempfile::TempDir;
 
 use crate::support::{PATIENCE, Proxy};
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, from a range that no outgoing connection is given one of: services keep theirs
+/// while they are dead.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|probe| probe.local_addr()).expect("a free port").port()
+    let mut tries = (0..1000).map(|_| rand::random_range(12_000..32_000_u16));
+    tries.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// Sends a signal to a process that this test has started.
@@ -40,6 +42,10 @@ impl Process {
         let command = command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
         Process(Some(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))))
     }
+    /// Whether it has ended by itself.
+    fn has_ended(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
     fn pid(&self) -> u32 {
         self.0.as_ref().expect("the service runs").id()
     }
@@ -55,6 +61,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill9();
     }
+}
+
+/// The end of what a service has said.
+fn log(folder: &TempDir) -> String {
+    let text = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
 /// What Redis keeps over its own death.
@@ -95,7 +108,11 @@ impl Redis {
             command.args(["--appendonly", "yes", "--appendfsync", "always"]);
         }
         self.process = Process::start(&mut command, self.folder.path());
-        eventually("redis-server answers", async || self.try_command(&["PING"]).await.is_ok()).await;
+        eventually("redis-server answers", async || {
+            assert!(!self.process.has_ended(), "redis-server has ended: {}", log(&self.folder));
+            self.try_command(&["PING"]).await.is_ok()
+        })
+        .await;
     }
 
     async fn try_command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
@@ -180,8 +197,21 @@ impl Mongo {
             .collect();
         let settings = doc! {"electionTimeoutMillis": 1500, "heartbeatIntervalMillis": 500};
         let initiate = doc! {"replSetInitiate": {"_id": "faults", "members": hosts, "settings": settings}};
+        let mut refused = None;
         eventually("mongod takes its configuration", async || {
-            mongo.members[0].command(initiate.clone()).await.is_ok()
+            for member in &mut mongo.members {
+                assert!(!member.process.has_ended(), "mongod has ended: {}", log(&member.folder));
+            }
+            let done = mongo.members[0].command(initiate.clone()).await;
+            if let Err(error) = &done {
+                let text = error.to_string();
+                if refused.as_ref() != Some(&text) {
+                    println!("not yet: {text}");
+                    refused = Some(text);
+                }
+            }
+            // Whose answer was lost.
+            done.is_ok() || refused.as_ref().is_some_and(|text| text.contains("AlreadyInitialized"))
         })
         .await;
         mongo.has_primary().await;
