@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 
-use super::consumers::{broken, document, place, read, subscription};
+use super::consumers::{TRIES, broken, document, place, read, subscription};
 use super::errors::{self, QUERY_TIME, call, is_duplicate};
 use super::stored::Stored;
 use super::{MongoStore, counter};
@@ -18,7 +18,7 @@ use crate::store::consumers::{Cursor, NewConsumer};
 impl ConsumerGroups for MongoStore {
     async fn open_consumer_group(&self, new: &NewConsumer, settings: &str) -> Result<OpenedGroup> {
         let name = new.name.as_deref().unwrap_or_default();
-        for _ in 0..5 {
+        for _ in 0..TRIES {
             let Some(found) = self.with_clock(doc! {"subscriber_id": name}).await? else {
                 let id = counter::next(self, "subscription").await?;
                 let mut document = document(id, name.into(), new);

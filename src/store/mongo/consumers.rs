@@ -23,6 +23,9 @@ use crate::event_log::redis::history::number;
 use crate::model::Timestamp;
 use crate::store::consumers::{Consumer, ConsumerKey, Consumers, Cursor, NewConsumer, Opened, Owner};
 
+/// How often opening a name is tried anew because somebody else was quicker.
+pub(super) const TRIES: usize = 50;
+
 #[async_trait]
 impl Consumers for MongoStore {
     async fn open_consumer(&self, new: &NewConsumer) -> Result<Opened> {
@@ -32,7 +35,7 @@ impl Consumers for MongoStore {
             call(self.consumers.insert_one(Stored(document.clone()))).await?;
             return opened(&document, None);
         };
-        for _ in 0..5 {
+        for _ in 0..TRIES {
             let Some(found) = call(self.consumers.find_one(doc! {"subscriber_id": name})).await? else {
                 let document = document(id, name.into(), new);
                 match errors::raw(self.consumers.insert_one(Stored(document.clone()))).await {
