@@ -16,6 +16,9 @@ use crate::error::Result;
 use crate::filter::{Demand, EVENT, Filter, strings_at};
 use crate::model::event::Entry;
 
+/// Longer filters are nobody else's; texts of filters that are used no more may stay for a while, and must not weigh much.
+const LONGEST_SHARED: usize = 1024;
+
 /// A filter that readers share.
 #[derive(Debug)]
 pub struct SharedFilter {
@@ -55,6 +58,9 @@ impl Filters {
     /// The filter that this JSON describes: the same one for everybody who says the same. 422 if it is none.
     pub(super) fn read(&self, json: &Value) -> Result<Arc<SharedFilter>> {
         let text = json.to_string();
+        if text.len() > LONGEST_SHARED {
+            return Ok(SharedFilter::new(Filter::from_json(json, &EVENT)?));
+        }
         if let Some(known) = lock(&self.known).get(&text).and_then(Weak::upgrade) {
             return Ok(known);
         }
