@@ -64,9 +64,9 @@ impl Groups for MongoStore {
     }
 
     async fn ensure_group(&self, name: &str, usernames: &[&str]) -> Result<()> {
-        let upsert =
-            self.groups.update_one(doc! {"name": name}, doc! {"$setOnInsert": {"name": name}}).upsert(true);
-        match errors::raw(upsert).await {
+        // The id is ours: one that mongod makes does not sort with ours of the same second.
+        let new = doc! {"$setOnInsert": {"_id": ObjectId::new(), "name": name}};
+        match errors::raw(self.groups.update_one(doc! {"name": name}, new).upsert(true)).await {
             Ok(_) => {}
             // Another instance was first.
             Err(error) if is_duplicate(&error) => {}
