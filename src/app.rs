@@ -26,6 +26,7 @@ use crate::kv::{self, Kv};
 use crate::metrics;
 use crate::ops::nodes::Lists;
 use crate::ops::{self, Table, polling};
+use crate::session::roster::{self, Roster};
 use crate::signals::{self, Signals};
 use crate::store::{IndexStatus, Store, mongo, sqlite};
 
@@ -73,6 +74,8 @@ pub struct App {
     pub table: Table,
     /// Sessions and feeds that live on after their request.
     pub sessions: TaskTracker,
+    /// Wakes sessions by the clock and for news.
+    pub roster: Arc<Roster>,
     /// What sessions have begun to write down and need not wait for.
     pub work: TaskTracker,
     /// Cancelled when the server begins to shut down: sessions say goodbye, nothing new is accepted.
@@ -113,6 +116,7 @@ impl App {
             lists: Lists::default(),
             table: ops::table(),
             sessions: TaskTracker::new(),
+            roster: Arc::default(),
             work: TaskTracker::new(),
             draining: CancellationToken::new(),
             instance,
@@ -127,6 +131,7 @@ impl App {
         };
         let app = Arc::new(app);
         polling::clean_up(&app);
+        tokio::spawn(roster::keep(Arc::downgrade(&app)));
         tokio::spawn(note_uses(app.clone()));
         Ok((app, first_admin))
     }

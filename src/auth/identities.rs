@@ -8,12 +8,10 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-
 use super::Caller;
 use super::tokens::Token;
 use crate::error::Result;
-use crate::hub::lock;
+use crate::hub::{Bell, lock};
 use crate::model::{ObjectId, Scope, Timestamp, User};
 use crate::signals::{Listener, Signals};
 use crate::store::{Store, UserKey};
@@ -91,7 +89,7 @@ impl Identities {
     }
 
     /// As [`Identities::changes`], for somebody who waits for other things as well.
-    pub fn changes_with(&self, user: ObjectId, wake: Arc<Notify>) -> Listener {
+    pub fn changes_with(&self, user: ObjectId, wake: Arc<Bell>) -> Listener {
         self.signals.listen_with(&topic(user), wake)
     }
 

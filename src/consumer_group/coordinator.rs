@@ -181,7 +181,7 @@ impl Coordinator {
             let (next_look, next) = (self.next_look(), self.next_time());
             let wake = self.shared.wake.clone();
             let look = tokio::select! {
-                () = wake.notified() => false,
+                () = wake.rung() => false,
                 () = self.listener.heard() => true,
                 () = sleep_until(next_look) => true,
                 () = sleep_until(next) => false,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::lock;
+use crate::hub::{Bell, lock};
 use crate::model::event::Entry;
 
 /// Things that members have asked and that are not done yet, of one group on one instance.
@@ -104,7 +104,7 @@ impl Member {
         let was_full = local.is_full();
         local.bytes = local.bytes.saturating_sub(entry.json.len());
         if was_full && !local.is_full() {
-            self.shared.wake.notify_one();
+            self.shared.wake.ring();
         }
         Some(Delivery::Event(entry, deliveries))
     }
@@ -139,7 +139,7 @@ impl Member {
         local.leaving = true;
         inner.asks.push(Ask::Leave(self.number));
         drop(inner);
-        self.shared.wake.notify_one();
+        self.shared.wake.ring();
     }
 
     /// Waits until that is written down.
@@ -172,7 +172,7 @@ impl Drop for Member {
 pub(super) struct Shared {
     inner: Mutex<Inner>,
     /// Wakes that task.
-    pub(super) wake: Arc<Notify>,
+    pub(super) wake: Arc<Bell>,
     /// A member has left.
     left: Notify,
 }
@@ -188,7 +188,7 @@ pub(super) struct Inner {
 /// One member of this instance.
 pub(super) struct Local {
     pub(super) window: usize,
-    session: Arc<Notify>,
+    session: Arc<Bell>,
     ready: VecDeque<(Arc<Entry>, u32)>,
     bytes: usize,
     gaps: VecDeque<Gap>,
@@ -197,7 +197,7 @@ pub(super) struct Local {
 }
 
 impl Local {
-    pub(super) fn new(window: usize, session: Arc<Notify>) -> Local {
+    pub(super) fn new(window: usize, session: Arc<Bell>) -> Local {
         Local {
             window,
             session,
@@ -226,7 +226,7 @@ impl Local {
     pub(super) fn deliver(&mut self, entry: Arc<Entry>, deliveries: u32) {
         self.bytes += entry.json.len();
         self.ready.push_back((entry, deliveries));
-        self.session.notify_one();
+        self.session.call();
     }
 
     /// Forgets what its session has not sent and somebody else has got meanwhile.
@@ -244,7 +244,7 @@ impl Local {
             }
             None => self.gaps.push_back(gap),
         }
-        self.session.notify_one();
+        self.session.call();
     }
 }
 
@@ -253,7 +253,7 @@ pub(super) enum Ask {
     /// Somebody wants to be a member.
     Join {
         window: usize,
-        session: Arc<Notify>,
+        session: Arc<Bell>,
         /// `None`: there are too many.
         reply: oneshot::Sender<Option<Member>>,
     },
@@ -300,7 +300,7 @@ impl Shared {
         }
         inner.asks.push(ask);
         drop(inner);
-        self.wake.notify_one();
+        self.wake.ring();
         Ok(())
     }
 
@@ -311,7 +311,7 @@ impl Shared {
         // Who waits for an answer gets none.
         inner.asks.clear();
         for local in inner.locals.values() {
-            local.session.notify_one();
+            local.session.call();
         }
         self.left.notify_waiters();
     }

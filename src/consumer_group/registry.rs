@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,7 +15,7 @@ use super::settings::{Settings, Wish};
 use super::state::{MOST_MEMBERS, RENEW};
 use crate::error::{Error, Kind, Result};
 use crate::event_log::EventLog;
-use crate::hub::{Hub, lock};
+use crate::hub::{Bell, Hub, lock};
 use crate::model::Position;
 use crate::signals::Signals;
 use crate::store::Store;
@@ -85,7 +85,7 @@ impl Groups {
         new: &NewConsumer,
         wish: &Wish,
         window: usize,
-        session: &Arc<Notify>,
+        session: &Arc<Bell>,
     ) -> Result<Joined> {
         wish.check()?;
         for _ in 0..5 {

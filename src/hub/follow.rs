@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use futures::Stream;
-use tokio::sync::Notify;
 
-use super::Hub;
+use super::{Bell, Hub};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::model::event::Entry;
@@ -30,11 +29,11 @@ pub async fn follow(
     seq: u64,
     filter: Filter,
 ) -> Result<impl Stream<Item = Result<Item>> + Send + use<>> {
-    let wake = Arc::new(Notify::new());
+    let wake = Arc::new(Bell::default());
     let follower = hub.follow(channel, wake.clone()).await?;
     struct State {
         follower: super::Follower,
-        wake: Arc<Notify>,
+        wake: Arc<Bell>,
         filter: Filter,
         seq: u64,
         ready: std::vec::IntoIter<Item>,
@@ -48,7 +47,7 @@ pub async fn follow(
             }
             let read = state.follower.channel.read(state.seq, BATCH).await?;
             if read.gap.is_none() && read.entries.is_empty() {
-                state.wake.notified().await;
+                state.wake.rung().await;
                 continue;
             }
             let mut items = Vec::new();

@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 
 use serde_json::Value;
-use tokio::sync::Notify;
 
-use super::lock;
+use super::{Bell, lock};
 use crate::error::Result;
 use crate::filter::{Demand, EVENT, Filter, strings_at};
 use crate::model::event::Entry;
@@ -79,7 +78,7 @@ const NONE: u64 = u64::MAX;
 
 /// One reader as its channel knows it.
 pub(super) struct Mark {
-    pub(super) wake: Arc<Notify>,
+    pub(super) wake: Arc<Bell>,
     /// Up to where it has looked, for the metrics.
     pub(super) seen: AtomicU64,
     /// The first event since it last asked that may concern it ([`NONE`]: no event). Only of readers in the index.
@@ -90,7 +89,7 @@ pub(super) struct Mark {
 
 impl Mark {
     /// A reader that comes when the channel's head is at `head`.
-    pub(super) fn new(wake: Arc<Notify>, head: u64) -> Mark {
+    pub(super) fn new(wake: Arc<Bell>, head: u64) -> Mark {
         Mark { wake, seen: head.into(), next: NONE.into(), until: head.into() }
     }
 

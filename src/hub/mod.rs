@@ -5,19 +5,20 @@
 //! reader is live and from the log when it is behind. Nothing is queued per reader, so a slow one costs nothing,
 //! loses nothing, and is live again when it has caught up.
 
+mod bell;
 mod follow;
 mod interest;
 mod ring;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use bell::Bell;
 pub use follow::{Item, follow};
 pub use interest::SharedFilter;
 use interest::{Filters, Mark, Readers};
@@ -50,6 +51,8 @@ pub struct Channel {
     log: Arc<dyn EventLog>,
     ring: Mutex<Ring>,
     head: AtomicU64,
+    /// Where the name of the epoch lies, see [`Channel::share`].
+    epoch: AtomicUsize,
     readers: Mutex<Readers>,
 }
 
@@ -103,7 +106,7 @@ impl Hub {
 
     /// Follows a channel; `wake` is notified whenever its head has moved. Starts the channel's tail if this is the
     /// first reader; 503 if the log is away then, 429 if too many channels are followed.
-    pub async fn follow(self: &Arc<Self>, name: &str, wake: Arc<Notify>) -> Result<Follower> {
+    pub async fn follow(self: &Arc<Self>, name: &str, wake: Arc<Bell>) -> Result<Follower> {
         self.follow_demands(name, wake, Vec::new()).await
     }
 
@@ -112,7 +115,7 @@ impl Hub {
     pub async fn follow_matching(
         self: &Arc<Self>,
         name: &str,
-        wake: Arc<Notify>,
+        wake: Arc<Bell>,
         filter: &SharedFilter,
     ) -> Result<Follower> {
         self.follow_demands(name, wake, filter.demands()).await
@@ -121,7 +124,7 @@ impl Hub {
     async fn follow_demands(
         self: &Arc<Self>,
         name: &str,
-        wake: Arc<Notify>,
+        wake: Arc<Bell>,
         demands: Vec<Demand>,
     ) -> Result<Follower> {
         if let Some(channel) = lock(&self.channels).get(name) {
@@ -137,10 +140,12 @@ impl Hub {
                 Error::new(Kind::TooMany, "too many channels are followed at once").retry_after(10_000)
             );
         }
+        let epoch = Arc::from(head.epoch.as_str());
         let channel = Arc::new(Channel {
             name: name.to_owned(),
             log: self.log.clone(),
-            ring: Mutex::new(Ring::new(Arc::from(head.epoch.as_str()), head.seq)),
+            epoch: AtomicUsize::new(address(&epoch)),
+            ring: Mutex::new(Ring::new(epoch, head.seq)),
             head: AtomicU64::new(head.seq),
             readers: Mutex::default(),
         });
@@ -221,6 +226,25 @@ impl Channel {
         lock(&self.ring).epoch()
     }
 
+    /// Whether the events that this instance has seen are of this epoch. Quick for an epoch that [`Channel::share`] has
+    /// seen.
+    pub fn is_in(&self, epoch: &Arc<str>) -> bool {
+        self.epoch.load(Ordering::Acquire) == address(epoch) || self.epoch() == *epoch
+    }
+
+    /// As [`Channel::is_in`]; if it is, `epoch` becomes the very one that all readers share, which its address tells.
+    pub fn share(&self, epoch: &mut Arc<str>) -> bool {
+        if self.epoch.load(Ordering::Acquire) == address(epoch) {
+            return true;
+        }
+        let ours = self.epoch();
+        let is_same = ours == *epoch;
+        if is_same {
+            *epoch = ours;
+        }
+        is_same
+    }
+
     /// Events after `seq` from the ring, at once, if it reaches back that far.
     pub fn read_live(&self, seq: u64, limit: usize) -> Option<Read> {
         lock(&self.ring).read_after(seq, limit)
@@ -242,7 +266,7 @@ impl Channel {
         self.log.read_across(&self.name, seq, limit).await
     }
 
-    fn register(self: &Arc<Self>, wake: Arc<Notify>, demands: Vec<Demand>) -> Follower {
+    fn register(self: &Arc<Self>, wake: Arc<Bell>, demands: Vec<Demand>) -> Follower {
         let mut readers = lock(&self.readers);
         // Under the lock that events are marked under: those up to here are the reader's own to look at.
         let mark = Arc::new(Mark::new(wake, self.head()));
@@ -272,15 +296,21 @@ impl Channel {
             if !ring.advance(read) {
                 return;
             }
+            self.epoch.store(address(&ring.epoch()), Ordering::Release);
             (ring.head(), broken)
         };
         let readers = lock(&self.readers);
         let concerned = if broken { readers.mark_all() } else { readers.mark(&entries) };
         self.head.store(head, Ordering::Release);
         for mark in readers.broad().chain(&concerned) {
-            mark.wake.notify_one();
+            mark.wake.ring();
         }
     }
+}
+
+/// Tells an epoch from all others that are held at the same time.
+fn address(epoch: &Arc<str>) -> usize {
+    Arc::as_ptr(epoch).cast::<u8>().addr()
 }
 
 /// Locks; the data behind our locks is consistent between any two statements, so a poisoned lock is still good.

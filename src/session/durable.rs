@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::acks::{Delivered, End};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::hub::lock;
+use crate::hub::{Bell, lock};
 use crate::signals::Listener;
 use crate::store::consumers::{Consumer, ConsumerKey, Owner};
 
@@ -35,7 +35,7 @@ pub struct Durable {
     /// Hears of the consumer.
     listener: Listener,
     /// The session's.
-    wake: Arc<Notify>,
+    wake: Arc<Bell>,
     /// A write has ended.
     written: Notify,
     state: Mutex<State>,
@@ -92,7 +92,7 @@ impl Durable {
         consumer: &Consumer,
         window: usize,
         listener: Listener,
-        wake: Arc<Notify>,
+        wake: Arc<Bell>,
         (epoch, seq): (Arc<str>, u64),
     ) -> Arc<Durable> {
         let acked = consumer.cursor.seq.min(seq);
@@ -153,7 +153,7 @@ impl Durable {
         state.acked = state.acked.max(seq);
         self.work(&mut state);
         if was_full {
-            self.wake.notify_one();
+            self.wake.ring();
         }
         Ok(Receipt { seq, failures: state.failures })
     }
@@ -256,7 +256,7 @@ impl Durable {
             match done {
                 Ok(None) => rest = REST,
                 // The session tells its client.
-                Ok(Some(_)) => self.wake.notify_one(),
+                Ok(Some(_)) => self.wake.call(),
                 Err(error) => tracing::debug!(%error, name = self.name, "a place was not written down"),
             }
             self.written.notify_waiters();

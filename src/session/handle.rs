@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::acks::Acks;
 use super::limits;
@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::auth::tokens::Token;
 use crate::error::{Error, Kind, Result};
-use crate::hub::lock;
+use crate::hub::{Bell, lock};
 use crate::model::Timestamp;
 use crate::ops::Peer;
 use crate::signals::Listener;
@@ -26,7 +26,7 @@ pub struct Handle {
     state: Mutex<State>,
     large: Arc<Semaphore>,
     /// Wakes the session's task: the log has moved, or the state here has changed.
-    pub(super) wake: Arc<Notify>,
+    pub(super) wake: Arc<Bell>,
 }
 
 #[derive(Default)]
@@ -102,7 +102,7 @@ impl Handle {
         let mut state = lock(&self.state);
         (state.caller, state.changes) = (caller, changes);
         drop(state);
-        self.wake.notify_one();
+        self.wake.call();
     }
     /// What has happened since the last time.
     pub(super) fn news(&self) -> News {
@@ -123,7 +123,7 @@ impl Handle {
         let is_current = lock(&self.state).caller.token.as_deref() == Some(token);
         if is_current {
             self.downgrade();
-            self.wake.notify_one();
+            self.wake.call();
         }
     }
     /// The session has said who it is, or that it is nobody.
@@ -159,7 +159,7 @@ impl Handle {
         if !state.subs.contains(&sub) || !state.unsubscribed.insert(sub) {
             return Err(unknown(sub));
         }
-        self.wake.notify_one();
+        self.wake.call();
         Ok(())
     }
     /// What acknowledgements of a subscription go to: 404 if there is none, 400 if it is not acknowledged.
@@ -188,7 +188,7 @@ pub struct Reserved {
 
 impl Reserved {
     /// What to notify when the log has moved.
-    pub fn wake(&self) -> Arc<Notify> {
+    pub fn wake(&self) -> Arc<Bell> {
         self.handle.wake.clone()
     }
     /// Says what acknowledgements of this subscription go to.

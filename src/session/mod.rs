@@ -20,6 +20,7 @@ mod interleavings;
 pub mod limits;
 mod outbox;
 mod request;
+pub mod roster;
 pub mod subscription;
 mod task;
 mod timers;

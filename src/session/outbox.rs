@@ -81,6 +81,17 @@ impl Outbox {
         self.socket.get_ref().bytes
     }
 
+    /// Writes what the socket takes at once. Errors are left for [`Outbox::io`], which runs into them again.
+    pub(super) fn write_now(&mut self) {
+        let pipe = self.socket.get_mut();
+        while !pipe.waiting.is_empty()
+            && let Ok(written @ 1..) = pipe.try_write()
+        {
+            pipe.written(written);
+        }
+        pipe.give_back();
+    }
+
     /// Writes what waits and waits for what comes, whichever is first. Safe to drop and call again.
     pub(super) async fn io(&mut self) -> Io {
         poll_fn(|cx| self.poll(cx)).await
@@ -150,10 +161,15 @@ impl Pipe {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        if self.waiting.capacity() > KEPT {
+        self.give_back();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives back the room that a burst has taken.
+    fn give_back(&mut self) {
+        if self.waiting.is_empty() && self.waiting.capacity() > KEPT {
             self.waiting = VecDeque::new();
         }
-        Poll::Ready(Ok(()))
     }
 
     fn try_write(&self) -> io::Result<usize> {

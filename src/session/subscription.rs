@@ -73,7 +73,7 @@ impl Subscription {
 
     /// Passes over what cannot match.
     pub fn skip(&mut self) {
-        if *self.follower.channel.epoch() == *self.epoch {
+        if self.follower.channel.share(&mut self.epoch) {
             self.seq = self.follower.skip(self.seq);
             self.follower.saw(self.seq);
         }
@@ -81,7 +81,7 @@ impl Subscription {
 
     /// Whether there is anything behind the position.
     pub fn is_behind(&self) -> bool {
-        self.follower.channel.head() > self.seq || *self.follower.channel.epoch() != *self.epoch
+        self.follower.channel.head() > self.seq || !self.follower.channel.is_in(&self.epoch)
     }
 
     /// Whether there is anything to deliver now.
@@ -121,7 +121,7 @@ impl Subscription {
     /// What follows its position, if that is at hand.
     pub(super) fn read_live(&self) -> Option<Read> {
         let channel = &self.follower.channel;
-        if self.include.node || *channel.epoch() != *self.epoch {
+        if self.include.node || !channel.is_in(&self.epoch) {
             return None;
         }
         channel.read_live(self.seq, limits::SCAN)
@@ -129,7 +129,7 @@ impl Subscription {
 
     /// Whether it goes on at the head when the log has got a new epoch. One whose place is kept reads on across.
     pub fn is_lost(&self) -> bool {
-        self.acks.is_none() && *self.follower.channel.epoch() != *self.epoch
+        self.acks.is_none() && !self.follower.channel.is_in(&self.epoch)
     }
 
     /// Moves behind what was looked at. False: it is of another epoch, and of no use.
@@ -140,7 +140,9 @@ impl Subscription {
         if batch.epoch != self.epoch && self.acks.is_none() {
             return false;
         }
-        self.epoch = batch.epoch.clone();
+        if batch.epoch != self.epoch {
+            self.epoch = batch.epoch.clone();
+        }
         self.seq = self.seq.max(batch.seq);
         self.told = batch.frames.last().map_or(self.told, |(_, seq)| *seq);
         self.follower.saw(self.seq);

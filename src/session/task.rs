@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
 use super::close::{self, CloseCode};
@@ -17,6 +18,7 @@ use super::handle::Handle;
 use super::limits;
 use super::outbox::{Io, Outbox};
 use super::request::{Answered, perform};
+use super::roster::Seat;
 use super::subscription::{self, Batch, Reader, Subscription};
 use super::timers::{Due, Timers};
 use crate::app::App;
@@ -34,6 +36,7 @@ pub(super) async fn refuse(out: Outbox, code: CloseCode) {
 pub(super) async fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) {
     let timers = Timers::new(Duration::from_millis(app.config.hello_timeout_ms), app.config.ping_interval());
     let mut session = Session {
+        seat: app.roster.take_seat(handle.wake.clone()),
         out,
         requests: JoinSet::new(),
         subs: Vec::new(),
@@ -67,6 +70,8 @@ async fn say_goodbye(mut out: Outbox, code: Option<CloseCode>) {
 struct Session {
     app: Arc<App>,
     handle: Arc<Handle>,
+    /// Where it is woken by the clock, and by news for all sessions.
+    seat: Seat,
     out: Outbox,
     requests: JoinSet<Answered>,
     subs: Vec<Subscription>,
@@ -76,9 +81,9 @@ struct Session {
     reading: Option<(u32, BoxFuture<'static, Batch>)>,
     timers: Timers,
     /// Whose turn it is to be told that the server shuts down, once it does.
-    telling: Option<tokio::time::Instant>,
+    telling: Option<Instant>,
     /// When to go, once the client has been told.
-    leaving: Option<tokio::time::Instant>,
+    leaving: Option<Instant>,
     health: watch::Receiver<Away>,
     /// What the client knows to be away.
     told: Away,
@@ -89,43 +94,39 @@ enum Wake {
     Io(Io),
     Answered(Result<Answered, JoinError>),
     Read((u32, Batch)),
-    Log,
-    Timer,
-    Drain,
-    Health,
+    Rung,
     More,
 }
 
 impl Session {
     /// Until the session ends; `None` if the peer is gone.
     async fn serve(&mut self) -> Option<CloseCode> {
-        let app = self.app.clone();
         let handle = self.handle.clone();
         self.recheck();
-        let mut timer = Box::pin(tokio::time::sleep_until(self.timers.next(&handle)));
+        self.set_deadline();
+        handle.wake.call();
         loop {
-            let news = handle.news();
-            if news.changed {
-                self.recheck();
+            // Most often only the log has moved.
+            if handle.wake.take_call()
+                && let Some(code) = self.look_around()
+            {
+                return Some(code);
             }
-            self.drop_unsubscribed(&news.unsubscribed);
-            self.drop_forbidden();
-            self.drop_ended();
-            self.tell_health();
+            if self.is_over() {
+                return Some(close::DRAINING);
+            }
+            // What the socket takes at once needs no further turn.
+            self.out.write_now();
             let more = self.out.is_drained() && self.pump();
-            let next = self.timers.next(&handle).min(self.leaving.or(self.telling).unwrap_or_else(far_away));
-            if timer.deadline() != next {
-                timer.as_mut().reset(next);
-            }
+            self.out.write_now();
             let room = self.out.bytes() < limits::ANSWERS;
             let wake = tokio::select! {
                 io = self.out.io() => Wake::Io(io),
-                Some(answered) = self.requests.join_next(), if room => Wake::Answered(answered),
+                Some(answered) = self.requests.join_next(), if room && !self.requests.is_empty() => {
+                    Wake::Answered(answered)
+                }
                 read = finished(&mut self.reading), if self.reading.is_some() => Wake::Read(read),
-                () = handle.wake.notified() => Wake::Log,
-                () = timer.as_mut() => Wake::Timer,
-                () = app.draining.cancelled(), if self.telling.is_none() => Wake::Drain,
-                Ok(()) = self.health.changed() => Wake::Health,
+                () = handle.wake.rung() => Wake::Rung,
                 () = tokio::task::yield_now(), if more => Wake::More,
             };
             let end = match wake {
@@ -145,25 +146,44 @@ impl Session {
                     self.deliver(sub, batch);
                     None
                 }
-                Wake::Timer => self.timer(),
-                Wake::Drain => {
-                    let spread = rand::random_range(0..=app.config.drain_ms);
-                    self.telling = Some(tokio::time::Instant::now() + Duration::from_millis(spread));
-                    None
-                }
-                Wake::Io(Io::Drained) | Wake::Log | Wake::Health | Wake::More => None,
+                Wake::Io(Io::Drained) | Wake::Rung | Wake::More => None,
             };
             if end.is_some() {
                 return end;
             }
-            let now = tokio::time::Instant::now();
-            if self.leaving.is_none() && self.telling.is_some_and(|at| at <= now) {
-                self.begin_to_leave();
-            }
-            if self.leaving.is_some_and(|at| at <= now) && self.requests.is_empty() {
-                return Some(close::DRAINING);
-            }
         }
+    }
+
+    /// Something may have changed about the session, or for all of them. Some: it ends.
+    fn look_around(&mut self) -> Option<CloseCode> {
+        if self.seat.is_due(Instant::now())
+            && let Some(code) = self.timer()
+        {
+            return Some(code);
+        }
+        let news = self.handle.news();
+        if news.changed {
+            self.recheck();
+        }
+        self.drop_unsubscribed(&news.unsubscribed);
+        self.drop_forbidden();
+        self.drop_ended();
+        self.tell_health();
+        self.begin_to_drain();
+        None
+    }
+
+    /// Whether the client has been told to go and has had its time; what it has asked for is finished first.
+    fn is_over(&self) -> bool {
+        self.leaving.is_some_and(|at| at <= Instant::now()) && self.requests.is_empty()
+    }
+
+    /// Asks to be woken when something is due. Called whenever that may have changed.
+    fn set_deadline(&mut self) {
+        let timers = self.timers.next(&self.handle);
+        // Once it may leave, it only waits for its requests.
+        let leaving = self.leaving.or(self.telling).filter(|at| *at > Instant::now());
+        self.seat.call_at(leaving.map_or(timers, |leaving| leaving.min(timers)));
     }
 
     /// A message came in. Some: it ends the session.
@@ -184,6 +204,8 @@ impl Session {
             let answered = Box::pin(perform(self.app.clone(), self.handle.clone(), request)).await;
             // It may have changed between being looked up and being listened for.
             self.recheck();
+            self.handle.wake.call();
+            self.set_deadline();
             return self.answered(Ok(answered));
         }
         let quick = self.app.table.get(&request.method).is_ok_and(|operation| operation.quick);
@@ -241,7 +263,11 @@ impl Session {
                 handover.handed();
             }
         }
-        self.subs.extend(answered.opened);
+        if let Some(sub) = answered.opened {
+            self.subs.push(sub);
+            // Whether it is still allowed, and not ended meanwhile.
+            self.handle.wake.call();
+        }
         answered.close
     }
 
@@ -358,6 +384,7 @@ impl Session {
         });
     }
 
+    /// A deadline has passed.
     fn timer(&mut self) -> Option<CloseCode> {
         while let Some(due) = self.timers.due(&self.handle) {
             match due {
@@ -375,6 +402,10 @@ impl Session {
                 Due::Expired => self.handle.downgrade(),
             }
         }
+        if self.leaving.is_none() && self.telling.is_some_and(|at| at <= Instant::now()) {
+            self.begin_to_leave();
+        }
+        self.set_deadline();
         None
     }
 
@@ -387,6 +418,15 @@ impl Session {
         }
     }
 
+    /// The server shuts down: the client is told at some time that is its own.
+    fn begin_to_drain(&mut self) {
+        if self.telling.is_none() && self.app.draining.is_cancelled() {
+            let spread = rand::random_range(0..=self.app.config.drain_ms);
+            self.telling = Some(Instant::now() + Duration::from_millis(spread));
+            self.set_deadline();
+        }
+    }
+
     /// Tells the client that the server shuts down: it shall come back, elsewhere. Everybody is told at a time of their
     /// own, and until then served as ever, so that not all of them move at once.
     fn begin_to_leave(&mut self) {
@@ -395,7 +435,7 @@ impl Session {
             json!({"code": close::DRAINING.code, "after_ms": after, "jitter_ms": jitter, "resume": true});
         self.out.push(rpc::notification("session.closing", &params.to_string()));
         self.tell_progress();
-        self.leaving = Some(tokio::time::Instant::now() + limits::FAREWELL);
+        self.leaving = Some(Instant::now() + limits::FAREWELL);
     }
 
     /// Tells the client what is away, or that all is well again.
@@ -444,8 +484,4 @@ fn broken(error: &tungstenite::Error) -> CloseCode {
         tungstenite::Error::Utf8(_) => close::BAD_TEXT,
         _ => close::PROTOCOL,
     }
-}
-
-fn far_away() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_secs(3600)
 }

@@ -11,9 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
 
-use crate::hub::lock;
+use crate::hub::{Bell, lock};
 
 /// See the module's documentation for what every implementation promises.
 #[async_trait]
@@ -26,7 +25,7 @@ pub trait Signals: Send + Sync + 'static {
     }
     /// Listens from now on for somebody who waits for other things as well: `wake` is notified, and
     /// [`Listener::take`] tells whether it was this.
-    fn listen_with(&self, topic: &str, wake: Arc<Notify>) -> Listener;
+    fn listen_with(&self, topic: &str, wake: Arc<Bell>) -> Listener;
     /// Stops background work.
     fn close(&self);
 }
@@ -44,13 +43,13 @@ type Listeners = HashMap<usize, Arc<Ear>>;
 #[derive(Default)]
 struct Ear {
     heard: AtomicBool,
-    wake: Arc<Notify>,
+    wake: Arc<Bell>,
 }
 
 impl Ear {
     fn ring(&self) {
         self.heard.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.wake.call();
     }
 }
 
@@ -80,7 +79,7 @@ impl Signals for Local {
         self.wake(topic);
     }
 
-    fn listen_with(&self, topic: &str, wake: Arc<Notify>) -> Listener {
+    fn listen_with(&self, topic: &str, wake: Arc<Bell>) -> Listener {
         let ear = Arc::new(Ear { heard: AtomicBool::new(false), wake });
         lock(&self.topics).entry(topic.to_owned()).or_default().insert(address(&ear), ear.clone());
         Listener { topics: self.clone(), topic: topic.to_owned(), ear }
@@ -104,7 +103,7 @@ impl Listener {
     /// Returns after the next signal, or at once if one came since the last time.
     pub async fn heard(&self) {
         while !self.take() {
-            self.ear.wake.notified().await;
+            self.ear.wake.rung().await;
         }
     }
 }
@@ -137,12 +136,12 @@ mod tests {
         signals.wake_all();
         other.heard().await;
         // Several may wake the same one, who then looks which it was.
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Bell::default());
         let [here, there] = ["a", "b"].map(|topic| signals.listen_with(topic, wake.clone()));
         let again = signals.listen_with("a", wake.clone());
         drop(here);
         signals.send("a").await;
-        wake.notified().await;
+        wake.rung().await;
         assert_eq!((again.take(), again.take(), there.take()), (true, false, false));
         drop((one, two, other, there, again));
         assert!(lock(&signals.topics).is_empty(), "nothing is left behind");

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Listener, Local, Signals};
 use crate::error::Result;
 use crate::event_log::redis::connection::{Connection, RESPONSE, connect};
+use crate::hub::Bell;
 
 /// How often the connection that signals come over is tried: one whose other end has vanished is as silent as one on
 /// which nothing happens.
@@ -94,7 +94,7 @@ impl Signals for RedisSignals {
         }
     }
 
-    fn listen_with(&self, topic: &str, wake: Arc<Notify>) -> Listener {
+    fn listen_with(&self, topic: &str, wake: Arc<Bell>) -> Listener {
         self.local.listen_with(topic, wake)
     }
 

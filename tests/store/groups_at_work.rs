@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use kernelci_live::consumer_group::{Delivery, Ended, Groups, Joined, Member, Parts, Verdict, Wish, topic};
 use kernelci_live::error::Result;
-use kernelci_live::hub::Hub;
+use kernelci_live::hub::{Bell, Hub};
 use kernelci_live::model::event::Entry;
 use kernelci_live::model::{Event, ObjectId, Timestamp};
 use kernelci_live::signals::{Local, Signals};
 use kernelci_live::store::consumers::{ConsumerKey, Cursor, NewConsumer, Owner};
 use serde_json::json;
-use tokio::sync::Notify;
 
 use crate::support::{Fixture, event, eventually};
 
@@ -56,7 +55,7 @@ impl Site {
             promiscuous: true,
             cursor: self.begin.clone(),
         };
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Bell::default());
         let Joined { member, .. } = instance.join(&new, wish, window, &wake).await.unwrap();
         Worker { member, wake }
     }
@@ -73,7 +72,7 @@ impl Site {
 /// A member with what wakes it.
 struct Worker {
     member: Member,
-    wake: Arc<Notify>,
+    wake: Arc<Bell>,
 }
 
 impl Worker {
@@ -87,7 +86,7 @@ impl Worker {
                 if self.member.ended().is_some() {
                     return None;
                 }
-                self.wake.notified().await;
+                self.wake.rung().await;
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await.expect("something comes")

@@ -11,13 +11,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Message, owner, polled, topic};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::hub::Follower;
+use crate::hub::{Bell, Follower};
 use crate::model::User;
 use crate::model::event::Entry;
 use crate::ops::{Context, Handover};
@@ -61,7 +60,7 @@ pub(super) async fn listen(context: &Context, user: &User, id: u64) -> Result<Me
     let app = &context.app;
     let begun = Instant::now();
     let signal = app.signals.listen(&topic(id));
-    let wake = Arc::new(Notify::new());
+    let wake = Arc::new(Bell::default());
     let consumer = own(context, user, id).await?;
     let follower = app.hub.follow(&consumer.channel, wake.clone()).await?;
     let (mut poll, found) = Poll::begin(context, user, id, follower).await?;
@@ -80,7 +79,7 @@ pub(super) async fn listen(context: &Context, user: &User, id: u64) -> Result<Me
             return poll.offered(context, &entry).await;
         }
         tokio::select! {
-            () = wake.notified() => {}
+            () = wake.rung() => {}
             () = signal.heard() => {
                 let consumer = app.store.consumer(ConsumerKey::Id(id)).await?;
                 let consumer = consumer.ok_or_else(|| removed(id))?;

@@ -1,0 +1,34 @@
+//! How somebody who waits for several things is woken.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+
+/// Wakes one task, which need not wait at that moment. Most often it is the log that has moved, and there is nothing
+/// else to look at: that is told apart.
+#[derive(Debug, Default)]
+pub struct Bell {
+    notify: Notify,
+    called: AtomicBool,
+}
+
+impl Bell {
+    /// The log has moved.
+    pub fn ring(&self) {
+        self.notify.notify_one();
+    }
+    /// Something else has happened.
+    pub fn call(&self) {
+        self.called.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+    /// Returns after the next ring or call, or at once if there was one since the last time.
+    pub async fn rung(&self) {
+        self.notify.notified().await;
+    }
+    /// Whether there was a call since this was asked last.
+    pub fn take_call(&self) -> bool {
+        // Most often there was none: that is to cost no more than a look.
+        self.called.load(Ordering::Acquire) && self.called.swap(false, Ordering::AcqRel)
+    }
+}
