@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use kernelci_live::cli::Cli;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // redis asks for rustls without choosing who does its mathematics.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

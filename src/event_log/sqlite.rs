@@ -114,6 +114,12 @@ async fn read_after(db: &Database, channel: &str, seq: u64, limit: usize) -> Res
         return Ok(Read { epoch, gap: None, entries: Vec::new() });
     };
     let (number, head) = (channel.number, channel.head());
+    if seq + 1 >= channel.floor()
+        && let Some(newest) = db.channels.newest(number, seq, limit)
+    {
+        let entries = newest.iter().map(|(seq, json)| Arc::new(Entry::new(*seq, json))).collect();
+        return Ok(Read { epoch, gap: None, entries });
+    }
     let last = head.min(seq.saturating_add(limit as u64));
     let read = db.quick.run(move |connection| entries(connection, number, seq, head, last)).await?;
     Ok(Read { epoch, gap: read.0, entries: read.1 })

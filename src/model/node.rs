@@ -14,6 +14,9 @@ pub mod state;
 mod urls;
 pub mod write;
 
+use std::sync::Arc;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 use super::{ObjectId, Timestamp, lax};
@@ -108,45 +111,68 @@ pub enum Outcome {
     Incomplete,
 }
 
+/// The wire form: the 23 keys of contract 2.1 in their order, then `revision`.
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut wire = serializer.serialize_map(Some(24))?;
+        wire.serialize_entry("id", &self.id.to_hex())?;
+        self.put(&mut wire)?;
+        wire.end()
+    }
+}
+
+/// A node whose `id` comes last: so new ones have always been answered (contract 2.1).
+#[derive(Debug)]
+pub struct IdLast(pub Arc<Node>);
+
+impl Serialize for IdLast {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut wire = serializer.serialize_map(Some(24))?;
+        self.0.put(&mut wire)?;
+        wire.serialize_entry("id", &self.0.id.to_hex())?;
+        wire.end()
+    }
+}
+
 impl Node {
     /// The runtime that it ran on; anything but text is none (contract D-15).
     pub fn runtime(&self) -> Option<&str> {
         self.data.as_ref()?.get("runtime").and_then(Value::as_str).filter(|name| !name.is_empty())
     }
-    /// The wire form: the 23 keys of contract 2.1 in their order, then `revision`.
+    /// The wire form as a value: the 23 keys of contract 2.1 in their order, then `revision`.
     pub fn to_wire(&self) -> Map<String, Value> {
-        fn id(id: Option<ObjectId>) -> Value {
-            id.map_or(Value::Null, |id| id.to_hex().into())
+        match serde_json::to_value(self) {
+            Ok(Value::Object(wire)) => wire,
+            // Texts, numbers and JSON values can always be written.
+            _ => Map::new(),
         }
-        let mut wire = Map::with_capacity(24);
-        let mut put = |key: &str, value: Value| {
-            wire.insert(key.to_owned(), value);
-        };
-        put("id", id(Some(self.id)));
-        put("kind", self.kind.as_str().into());
-        put("name", self.name.as_str().into());
-        put("path", self.path.clone().into());
-        put("group", self.group.clone().into());
-        put("parent", id(self.parent));
-        put("state", self.state.as_str().into());
-        put("result", Outcome::to_wire(self.result));
-        put("artifacts", self.artifacts.clone().into());
-        put("data", self.data.clone().into());
-        put("debug", self.debug.clone().into());
-        put("jobfilter", self.jobfilter.clone().into());
-        put("platform_filter", self.platform_filter.clone().into());
-        put("created", self.created.to_wire().into());
-        put("updated", self.updated.to_wire().into());
-        put("timeout", self.timeout.to_wire().into());
-        put("holdoff", self.holdoff.map(Timestamp::to_wire).into());
-        put("owner", self.owner.clone().into());
-        put("submitter", self.submitter.clone().into());
-        put("treeid", self.treeid.clone().into());
-        put("user_groups", self.user_groups.clone().into());
-        put("processed_by_kcidb_bridge", self.processed_by_kcidb_bridge.into());
-        put("retry_counter", self.retry_counter.into());
-        put("revision", self.revision.into());
-        wire
+    }
+
+    /// All keys of the wire form but `id`.
+    fn put<M: SerializeMap>(&self, wire: &mut M) -> Result<(), M::Error> {
+        wire.serialize_entry("kind", &self.kind)?;
+        wire.serialize_entry("name", &self.name)?;
+        wire.serialize_entry("path", &self.path)?;
+        wire.serialize_entry("group", &self.group)?;
+        wire.serialize_entry("parent", &self.parent.map(ObjectId::to_hex))?;
+        wire.serialize_entry("state", &self.state)?;
+        wire.serialize_entry("result", &self.result)?;
+        wire.serialize_entry("artifacts", &self.artifacts)?;
+        wire.serialize_entry("data", &self.data)?;
+        wire.serialize_entry("debug", &self.debug)?;
+        wire.serialize_entry("jobfilter", &self.jobfilter)?;
+        wire.serialize_entry("platform_filter", &self.platform_filter)?;
+        wire.serialize_entry("created", &self.created)?;
+        wire.serialize_entry("updated", &self.updated)?;
+        wire.serialize_entry("timeout", &self.timeout)?;
+        wire.serialize_entry("holdoff", &self.holdoff)?;
+        wire.serialize_entry("owner", &self.owner)?;
+        wire.serialize_entry("submitter", &self.submitter)?;
+        wire.serialize_entry("treeid", &self.treeid)?;
+        wire.serialize_entry("user_groups", &self.user_groups)?;
+        wire.serialize_entry("processed_by_kcidb_bridge", &self.processed_by_kcidb_bridge)?;
+        wire.serialize_entry("retry_counter", &self.retry_counter)?;
+        wire.serialize_entry("revision", &self.revision)
     }
 
     /// Reads a stored wire form, leniently: missing and unreadable fields get their defaults (dates: when the id was

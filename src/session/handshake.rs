@@ -45,15 +45,12 @@ impl Handshake {
         Ok(Handshake { accept, offered, socket })
     }
 
-    /// Answers the request; `run` gets the socket. 400 if the client offers subprotocols without this one.
-    pub(super) fn accept<F>(
+    /// Answers the request; `begin` gets the socket. 400 if the client offers subprotocols without this one.
+    pub(super) fn accept(
         self,
         protocol: &'static str,
-        run: impl FnOnce(Outbox) -> F + Send + 'static,
-    ) -> Result<Response>
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
+        begin: impl FnOnce(Outbox) + Send + 'static,
+    ) -> Result<Response> {
         let chosen = self.offered.iter().any(|offered| offered == protocol);
         if !chosen && !self.offered.is_empty() {
             return Err(Error::bad_request(format!("Sec-WebSocket-Protocol: expected {protocol}")));
@@ -71,7 +68,7 @@ impl Handshake {
             // The client may be gone before it has read the answer.
             let Ok(upgraded) = socket.await else { return };
             match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
-                Ok(parts) => run(Outbox::new(parts.io.into_inner(), parts.read_buf)).await,
+                Ok(parts) => begin(Outbox::new(parts.io.into_inner(), parts.read_buf)),
                 Err(_) => tracing::error!("a WebSocket did not come over TCP"),
             }
         });

@@ -28,12 +28,12 @@ use crate::metrics;
 use crate::rpc;
 
 /// Ends a socket that did not become a session.
-pub(super) async fn refuse(out: Outbox, code: CloseCode) {
-    say_goodbye(out, Some(code)).await;
+pub(super) async fn refuse(mut out: Outbox, code: CloseCode) {
+    say_goodbye(&mut out, code).await;
 }
 
-/// Runs a session to its end.
-pub(super) async fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) {
+/// Runs a session to its end. (Not an `async fn`: its arguments would be kept twice.)
+pub(super) fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) -> impl Future<Output = ()> + Send {
     let timers = Timers::new(Duration::from_millis(app.config.hello_timeout_ms), app.config.ping_interval());
     let mut session = Session {
         seat: app.roster.take_seat(handle.wake.clone()),
@@ -51,17 +51,23 @@ pub(super) async fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) {
         app,
         handle,
     };
-    tracing::debug!(session = session.handle.id(), "opened");
-    let code = session.serve().await;
-    let client = session.handle.client();
-    tracing::debug!(session = session.handle.id(), client, code = code.map(|code| code.name), "closed");
-    // A request that has begun is finished, whether its answer still finds a reader or not.
-    session.requests.detach_all();
-    say_goodbye(session.out, code).await;
+    async move {
+        tracing::debug!(session = session.handle.id(), "opened");
+        let code = session.serve().await;
+        let client = session.handle.client();
+        tracing::debug!(session = session.handle.id(), client, code = code.map(|code| code.name), "closed");
+        // A request that has begun is finished, whether its answer still finds a reader or not.
+        session.requests.detach_all();
+        // Subscriptions end here, not when the peer has said goodbye, too.
+        session.subs = Vec::new();
+        session.reading = None;
+        if let Some(code) = code {
+            say_goodbye(&mut session.out, code).await;
+        }
+    }
 }
 
-async fn say_goodbye(mut out: Outbox, code: Option<CloseCode>) {
-    let Some(code) = code else { return };
+async fn say_goodbye(out: &mut Outbox, code: CloseCode) {
     out.close(code);
     let answered = async { while !matches!(out.io().await, Io::Gone | Io::Broken(_)) {} };
     let _ = tokio::time::timeout(limits::CLOSE, answered).await;
@@ -264,6 +270,8 @@ impl Session {
             }
         }
         if let Some(sub) = answered.opened {
+            // Most sessions have one, and a vector would make room for four.
+            self.subs.reserve_exact(1);
             self.subs.push(sub);
             // Whether it is still allowed, and not ended meanwhile.
             self.handle.wake.call();

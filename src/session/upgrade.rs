@@ -66,9 +66,10 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
     }
     let credentials = credentials(&app, &parts.headers).await?;
     let full = app.sessions.len() as u64 >= app.config.max_sessions;
-    handshake.accept(PROTOCOL, async move |out| {
+    handshake.accept(PROTOCOL, move |out| {
         if full {
-            return task::refuse(out, close::OVERLOADED).await;
+            drop(tokio::spawn(task::refuse(out, close::OVERLOADED)));
+            return;
         }
         let id = uuid::Uuid::new_v4().simple().to_string();
         let handle = Handle::new(id, peer, credentials.origin_allowed);
@@ -77,7 +78,7 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
             handle.said_hello();
         }
         let sessions = app.sessions.clone();
-        // Tracked, so that shutting down waits for it. Boxed, so that the task keeps no room for two of them.
-        sessions.track_future(Box::pin(task::run(app, Arc::new(handle), out))).await;
+        // Tracked, so that shutting down waits for it.
+        sessions.spawn(task::run(app, Arc::new(handle), out));
     })
 }

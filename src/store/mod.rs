@@ -38,6 +38,8 @@ pub use telemetry::Telemetry;
 pub use tokens::Tokens;
 pub use users::{UserKey, Users};
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
@@ -168,7 +170,7 @@ pub struct Commit {
 pub struct Write {
     /// The whole node as it will stand; `node.revision` is what it will be: 1 for a new node, else the replaced
     /// revision + 1.
-    pub node: Node,
+    pub node: Arc<Node>,
     /// What must be there now.
     pub expect: Expect,
     /// In the order in which they enter the log; usually one, none with `noevent`.

@@ -160,7 +160,7 @@ pub fn write(node: &Node) -> Write {
     };
     let data = json!({"id": node.id.to_hex(), "revision": node.revision, "data": node.data});
     let event = Event { subject: Some(node.id.to_hex()), ..event(NODE_CHANNEL, data) };
-    Write { node: node.clone(), expect, events: vec![event] }
+    Write { node: node.clone().into(), expect, events: vec![event] }
 }
 
 /// A commit of these nodes, each with an event.

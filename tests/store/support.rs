@@ -175,7 +175,7 @@ pub fn write(node: &Node, expect: Expect) -> Write {
     let op = if expect == Expect::Absent { "created" } else { "updated" };
     let data = json!({"op": op, "id": node.id.to_hex(), "name": node.name, "revision": node.revision});
     let event = Event { subject: Some(node.id.to_hex()), ..event(NODE_CHANNEL, data) };
-    Write { node: node.clone(), expect, events: vec![event] }
+    Write { node: node.clone().into(), expect, events: vec![event] }
 }
 
 /// A commit without an idempotency key.

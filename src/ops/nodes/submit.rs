@@ -156,7 +156,7 @@ fn plan(context: &Context, tree: Tree, before: &Before, username: &str, events: 
         let previous = old.map(|old| (old.state, old.result));
         let wanted = is_root || events == Events::Each;
         let events = wanted.then(|| event(context, &node, op, previous, true)).into_iter().collect();
-        Write { node, expect: revision.map_or(Expect::Absent, Expect::Revision), events }
+        Write { node: node.into(), expect: revision.map_or(Expect::Absent, Expect::Revision), events }
     };
     Ok(Planned { writes: built.into_iter().map(write).collect(), nodes, groups })
 }

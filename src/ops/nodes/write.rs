@@ -2,6 +2,7 @@
 //! the condition that the node still is what was read; if it is not, all of it is done again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::{idempotency_key, missing, node_id};
 use crate::error::{Error, Kind, Result};
 use crate::model::node::described::{Body, Changes};
-use crate::model::node::{self, event_data};
+use crate::model::node::{self, IdLast, event_data};
 use crate::model::{Event, NODE_CHANNEL, Node, ObjectId, Timestamp, User};
 use crate::ops::events::EVENT_TYPE;
 use crate::ops::{Context, Object};
@@ -104,8 +105,20 @@ pub struct Marked {
     updated: u64,
 }
 
+/// A node as it was written.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Answer {
+    /// Just made.
+    New(#[schemars(with = "Node")] IdLast),
+    /// Just changed.
+    Written(#[schemars(with = "Node")] Arc<Node>),
+    /// Read, because it was written earlier.
+    Stored(#[schemars(with = "Node")] Wire),
+}
+
 /// Contract 3.2.
-pub async fn create(context: Context, params: Create) -> Result<Object> {
+pub async fn create(context: Context, params: Create) -> Result<Answer> {
     let user = context.caller.user()?.clone();
     let idempotency = key(&user, "node.create", params.idempotency_key.as_deref())?;
     let mut node = Node::create(&params.node, Timestamp::now())?;
@@ -115,20 +128,21 @@ pub async fn create(context: Context, params: Create) -> Result<Object> {
     if let Err(error) = references_exist(&context, &node).await {
         // What the node refers to may have gone since the first time. (The commit itself finds the key otherwise.)
         return match repeated(&context, idempotency.as_ref()).await? {
-            Some(ids) => Ok(id_last(again(&context, &ids).await?.swap_remove(0))),
+            Some(ids) => Ok(Answer::Stored(id_last(again(&context, &ids).await?.swap_remove(0)))),
             None => Err(error),
         };
     }
     let event = event(&context, &node, "created", None, false);
+    let node = Arc::new(node);
     let write = Write { node: node.clone(), expect: Expect::Absent, events: vec![event] };
     match store.commit(Commit { writes: vec![write], idempotency }).await? {
-        Committed::Done => Ok(id_last(node.to_wire())),
-        Committed::Repeated(ids) => Ok(id_last(again(&context, &ids).await?.swap_remove(0))),
+        Committed::Done => Ok(Answer::New(IdLast(node))),
+        Committed::Repeated(ids) => Ok(Answer::Stored(id_last(again(&context, &ids).await?.swap_remove(0)))),
         Committed::Conflict(id, _) => Err(Error::internal(anyhow::anyhow!("the new id {id} is taken"))),
     }
 }
 
-/// New nodes have always been answered so (contract 2.1).
+/// As [`IdLast`].
 fn id_last(mut node: Wire) -> Wire {
     if let Some(id) = node.shift_remove("id") {
         node.insert("id".into(), id);
@@ -137,14 +151,14 @@ fn id_last(mut node: Wire) -> Wire {
 }
 
 /// Contract 3.3.
-pub async fn replace(context: Context, params: Replace) -> Result<Object> {
+pub async fn replace(context: Context, params: Replace) -> Result<Answer> {
     let idempotency = key(context.caller.user()?, "node.replace", params.idempotency_key.as_deref())?;
     let options = Options { if_revision: params.if_revision, noevent: params.noevent, idempotency };
     change(&context, &params.id, options, |stored, now| stored.replace(&params.node, now)).await
 }
 
 /// Contract 3.5.
-pub async fn update(context: Context, params: Update) -> Result<Object> {
+pub async fn update(context: Context, params: Update) -> Result<Answer> {
     let idempotency = key(context.caller.user()?, "node.update", params.idempotency_key.as_deref())?;
     let options = Options { if_revision: params.if_revision, noevent: params.noevent, idempotency };
     change(&context, &params.id, options, |stored, now| stored.patch(&params.set, now, !params.ignore_others))
@@ -163,7 +177,7 @@ async fn change(
     id: &str,
     options: Options,
     edit: impl Fn(&Node, Timestamp) -> Result<Node>,
-) -> Result<Object> {
+) -> Result<Answer> {
     let id = node_id(id)?;
     for tries in 0..MOST_TRIES {
         let (stored, node) = match edited(context, id, &options, &edit).await {
@@ -171,7 +185,7 @@ async fn change(
             // The rules may speak against what the first time has done. (The commit itself finds the key otherwise.)
             Err(error) => {
                 return match repeated(context, options.idempotency.as_ref()).await? {
-                    Some(ids) => Ok(again(context, &ids).await?.swap_remove(0)),
+                    Some(ids) => Ok(Answer::Stored(again(context, &ids).await?.swap_remove(0))),
                     None => Err(error),
                 };
             }
@@ -181,11 +195,14 @@ async fn change(
             true => Vec::new(),
             false => vec![event(context, &node, "updated", previous, false)],
         };
+        let node = Arc::new(node);
         let write = Write { node: node.clone(), expect: Expect::Revision(stored.revision), events };
         let commit = Commit { writes: vec![write], idempotency: options.idempotency.clone() };
         match context.app.store.commit(commit).await? {
-            Committed::Done => return Ok(node.to_wire()),
-            Committed::Repeated(ids) => return Ok(again(context, &ids).await?.swap_remove(0)),
+            Committed::Done => return Ok(Answer::Written(node)),
+            Committed::Repeated(ids) => {
+                return Ok(Answer::Stored(again(context, &ids).await?.swap_remove(0)));
+            }
             Committed::Conflict(_, None) => return Err(missing(id)),
             Committed::Conflict(..) => pause(tries).await,
         }
@@ -238,7 +255,7 @@ pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
                 let previous = Some((before.state, before.result));
                 let event = (!params.noevent).then(|| event(&context, &node, "updated", previous, false));
                 let events = event.into_iter().collect();
-                Write { node, expect: Expect::Revision(before.revision), events }
+                Write { node: node.into(), expect: Expect::Revision(before.revision), events }
             })
             .collect();
         let updated = writes.len() as u64;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use rusqlite::{Connection, params};
 
-use super::channels::Channels;
+use super::channels::{Channels, Placed};
 use super::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Event, Timestamp};
@@ -22,7 +22,7 @@ pub(crate) struct EventRow {
     id: String,
     channel: String,
     time: i64,
-    json: String,
+    json: Arc<str>,
 }
 
 impl EventRow {
@@ -32,7 +32,7 @@ impl EventRow {
             id: event.id.to_hex(),
             channel: event.channel.clone(),
             time: event.time.millis(),
-            json: event.to_text(),
+            json: event.to_text().into(),
         }
     }
 }
@@ -40,6 +40,8 @@ impl EventRow {
 /// What the writer thread knows of the channels, so that an append needs no query.
 pub(super) struct Appender {
     channels: HashMap<String, State>,
+    /// What this transaction has appended.
+    fresh: Vec<Placed>,
     shared: Arc<Channels>,
     clock: Clock,
     /// A transaction was undone: what is known may be ahead of the file.
@@ -57,7 +59,8 @@ struct State {
 impl Appender {
     /// Reads what the file knows, and shows it to the readers.
     pub(super) fn load(connection: &Connection, shared: Arc<Channels>, clock: Clock) -> Result<Appender> {
-        let mut appender = Appender { channels: HashMap::new(), shared, clock, stale: true };
+        let mut appender =
+            Appender { channels: HashMap::new(), fresh: Vec::new(), shared, clock, stale: true };
         appender.refresh(connection)?;
         appender.channels.values_mut().for_each(|state| state.changed = true);
         appender.publish();
@@ -65,10 +68,12 @@ impl Appender {
     }
     /// The transaction was undone.
     pub(super) fn forget(&mut self) {
+        self.fresh.clear();
         self.stale = true;
     }
     /// The transaction is durable: readers may see it.
     pub(super) fn publish(&mut self) {
+        self.shared.keep(self.fresh.drain(..));
         for (name, state) in self.channels.iter_mut().filter(|(_, state)| state.changed) {
             self.shared.publish(name, state.number, state.head as u64, state.floor as u64);
             state.changed = false;
@@ -138,7 +143,9 @@ impl<'a> Batch<'a> {
             return self.place_of(event, number);
         }
         (state.head, state.clock, state.changed) = (seq, clock, true);
-        Ok(seq as u64)
+        let (channel, seq) = (state.number, seq as u64);
+        self.appender.fresh.push(Placed { channel, seq, json: event.json.clone() });
+        Ok(seq)
     }
 
     /// Removes up to `limit` events whose channel's clock stood before `cutoff`; whether there may be more.

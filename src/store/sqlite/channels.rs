@@ -1,11 +1,17 @@
 //! What is known of each channel without asking the file, and how its readers are woken.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::hub::lock;
+
+/// Events, and their bytes, that are kept for readers who are up to date: they need not read the file.
+const NEWEST: usize = 1024;
+const NEWEST_BYTES: usize = 4 << 20;
 
 /// All channels that ever had an event.
 pub(crate) struct Channels {
@@ -13,6 +19,23 @@ pub(crate) struct Channels {
     /// How many there are: wakes readers who wait for a channel that does not exist yet. (So waiting leaves nothing
     /// behind, whatever name somebody waits for.)
     count: watch::Sender<usize>,
+    newest: Mutex<Newest>,
+}
+
+/// The newest events of all channels, which are durable.
+#[derive(Default)]
+struct Newest {
+    events: VecDeque<Placed>,
+    bytes: usize,
+}
+
+/// An event at its place.
+pub(super) struct Placed {
+    /// Number of its channel.
+    pub(super) channel: i64,
+    pub(super) seq: u64,
+    /// The CloudEvent without `sequence`.
+    pub(super) json: Arc<str>,
 }
 
 /// One channel as readers see it: only what is durable.
@@ -25,7 +48,7 @@ pub(crate) struct Channel {
 
 impl Default for Channels {
     fn default() -> Self {
-        Channels { by_name: RwLock::default(), count: watch::Sender::new(0) }
+        Channels { by_name: RwLock::default(), count: watch::Sender::new(0), newest: Mutex::default() }
     }
 }
 
@@ -58,6 +81,28 @@ impl Channels {
             if !matches!(tokio::time::timeout_at(deadline, count.changed()).await, Ok(Ok(()))) {
                 return false;
             }
+        }
+    }
+
+    /// Events of a channel behind `seq`, `limit` at most; `None` if they do not reach back that far.
+    pub(crate) fn newest(&self, channel: i64, seq: u64, limit: usize) -> Option<Vec<(u64, Arc<str>)>> {
+        let newest = lock(&self.newest);
+        let behind = newest.events.iter().filter(|event| event.channel == channel && event.seq > seq);
+        let events: Vec<_> = behind.take(limit).map(|event| (event.seq, event.json.clone())).collect();
+        (events.first()?.0 == seq + 1).then_some(events)
+    }
+
+    /// Keeps what a transaction has written, for [`Channels::newest`]. Called before the heads are shown.
+    pub(super) fn keep(&self, events: impl IntoIterator<Item = Placed>) {
+        let mut newest = lock(&self.newest);
+        let Newest { events: kept, bytes } = &mut *newest;
+        for event in events {
+            *bytes += event.json.len();
+            kept.push_back(event);
+        }
+        while kept.len() > NEWEST || *bytes > NEWEST_BYTES {
+            let Some(oldest) = kept.pop_front() else { break };
+            *bytes -= oldest.json.len();
         }
     }
 

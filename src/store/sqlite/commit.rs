@@ -69,7 +69,7 @@ fn row(write: Write) -> Result<Row> {
         hex: node.id.to_hex(),
         expect: write.expect,
         revision: node.revision as i64,
-        doc: serde_json::to_string(&node.to_wire()).map_err(Error::internal)?,
+        doc: serde_json::to_string(&**node).map_err(Error::internal)?,
         events: write.events.iter().map(EventRow::new).collect(),
     })
 }
