@@ -6,10 +6,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use serde_json::Value;
 
+use super::pump::{Direct, Fresh};
 use super::{Bell, lock};
 use crate::error::Result;
 use crate::filter::{Demand, EVENT, Filter, strings_at};
@@ -85,12 +86,24 @@ pub(super) struct Mark {
     next: AtomicU64,
     /// Up to here it looks at every event.
     until: AtomicU64,
+    /// Takes events without being woken.
+    pub(super) direct: OnceLock<Arc<dyn Direct>>,
 }
 
 impl Mark {
     /// A reader that comes when the channel's head is at `head`.
     pub(super) fn new(wake: Arc<Bell>, head: u64) -> Mark {
-        Mark { wake, seen: head.into(), next: NONE.into(), until: head.into() }
+        let (seen, next, until) = (head.into(), NONE.into(), head.into());
+        Mark { wake, seen, next, until, direct: OnceLock::new() }
+    }
+
+    /// Takes the events at once, if it can.
+    pub(super) fn take(&self, fresh: &Fresh) -> bool {
+        let taken = self.direct.get().is_some_and(|direct| direct.take(fresh));
+        if taken {
+            self.seen.fetch_max(fresh.last(), Relaxed);
+        }
+        taken
     }
 
     /// Event `seq` may concern it.
@@ -128,8 +141,9 @@ impl Mark {
 #[derive(Default)]
 pub(super) struct Readers {
     next: u64,
-    /// Those who look at every event.
-    broad: HashMap<u64, Arc<Mark>>,
+    /// Those who look at every event: their numbers are their places here.
+    broad: Vec<Option<Arc<Mark>>>,
+    free: Vec<u64>,
     /// Those who do not.
     indexed: HashMap<u64, Arc<Mark>>,
     /// By path and string.
@@ -139,18 +153,33 @@ pub(super) struct Readers {
 impl Readers {
     /// Adds a reader; the demand that it stands under, if it is in the index: the one that fewest others have.
     pub(super) fn add(&mut self, mark: &Arc<Mark>, demands: Vec<Demand>) -> (u64, Option<Demand>) {
+        let Some(demand) = demands.into_iter().min_by_key(|demand| self.crowd(demand)) else {
+            return (self.add_broad(mark), None);
+        };
         let id = self.next;
         self.next += 1;
-        let Some(demand) = demands.into_iter().min_by_key(|demand| self.crowd(demand)) else {
-            self.broad.insert(id, mark.clone());
-            return (id, None);
-        };
         let by_string = self.index.entry(demand.path.clone()).or_default();
         for string in &demand.strings {
             by_string.entry(string.clone()).or_default().insert(id, mark.clone());
         }
         self.indexed.insert(id, mark.clone());
         (id, Some(demand))
+    }
+
+    fn add_broad(&mut self, mark: &Arc<Mark>) -> u64 {
+        let Some(place) = self.free.pop() else {
+            self.broad.push(Some(mark.clone()));
+            return self.broad.len() as u64 - 1;
+        };
+        self.broad[place as usize] = Some(mark.clone());
+        place
+    }
+
+    /// Takes the `count` places from `from` on into `some`, those that are not free; false if there are none.
+    pub(super) fn some_broad(&self, from: usize, count: usize, some: &mut Vec<Arc<Mark>>) -> bool {
+        let places = self.broad.get(from..).unwrap_or_default();
+        some.extend(places.iter().take(count).flatten().cloned());
+        !places.is_empty()
     }
 
     fn crowd(&self, demand: &Demand) -> usize {
@@ -160,7 +189,14 @@ impl Readers {
 
     pub(super) fn remove(&mut self, id: u64, demand: Option<&Demand>) {
         let Some(demand) = demand else {
-            self.broad.remove(&id);
+            if let Some(place) = self.broad.get_mut(id as usize)
+                && place.take().is_some()
+            {
+                self.free.push(id);
+            }
+            if self.free.len() == self.broad.len() {
+                (self.broad, self.free) = (Vec::new(), Vec::new());
+            }
             return;
         };
         self.indexed.remove(&id);
@@ -179,10 +215,10 @@ impl Readers {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.broad.len() + self.indexed.len()
+        self.broad.len() - self.free.len() + self.indexed.len()
     }
 
-    /// Marks those whom these events may concern; they are to be woken, and so are all of [`Readers::broad`].
+    /// Marks those in the index whom these events may concern; they are to be woken.
     pub(super) fn mark(&self, entries: &[Arc<Entry>]) -> Vec<Arc<Mark>> {
         let mut concerned = Vec::new();
         if self.index.is_empty() {
@@ -206,13 +242,9 @@ impl Readers {
         self.indexed.values().inspect(|mark| mark.concerns(0)).cloned().collect()
     }
 
-    pub(super) fn broad(&self) -> impl Iterator<Item = &Arc<Mark>> {
-        self.broad.values()
-    }
-
     /// Up to where the slowest reader has looked.
     pub(super) fn slowest(&self, head: u64) -> Option<u64> {
-        let broad = self.broad.values().map(|mark| mark.done(head, false));
+        let broad = self.broad.iter().flatten().map(|mark| mark.done(head, false));
         broad.chain(self.indexed.values().map(|mark| mark.done(head, true))).min()
     }
 }
@@ -234,13 +266,14 @@ mod tests {
     fn an_event_marks_those_whom_it_may_concern() {
         let mut readers = Readers::default();
         let marks: Vec<_> = (0..4).map(|_| Arc::new(Mark::new(Arc::default(), 0))).collect();
-        let (job, _) = readers.add(&marks[0], demands(json!({"data.kind": "job"})));
-        assert_eq!(job, 0);
+        readers.add(&marks[0], demands(json!({"data.kind": "job"})));
         readers.add(&marks[1], demands(json!({"data.list__in": ["all", "x"]})));
         let (_, narrow) = readers.add(&marks[2], demands(json!({"data.kind": "job", "data.name": "n"})));
         assert_eq!(narrow.as_ref().unwrap().path, "data.name", "where it is less crowded");
         let (broad, none) = readers.add(&marks[3], demands(json!({"data.n__gt": 1})));
-        assert!(none.is_none() && readers.broad().count() == 1);
+        let mut some = Vec::new();
+        assert!(none.is_none() && readers.some_broad(0, 9, &mut some) && some.len() == 1);
+        assert!(!readers.some_broad(1, 9, &mut some));
 
         readers.mark(&[event(1, "test"), event(2, "job")]);
         assert_eq!(marks[0].skip(0, 2), 1, "reads on at 2");

@@ -8,6 +8,7 @@
 mod bell;
 mod follow;
 mod interest;
+mod pump;
 mod ring;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ pub use bell::Bell;
 pub use follow::{Item, follow};
 pub use interest::SharedFilter;
 use interest::{Filters, Mark, Readers};
+pub use pump::{Direct, Fresh};
 
 use crate::error::{Error, Kind, Result};
 use crate::event_log::{EventLog, Read};
@@ -79,6 +81,19 @@ impl Follower {
             Some(_) => self.mark.skip(seq, self.channel.head()),
             None => seq,
         }
+    }
+}
+
+impl Follower {
+    /// Whether the reader looks at every event.
+    pub fn is_broad(&self) -> bool {
+        self.demand.is_none()
+    }
+
+    /// From now on offers new events to `direct` before it wakes the reader; for one that looks at every event.
+    pub fn deliver_to(&self, direct: Arc<dyn Direct>) {
+        // Once is enough.
+        _ = self.mark.direct.set(direct);
     }
 }
 
@@ -180,7 +195,7 @@ impl Hub {
                     match read {
                         Ok(read) => {
                             failures = 0;
-                            channel.advance(read);
+                            channel.advance(read).await;
                         }
                         Err(error) => break error,
                     }
@@ -288,23 +303,32 @@ impl Channel {
         self.readers() > 0
     }
 
-    fn advance(&self, read: Read) {
+    /// Some of the readers who look at every event, from that place on; false if there are none from there on.
+    fn some_broad(&self, from: usize, count: usize, some: &mut Vec<Arc<Mark>>) -> bool {
+        lock(&self.readers).some_broad(from, count, some)
+    }
+
+    async fn advance(self: &Arc<Self>, read: Read) {
         let entries = read.entries.clone();
-        let (head, broken) = {
+        let (head, epoch, broken) = {
             let mut ring = lock(&self.ring);
-            let broken = read.gap.is_some() || read.epoch != ring.epoch();
+            let broken = read.gap.is_some() || read.epoch != ring.epoch() || read.entries.is_empty();
             if !ring.advance(read) {
                 return;
             }
             self.epoch.store(address(&ring.epoch()), Ordering::Release);
-            (ring.head(), broken)
+            (ring.head(), ring.epoch(), broken)
         };
-        let readers = lock(&self.readers);
-        let concerned = if broken { readers.mark_all() } else { readers.mark(&entries) };
-        self.head.store(head, Ordering::Release);
-        for mark in readers.broad().chain(&concerned) {
-            mark.wake.ring();
-        }
+        let concerned = {
+            let readers = lock(&self.readers);
+            let concerned = if broken { readers.mark_all() } else { readers.mark(&entries) };
+            self.head.store(head, Ordering::Release);
+            concerned
+        };
+        concerned.iter().for_each(|mark| mark.wake.ring());
+        let fresh = entries.first().filter(|_| !broken).map(|first| first.seq - 1);
+        let fresh = fresh.map(|after| Fresh { epoch, after, entries });
+        pump::bring(self, fresh).await;
     }
 }
 

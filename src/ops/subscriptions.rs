@@ -248,6 +248,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
         epoch: start.position.epoch.as_str().into(),
         busy: false,
         acks,
+        live: None,
     })?;
     Ok(Subscribed { sub: params.sub, position: start.position, recovered, missed: start.missed, resumed })
 }

@@ -53,6 +53,22 @@ impl Frame {
         read.map(|message| message.to_string()).unwrap_or_default()
     }
 
+    /// The frames that these bytes are.
+    #[cfg(test)]
+    pub(super) fn split(mut bytes: &[u8]) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let [_, length, rest @ ..] = bytes {
+            let (header, length) = match (*length, rest) {
+                (TWO_BYTES, [a, b, ..]) => (4, usize::from(u16::from_be_bytes([*a, *b]))),
+                (length, _) => (2, usize::from(length)),
+            };
+            let (frame, others) = bytes.split_at(header + length);
+            frames.push(Frame(Bytes::copy_from_slice(frame)));
+            bytes = others;
+        }
+        frames
+    }
+
     /// What goes over the wire.
     pub fn bytes(self) -> Bytes {
         self.0

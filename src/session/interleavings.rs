@@ -3,6 +3,7 @@
 //! what it may be shown.
 
 use std::collections::VecDeque;
+use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,11 +11,13 @@ use async_trait::async_trait;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::frame::Frame;
 use super::handle::Handle;
 use super::limits;
+use super::outbox::Outlet;
 use super::subscription::{Include, Subscription};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, HistoryQuery, Logged, Read, Tail};
@@ -218,15 +221,38 @@ struct Client {
     filtered: bool,
     position: Option<Position>,
     session: Option<Subscription>,
+    /// Where the channel writes to while the subscription is lent to it, and the other end.
+    outlet: Arc<Outlet>,
+    inlet: std::net::TcpStream,
 }
 
 impl Client {
-    fn new(filtered: bool) -> Client {
-        Client { filtered, position: None, session: None }
+    async fn new(filtered: bool) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let to = listener.local_addr().expect("its address");
+        let (outlet, inlet) = tokio::join!(TcpStream::connect(to), listener.accept());
+        let (outlet, inlet) = (outlet.expect("a connection"), inlet.expect("its other end").0);
+        outlet.writable().await.expect("room");
+        let outlet = Arc::new(Outlet::new(outlet));
+        // Not tokio's: that does not look by itself whether there is something to read.
+        let inlet = inlet.into_std().expect("a socket");
+        Client { filtered, position: None, session: None, outlet, inlet }
+    }
+
+    /// Takes the subscription back, and reads what the channel has written meanwhile.
+    fn take_back(&mut self, log: &Log) {
+        let Some(session) = &mut self.session else { return };
+        session.take_back();
+        let mut bytes = Vec::new();
+        let end = self.inlet.read_to_end(&mut bytes).expect_err("it stays open");
+        assert_eq!(end.kind(), std::io::ErrorKind::WouldBlock);
+        for frame in Frame::split(&bytes) {
+            self.shown(&frame, log);
+        }
     }
 
     async fn subscribe(&mut self, hub: &Arc<Hub>, log: &Log, place: Place) -> Result<()> {
-        self.session = None;
+        self.disconnect(log);
         let handle = Arc::new(Handle::new("s".into(), Arc::new(Peer::default()), true));
         let reserved = handle.reserve(1)?;
         let from = match (place, &self.position) {
@@ -271,13 +297,28 @@ impl Client {
             epoch: epoch.as_str().into(),
             busy: false,
             acks: None,
+            live: None,
         });
         self.position = Some(start.position);
         Ok(())
     }
 
+    fn disconnect(&mut self, log: &Log) {
+        self.take_back(log);
+        self.session = None;
+    }
+
     /// What the session's task does with one subscription.
     async fn pump(&mut self, log: &Log) -> Result<()> {
+        self.take_back(log);
+        let moved = self.bring(log).await;
+        if let Some(session) = &mut self.session {
+            session.lend(&self.outlet, &::metrics::Counter::noop());
+        }
+        moved
+    }
+
+    async fn bring(&mut self, log: &Log) -> Result<()> {
         let Some(session) = &mut self.session else { return Ok(()) };
         session.skip();
         if !session.wants_events() {
@@ -367,7 +408,10 @@ async fn run(steps: Vec<Step>) {
     let log = Log::default();
     lock(&log.state).floor = 1;
     let hub = Arc::new(Hub::new(Arc::new(log.clone())));
-    let mut clients: Vec<Client> = (0..READERS).map(|number| Client::new(number == 1)).collect();
+    let mut clients = Vec::new();
+    for number in 0..READERS {
+        clients.push(Client::new(number == 1).await);
+    }
     for step in steps {
         // A call that failed is what the client tries again later.
         let _ = match step {
@@ -382,7 +426,7 @@ async fn run(steps: Vec<Step>) {
             Step::Subscribe(reader, place) => clients[reader].subscribe(&hub, &log, place).await,
             Step::Pump(reader) => clients[reader].pump(&log).await,
             Step::Disconnect(reader) => {
-                clients[reader].session = None;
+                clients[reader].disconnect(&log);
                 Ok(())
             }
             Step::Rest(turns) => {
@@ -430,7 +474,7 @@ proptest! {
 
     #[test]
     fn a_reader_is_shown_every_event_once_in_order_or_told_the_range(steps in vec(step(), 1..120)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(run(steps));
     }
 }

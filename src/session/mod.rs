@@ -18,6 +18,7 @@ mod handshake;
 #[cfg(test)]
 mod interleavings;
 pub mod limits;
+pub mod live;
 mod outbox;
 mod request;
 pub mod roster;

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -17,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSock
 use super::close::CloseCode;
 use super::frame::Frame;
 use super::limits;
+use crate::hub::lock;
 
 /// Frames that go out with one system call.
 const SLICES: usize = 64;
@@ -50,7 +52,7 @@ pub(super) enum Io {
 impl Outbox {
     /// `read`: what came in behind the request for the upgrade.
     pub(super) fn new(stream: TcpStream, read: Bytes) -> Outbox {
-        let pipe = Pipe { stream, waiting: VecDeque::new(), bytes: 0 };
+        let pipe = Pipe { outlet: Arc::new(Outlet::new(stream)) };
         // Small buffers: the defaults cost 128 KiB for every idle connection.
         let config = WebSocketConfig::default()
             .read_buffer_size(limits::READ_BUFFER)
@@ -62,7 +64,7 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, frame: impl Into<Frame>) {
-        self.socket.get_mut().push(frame.into().bytes());
+        self.outlet().push(frame.into().bytes());
     }
 
     pub(super) fn close(&mut self, code: CloseCode) {
@@ -73,23 +75,22 @@ impl Outbox {
 
     /// Nothing waits: there is room for events.
     pub(super) fn is_drained(&self) -> bool {
-        self.socket.get_ref().waiting.is_empty()
+        self.outlet().is_drained()
+    }
+
+    /// The way out, for whoever brings events.
+    pub(super) fn outlet(&self) -> &Arc<Outlet> {
+        &self.socket.get_ref().outlet
     }
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.socket.get_ref().bytes
+        self.outlet().bytes()
     }
 
     /// Writes what the socket takes at once. Errors are left for [`Outbox::io`], which runs into them again.
     pub(super) fn write_now(&mut self) {
-        let pipe = self.socket.get_mut();
-        while !pipe.waiting.is_empty()
-            && let Ok(written @ 1..) = pipe.try_write()
-        {
-            pipe.written(written);
-        }
-        pipe.give_back();
+        self.outlet().write_now();
     }
 
     /// Writes what waits and waits for what comes, whichever is first. Safe to drop and call again.
@@ -100,7 +101,7 @@ impl Outbox {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
         loop {
             let waited = !self.is_drained();
-            match self.socket.get_mut().poll_write(cx) {
+            match self.outlet().poll_write(cx) {
                 Poll::Ready(Err(_)) => return Poll::Ready(Io::Gone),
                 Poll::Ready(Ok(())) if self.ended => return Poll::Ready(Io::Gone),
                 Poll::Ready(Ok(())) if waited => return Poll::Ready(Io::Drained),
@@ -119,7 +120,7 @@ impl Outbox {
                         // The answer to a ping or a close.
                         continue;
                     }
-                    match self.socket.get_ref().stream.poll_read_ready(cx) {
+                    match self.outlet().stream.poll_read_ready(cx) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(_)) => return Poll::Ready(Io::Gone),
                         Poll::Pending => return Poll::Pending,
@@ -135,23 +136,61 @@ impl Outbox {
 
 /// The connection as tungstenite sees it: reads come from the socket, writes go to the queue.
 struct Pipe {
+    outlet: Arc<Outlet>,
+}
+
+/// The way out: the socket, and what waits for it. Events may be written by whoever brings them.
+pub(super) struct Outlet {
     stream: TcpStream,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
     waiting: VecDeque<Bytes>,
     bytes: usize,
 }
 
-impl Pipe {
-    fn push(&mut self, bytes: Bytes) {
-        self.bytes += bytes.len();
-        self.waiting.push_back(bytes);
+impl Outlet {
+    pub(super) fn new(stream: TcpStream) -> Outlet {
+        Outlet { stream, queue: Mutex::default() }
+    }
+
+    fn push(&self, bytes: Bytes) {
+        lock(&self.queue).push(bytes);
+    }
+
+    fn is_drained(&self) -> bool {
+        lock(&self.queue).waiting.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        lock(&self.queue).bytes
+    }
+
+    /// Writes frames at once if nothing waits before them. `None`: something does, and they were not taken. False: some
+    /// of it waits for the socket now.
+    pub(super) fn send_now(&self, frames: impl IntoIterator<Item = Bytes>) -> Option<bool> {
+        let mut queue = lock(&self.queue);
+        if !queue.waiting.is_empty() {
+            return None;
+        }
+        frames.into_iter().for_each(|frame| queue.push(frame));
+        queue.write_now(&self.stream);
+        Some(queue.waiting.is_empty())
+    }
+
+    fn write_now(&self) {
+        lock(&self.queue).write_now(&self.stream);
     }
 
     /// Writes until nothing waits.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.waiting.is_empty() {
-            match self.try_write() {
+    fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut queue = lock(&self.queue);
+        while !queue.waiting.is_empty() {
+            match queue.try_write(&self.stream) {
                 Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
-                Ok(written) => self.written(written),
+                Ok(written) => queue.written(written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     match self.stream.poll_write_ready(cx) {
                         Poll::Ready(ready) => ready?,
@@ -161,20 +200,30 @@ impl Pipe {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        self.give_back();
+        queue.give_back();
         Poll::Ready(Ok(()))
     }
+}
 
-    /// Gives back the room that a burst has taken.
-    fn give_back(&mut self) {
-        if self.waiting.is_empty() && self.waiting.capacity() > KEPT {
-            self.waiting = VecDeque::new();
-        }
+impl Queue {
+    fn push(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.waiting.push_back(bytes);
     }
 
-    fn try_write(&self) -> io::Result<usize> {
+    /// Writes what the socket takes at once. Errors are left for [`Outbox::io`], which runs into them again.
+    fn write_now(&mut self, stream: &TcpStream) {
+        while !self.waiting.is_empty()
+            && let Ok(written @ 1..) = self.try_write(stream)
+        {
+            self.written(written);
+        }
+        self.give_back();
+    }
+
+    fn try_write(&self, stream: &TcpStream) -> io::Result<usize> {
         if let ([only], []) = self.waiting.as_slices() {
-            return self.stream.try_write(only);
+            return stream.try_write(only);
         }
         let mut slices = [IoSlice::new(&[]); SLICES];
         let mut count = 0;
@@ -182,7 +231,7 @@ impl Pipe {
             *slice = IoSlice::new(bytes);
             count += 1;
         }
-        self.stream.try_write_vectored(&slices[..count])
+        stream.try_write_vectored(&slices[..count])
     }
 
     fn written(&mut self, mut count: usize) {
@@ -195,17 +244,24 @@ impl Pipe {
             self.waiting.pop_front();
         }
     }
+
+    /// Gives back the room that a burst has taken.
+    fn give_back(&mut self) {
+        if self.waiting.is_empty() && self.waiting.capacity() > KEPT {
+            self.waiting = VecDeque::new();
+        }
+    }
 }
 
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.try_read(buffer)
+        self.outlet.stream.try_read(buffer)
     }
 }
 
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push(Bytes::copy_from_slice(bytes));
+        self.outlet.push(Bytes::copy_from_slice(bytes));
         Ok(bytes.len())
     }
 

@@ -8,6 +8,8 @@ use super::frame::Frame;
 use super::group::{Given, Group};
 use super::handle::Reserved;
 use super::limits;
+use super::live::Live;
+use super::outbox::Outlet;
 use crate::error::Result;
 use crate::event_log::Read;
 use crate::hub::{Channel, Follower, SharedFilter};
@@ -41,6 +43,8 @@ pub struct Subscription {
     pub busy: bool,
     /// What is acknowledged, if events are.
     pub acks: Option<Held>,
+    /// What is lent to the channel while there is nothing else to do.
+    pub live: Option<Arc<Live>>,
 }
 
 /// What is added to an event.
@@ -89,6 +93,33 @@ impl Subscription {
         match self.group() {
             Some(group) => group.has_next(),
             None => self.is_behind() && self.room() > 0,
+        }
+    }
+
+    /// Lets the channel write new events straight to the socket, until [`Subscription::take_back`]. Nothing may wait
+    /// before them.
+    pub(super) fn lend(&mut self, outlet: &Arc<Outlet>, sent: &::metrics::Counter) {
+        if self.acks.is_some()
+            || self.include.node
+            || self.busy
+            || !self.follower.is_broad()
+            || self.is_behind()
+        {
+            return;
+        }
+        let live = self.live.get_or_insert_with(|| {
+            let (filter, wake) = (self.filter.clone(), self.reserved.wake());
+            let live = Live::new(self.reserved.sub, filter, outlet.clone(), wake, sent.clone(), &self.epoch);
+            self.follower.deliver_to(live.clone());
+            live
+        });
+        live.lend(self.seq, self.told, &self.epoch);
+    }
+
+    /// From here on the session moves it.
+    pub(super) fn take_back(&mut self) {
+        if let Some((seq, told)) = self.live.as_ref().and_then(|live| live.take_back()) {
+            (self.seq, self.told) = (seq, told);
         }
     }
 
@@ -361,7 +392,7 @@ fn text(node: &Wire) -> String {
     serde_json::to_string(node).unwrap_or_else(|_| "null".into())
 }
 
-fn event_frame(sub: u32, entry: &Entry) -> Frame {
+pub(super) fn event_frame(sub: u32, entry: &Entry) -> Frame {
     Frame::from_bytes(entry.frame(sub, || frame(sub, entry, "").bytes()))
 }
 

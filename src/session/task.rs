@@ -54,6 +54,7 @@ pub(super) fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) -> impl Futur
     async move {
         tracing::debug!(session = session.handle.id(), "opened");
         let code = session.serve().await;
+        session.take_back();
         let client = session.handle.client();
         tracing::debug!(session = session.handle.id(), client, code = code.map(|code| code.name), "closed");
         // A request that has begun is finished, whether its answer still finds a reader or not.
@@ -112,6 +113,7 @@ impl Session {
         self.set_deadline();
         handle.wake.call();
         loop {
+            self.take_back();
             // Most often only the log has moved.
             if handle.wake.take_call()
                 && let Some(code) = self.look_around()
@@ -125,6 +127,9 @@ impl Session {
             self.out.write_now();
             let more = self.out.is_drained() && self.pump();
             self.out.write_now();
+            if !more && self.out.is_drained() {
+                self.lend();
+            }
             let room = self.out.bytes() < limits::ANSWERS;
             let wake = tokio::select! {
                 io = self.out.io() => Wake::Io(io),
@@ -158,6 +163,17 @@ impl Session {
                 return end;
             }
         }
+    }
+
+    /// While it waits, the channels write new events to the socket.
+    fn lend(&mut self) {
+        for sub in &mut self.subs {
+            sub.lend(self.out.outlet(), &self.sent);
+        }
+    }
+
+    fn take_back(&mut self) {
+        self.subs.iter_mut().for_each(Subscription::take_back);
     }
 
     /// Something may have changed about the session, or for all of them. Some: it ends.
