@@ -22,7 +22,7 @@ def on(report):
 
 def operation(report):
     name = report["parameters"].get("operation") or report["scenario"]
-    return f"driver {name}" if report["scenario"] == "driver" else name
+    return f"{report['scenario'].replace('-', ' ')} {name}" if report["scenario"] in ("driver", "bare-sqlite") else name
 
 
 SERVER_CPU = ("server CPU %", process("server", "cpu_percent"))

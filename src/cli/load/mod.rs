@@ -25,7 +25,7 @@ mod target;
 use anyhow::Result;
 use clap::Subcommand;
 
-use scenario::{connect, driver, events, hierarchy, idle, mixed, requests, resume};
+use scenario::{bare, connect, driver, events, hierarchy, idle, mixed, requests, resume};
 
 /// Options of `load`.
 #[derive(clap::Args, Clone, Debug)]
@@ -56,6 +56,8 @@ enum Scenario {
     Mixed(mixed::Mixed),
     /// What the bare MongoDB driver does in place of `requests`, to compare with.
     Driver(driver::Driver),
+    /// What bare SQLite does in place of `requests create`, to compare with.
+    BareSqlite(bare::Bare),
     /// A server that passes messages on and does nothing else, to compare with (--adapter plain).
     ServePlain(plain::ServePlain),
 }
@@ -73,6 +75,7 @@ pub async fn run(args: LoadArgs) -> Result<()> {
         Scenario::Connect(scenario) => scenario.run().await,
         Scenario::Mixed(scenario) => scenario.run().await,
         Scenario::Driver(scenario) => scenario.run().await,
+        Scenario::BareSqlite(scenario) => scenario.run().await,
         Scenario::ServePlain(server) => server.run().await,
     }
 }

@@ -172,6 +172,12 @@ impl Database {
     }
 }
 
+/// A connection to a new file with the tables, indexes and settings of the store and nothing else to it: what SQLite
+/// itself can do.
+pub(crate) fn bare(path: &Path) -> Result<rusqlite::Connection> {
+    Ok(schema::open(path, Synchronous::Full)?.0)
+}
+
 /// The store in a SQLite file. See the module's documentation.
 pub struct SqliteStore {
     db: Arc<Database>,

@@ -1,6 +1,6 @@
 //! `idle`: what sessions cost that do nothing, and what is left of a burst of events a while later.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -8,10 +8,13 @@ use crate::cli::load::processes::{Use, needed};
 use crate::cli::load::progress::Progress;
 use crate::cli::load::publisher::Pace;
 use crate::cli::load::receivers::Receivers;
-use crate::cli::load::target::Target;
+use crate::cli::load::target::{Run, Target};
 
 /// How long the server has to come to rest after everybody has connected.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Its memory before is looked at when it has not become less for so long, and after so long at the latest.
+const QUIET: Duration = Duration::from_secs(15);
+const REST: Duration = Duration::from_secs(60);
 
 /// Options of `idle`.
 #[derive(clap::Args, Clone, Debug)]
@@ -35,6 +38,21 @@ pub(in crate::cli::load) struct Idle {
     rest: u64,
 }
 
+/// What the server uses once it has given back what its start and the login took: hashing a password takes 64 MiB.
+async fn at_rest(run: &Run) -> Result<Use> {
+    let mut least = needed(run.processes.server())?;
+    let mut since = Instant::now();
+    let end = since + REST;
+    while since.elapsed() < QUIET && Instant::now() < end {
+        tokio::time::sleep(SETTLE).await;
+        let now = needed(run.processes.server())?;
+        if now.resident_kb < least.resident_kb {
+            (least, since) = (now, Instant::now());
+        }
+    }
+    Ok(least)
+}
+
 impl Idle {
     pub(in crate::cli::load) async fn run(&self) -> Result<()> {
         let mut run = self.target.begin(self.sessions + 2).await?;
@@ -42,8 +60,7 @@ impl Idle {
         let receivers = Receivers::start(adapter.clone(), run.clock, 1, 0)?;
         // What the first session costs belongs to the server.
         run.subscribe(&adapter, &receivers, 1, 1).await?;
-        tokio::time::sleep(SETTLE).await;
-        let before = needed(run.processes.server())?;
+        let before = at_rest(&run).await?;
         run.subscribe(&adapter, &receivers, self.sessions, 1).await?;
         tokio::time::sleep(SETTLE).await;
         let connected = needed(run.processes.server())?;

@@ -1,5 +1,6 @@
 //! What can be measured, a file each.
 
+pub(super) mod bare;
 pub(super) mod connect;
 pub(super) mod driver;
 pub(super) mod events;
