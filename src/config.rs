@@ -313,6 +313,14 @@ impl Config {
                 );
             }
         }
+        // A consumer that is connected is noted as used with every ping.
+        if Duration::from_secs(self.consumer_idle_seconds) < 2 * self.ping_interval() {
+            bail!(
+                "CONSUMER_IDLE_SECONDS is {}: connected consumers would be dropped, expected at least twice PING_INTERVAL_MS ({})",
+                self.consumer_idle_seconds,
+                self.ping_interval_ms
+            );
+        }
         Ok(())
     }
 

@@ -115,7 +115,7 @@ async fn read_after(db: &Database, channel: &str, seq: u64, limit: usize) -> Res
     };
     let (number, head) = (channel.number, channel.head());
     if seq + 1 >= channel.floor()
-        && let Some(newest) = db.channels.newest(number, seq, limit)
+        && let Some(newest) = db.channels.newest(number, seq, limit.min((head - seq) as usize))
     {
         let entries = newest.iter().map(|(seq, json)| Arc::new(Entry::new(*seq, json))).collect();
         return Ok(Read { epoch, gap: None, entries });

@@ -6,8 +6,9 @@
 //! * `path` says what a field may be called, `operand` what it may be compared with.
 //! * `matches` is the meaning, `pattern` the meaning of regular expressions and `pcre` how MongoDB
 //!   is told of them.
-//! * `demand` is what an index of filters goes by.
+//! * `demand` is what an index of filters goes by, `cost` what it takes to try one.
 
+mod cost;
 mod demand;
 mod json;
 mod matches;
@@ -192,6 +193,10 @@ impl Filter {
         schema: &Schema,
     ) -> Result<Filter> {
         query::read(&mut pairs.into_iter(), schema)
+    }
+    /// What it costs to try it on a document, in simple comparisons.
+    pub fn cost(&self) -> usize {
+        cost::cost(self)
     }
     /// Whether `doc` matches: this function defines what filters mean.
     pub fn matches(&self, doc: &Value) -> bool {

@@ -19,25 +19,35 @@ use crate::model::event::Entry;
 /// Longer filters are nobody else's; texts of filters that are used no more may stay for a while, and must not weigh much.
 const LONGEST_SHARED: usize = 1024;
 
+/// What a filter may cost that a channel tries itself: everybody who reads the channel waits for it.
+const CHEAP: usize = 32;
+
 /// A filter that readers share.
 #[derive(Debug)]
 pub struct SharedFilter {
     number: u64,
     filter: Filter,
+    is_cheap: bool,
 }
 
 impl SharedFilter {
     /// A filter that nobody else has.
     pub fn new(filter: Filter) -> Arc<SharedFilter> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new(SharedFilter { number: NEXT.fetch_add(1, Relaxed), filter })
+        let is_cheap = filter.cost() <= CHEAP;
+        Arc::new(SharedFilter { number: NEXT.fetch_add(1, Relaxed), filter, is_cheap })
+    }
+
+    /// Whether a channel may try it while others wait.
+    pub fn is_cheap(&self) -> bool {
+        self.is_cheap
     }
 
     /// Whether the event matches.
     pub fn matches(self: &Arc<Self>, entry: &Entry) -> bool {
         match Arc::strong_count(self) {
-            // Nobody else will ask.
-            1 => self.filter.matches(entry.value()),
+            // Nobody else will ask: a subscription holds it, and what it lends to its channel.
+            ..=2 => self.filter.matches(entry.value()),
             _ => entry.verdict(self.number, || self.filter.matches(entry.value())),
         }
     }
@@ -143,6 +153,8 @@ pub(super) struct Readers {
     next: u64,
     /// Those who look at every event: their numbers are their places here.
     broad: Vec<Option<Arc<Mark>>>,
+    broad_count: usize,
+    /// Places that are free, and some that there are no more.
     free: Vec<u64>,
     /// Those who do not.
     indexed: HashMap<u64, Arc<Mark>>,
@@ -167,12 +179,15 @@ impl Readers {
     }
 
     fn add_broad(&mut self, mark: &Arc<Mark>) -> u64 {
-        let Some(place) = self.free.pop() else {
-            self.broad.push(Some(mark.clone()));
-            return self.broad.len() as u64 - 1;
-        };
-        self.broad[place as usize] = Some(mark.clone());
-        place
+        self.broad_count += 1;
+        while let Some(number) = self.free.pop() {
+            if let Some(place @ None) = self.broad.get_mut(number as usize) {
+                *place = Some(mark.clone());
+                return number;
+            }
+        }
+        self.broad.push(Some(mark.clone()));
+        self.broad.len() as u64 - 1
     }
 
     /// Takes the `count` places from `from` on into `some`, those that are not free; false if there are none.
@@ -193,8 +208,13 @@ impl Readers {
                 && place.take().is_some()
             {
                 self.free.push(id);
+                self.broad_count -= 1;
             }
-            if self.free.len() == self.broad.len() {
+            // What a crowd leaves behind is not to be walked through for ever.
+            while self.broad.last().is_some_and(Option::is_none) {
+                self.broad.pop();
+            }
+            if self.broad.is_empty() {
                 (self.broad, self.free) = (Vec::new(), Vec::new());
             }
             return;
@@ -215,7 +235,7 @@ impl Readers {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.broad.len() - self.free.len() + self.indexed.len()
+        self.broad_count + self.indexed.len()
     }
 
     /// Marks those in the index whom these events may concern; they are to be woken.

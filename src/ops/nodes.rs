@@ -5,10 +5,11 @@ mod lists;
 mod submit;
 mod write;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 pub use list::{list, page};
 pub use lists::Lists;
@@ -17,11 +18,11 @@ pub(in crate::ops) use write::editable;
 pub use write::{create, mark, may_edit, replace, update};
 
 use super::schema::types;
-use super::{Context, Object, paging};
+use super::{Context, Reply, RestBody, RestReply, paging};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, NODE};
 use crate::model::{Node, ObjectId};
-use crate::store::{Found, Query, Wire};
+use crate::store::{Found, Query, Raw, Wire};
 
 const MOST_FOUND: u64 = 1000;
 const MOST_FIELDS: usize = 64;
@@ -61,14 +62,56 @@ pub struct Find {
     fields: Option<Vec<String>>,
 }
 
+/// A node, or some of its fields.
+#[derive(JsonSchema)]
+pub struct Got(#[schemars(with = "Node")] Raw);
+
 /// A page of nodes.
-#[derive(Serialize, JsonSchema)]
+#[derive(JsonSchema)]
 pub struct FoundPage {
     /// Nodes.
     #[schemars(with = "Vec<Node>")]
-    items: Vec<Box<RawValue>>,
+    items: Vec<Raw>,
     /// Pass as `after` for what follows; null on the last page.
     next: Option<String>,
+}
+
+impl Reply for Got {
+    fn rpc(&self) -> Result<String> {
+        Ok(self.0.json()?.into_owned())
+    }
+    fn rest(self: Box<Self>, _member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        let (json, revision) = self.0.json_and_revision()?;
+        let body = if with_revision { self.0.json()?.into_owned() } else { json };
+        Ok(RestReply { body: RestBody::Whole(body), revision })
+    }
+}
+
+impl Reply for FoundPage {
+    fn rpc(&self) -> Result<String> {
+        let next = serde_json::to_string(&self.next).map_err(Error::internal)?;
+        Ok(format!("{{\"items\":[{}],\"next\":{next}}}", join(&self.items, true)?))
+    }
+    fn rest(self: Box<Self>, _member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        let next = serde_json::to_string(&self.next).map_err(Error::internal)?;
+        let body = format!("{{\"items\":[{}],\"next\":{next}}}", join(&self.items, with_revision)?);
+        Ok(RestReply { body: RestBody::Whole(body), revision: None })
+    }
+}
+
+/// The nodes, with commas between them.
+fn join(nodes: &[Raw], with_revision: bool) -> Result<String> {
+    let mut text = String::new();
+    for node in nodes {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        match with_revision {
+            true => text += &node.json()?,
+            false => text += &node.json_and_revision()?.0,
+        }
+    }
+    Ok(text)
 }
 
 /// Which nodes to count.
@@ -89,11 +132,11 @@ pub struct Counted {
 }
 
 /// One node; 404 if there is none.
-pub async fn get(context: Context, params: Get) -> Result<Object> {
+pub async fn get(context: Context, params: Get) -> Result<Got> {
     let id = node_id(&params.id)?;
     let fields = check_fields(params.fields)?;
-    let node = context.app.store.nodes(&[id]).await?.pop().ok_or_else(|| missing(id))?;
-    Ok(project(node, fields.as_deref()))
+    let node = context.app.store.raw_nodes(&[id]).await?.pop().ok_or_else(|| missing(id))?;
+    Ok(Got(project(node, fields.as_deref())?))
 }
 
 /// A page of nodes.
@@ -112,17 +155,15 @@ pub async fn find(context: Context, params: Find) -> Result<FoundPage> {
     let (mut items, mut next, mut bytes) = (Vec::with_capacity(nodes.len()), None, 0);
     for (count, node) in (1..).zip(nodes) {
         let more = (count == limit && found > limit) || (count == found && cut);
-        let cursor = more.then(|| paging::cursor(&query.sort, &node));
-        let last_key = (bytes > PAGE_BYTES / 2).then(|| paging::cursor(&query.sort, &node));
-        let text = serde_json::to_string(&project(node, fields.as_deref())).map_err(Error::internal)?;
-        bytes += text.len();
-        items.push(RawValue::from_string(text).map_err(Error::internal)?);
-        next = cursor;
-        if next.is_some() || count == limit {
+        // Once: it is measured here, and goes out later.
+        let item = project(node.clone(), fields.as_deref())?.into_text()?;
+        bytes += item.json()?.len();
+        items.push(item);
+        if more || (bytes > PAGE_BYTES && count < found) {
+            next = Some(paging::cursor(&query.sort, &node.into_wire()?));
             break;
         }
-        if bytes > PAGE_BYTES && count < found {
-            next = last_key;
+        if count == limit {
             break;
         }
     }
@@ -184,13 +225,14 @@ fn check_fields(fields: Option<Vec<String>>) -> Result<Option<Vec<String>>> {
 }
 
 /// Only the chosen fields; `{"data.arch"}` gives `{"data":{"arch":…}}`. What is not there is left out.
-fn project(node: Wire, fields: Option<&[String]>) -> Wire {
-    let Some(fields) = fields else { return node };
+fn project(node: Raw, fields: Option<&[String]>) -> Result<Raw> {
+    let Some(fields) = fields else { return Ok(node) };
+    let node = node.into_wire()?;
     let mut chosen = Wire::new();
     for path in fields {
         copy(&node, &mut chosen, path);
     }
-    chosen
+    Ok(Raw::Fields(Arc::new(chosen)))
 }
 
 fn copy(from: &Wire, to: &mut Wire, path: &str) {
@@ -217,9 +259,9 @@ mod tests {
     fn projection_keeps_the_shape() {
         let node = json!({"id": "1", "data": {"arch": "arm", "x": {"y": 1}, "z": 2}, "path": ["a"]});
         let fields = ["id", "data.arch", "data.x.y", "data.none", "path.0.q", "path"].map(str::to_owned);
-        let got = project(node.as_object().cloned().unwrap(), Some(&fields));
+        let got = project(Raw::Text(node.to_string().into()), Some(&fields)).unwrap();
         assert_eq!(
-            Value::Object(got),
+            Value::Object(got.into_wire().unwrap()),
             json!({"id": "1", "data": {"arch": "arm", "x": {"y": 1}}, "path": ["a"]})
         );
     }

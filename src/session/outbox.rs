@@ -73,8 +73,12 @@ impl Outbox {
         _ = self.socket.close(Some(frame));
     }
 
-    /// Nothing waits: there is room for events.
-    pub(super) fn is_drained(&self) -> bool {
+    /// Nothing waits, and nobody has said goodbye.
+    pub(super) fn takes_events(&self) -> bool {
+        !self.ended && self.is_drained()
+    }
+
+    fn is_drained(&self) -> bool {
         self.outlet().is_drained()
     }
 
@@ -126,7 +130,10 @@ impl Outbox {
                         Poll::Pending => return Poll::Pending,
                     }
                 }
-                Err(Broken::ConnectionClosed | Broken::AlreadyClosed) => self.ended = true,
+                Err(Broken::ConnectionClosed | Broken::AlreadyClosed) => {
+                    self.ended = true;
+                    self.outlet().shut();
+                }
                 Err(Broken::Io(_)) => return Poll::Ready(Io::Gone),
                 Err(broken) => return Poll::Ready(Io::Broken(broken)),
             }
@@ -149,6 +156,8 @@ pub(super) struct Outlet {
 struct Queue {
     waiting: VecDeque<Bytes>,
     bytes: usize,
+    /// Goodbye has been said: nothing follows it.
+    shut: bool,
 }
 
 impl Outlet {
@@ -168,11 +177,15 @@ impl Outlet {
         lock(&self.queue).bytes
     }
 
+    fn shut(&self) {
+        lock(&self.queue).shut = true;
+    }
+
     /// Writes frames at once if nothing waits before them. `None`: something does, and they were not taken. False: some
     /// of it waits for the socket now.
     pub(super) fn send_now(&self, frames: impl IntoIterator<Item = Bytes>) -> Option<bool> {
         let mut queue = lock(&self.queue);
-        if !queue.waiting.is_empty() {
+        if queue.shut || !queue.waiting.is_empty() {
             return None;
         }
         frames.into_iter().for_each(|frame| queue.push(frame));

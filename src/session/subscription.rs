@@ -103,6 +103,7 @@ impl Subscription {
             || self.include.node
             || self.busy
             || !self.follower.is_broad()
+            || self.filter.as_ref().is_some_and(|filter| !filter.is_cheap())
             || self.is_behind()
         {
             return;

@@ -125,9 +125,9 @@ impl Session {
             }
             // What the socket takes at once needs no further turn.
             self.out.write_now();
-            let more = self.out.is_drained() && self.pump();
+            let more = self.out.takes_events() && self.pump();
             self.out.write_now();
-            if !more && self.out.is_drained() {
+            if !more && self.out.takes_events() {
                 self.lend();
             }
             let room = self.out.bytes() < limits::ANSWERS;
@@ -203,8 +203,11 @@ impl Session {
     /// Asks to be woken when something is due. Called whenever that may have changed.
     fn set_deadline(&mut self) {
         let timers = self.timers.next(&self.handle);
-        // Once it may leave, it only waits for its requests.
-        let leaving = self.leaving.or(self.telling).filter(|at| *at > Instant::now());
+        let leaving = match self.leaving {
+            // Once it may leave, it only waits for its requests.
+            Some(at) => (at > Instant::now()).then_some(at),
+            None => self.telling,
+        };
         self.seat.call_at(leaving.map_or(timers, |leaving| leaving.min(timers)));
     }
 

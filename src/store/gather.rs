@@ -13,21 +13,20 @@ use tokio::sync::oneshot;
 use crate::error::{Error, Kind, Result};
 use crate::hub::lock;
 use crate::model::ObjectId;
-use crate::store::Wire;
+use crate::store::Raw;
 
 /// Requests that may wait for the next flight; each belongs to somebody who waits for its answer.
 const MOST_WAITING: usize = 16_384;
 
 /// Single nodes to read, by id.
-pub(super) type Gets = Gather<ObjectId, Result<Option<Wire>>>;
+pub(super) type Gets = Gather<ObjectId, Result<Option<Raw>>>;
 
 /// Those of these nodes that were asked for, in the order of asking.
-pub(super) fn by_id(ids: &[ObjectId], found: Result<Vec<Wire>>) -> Vec<Result<Option<Wire>>> {
+pub(super) fn by_id(ids: &[ObjectId], found: Result<Vec<(ObjectId, Raw)>>) -> Vec<Result<Option<Raw>>> {
     match found {
         Ok(found) => {
-            let found: HashMap<&str, &Wire> =
-                found.iter().filter_map(|node| Some((node.get("id")?.as_str()?, node))).collect();
-            ids.iter().map(|id| Ok(found.get(&*id.to_hex()).copied().cloned())).collect()
+            let found: HashMap<ObjectId, Raw> = found.into_iter().collect();
+            ids.iter().map(|id| Ok(found.get(id).cloned())).collect()
         }
         Err(error) => ids.iter().map(|_| Err(error.clone())).collect(),
     }

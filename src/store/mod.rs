@@ -23,6 +23,7 @@ pub mod leases;
 pub mod mongo;
 pub mod purge;
 pub mod queues;
+mod raw;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tokens;
@@ -34,6 +35,7 @@ pub use groups::Groups;
 pub use leases::Leases;
 pub use purge::Purge;
 pub use queues::Queues;
+pub use raw::Raw;
 pub use telemetry::Telemetry;
 pub use tokens::Tokens;
 pub use users::{UserKey, Users};
@@ -77,7 +79,11 @@ pub trait Store:
     }
 
     /// The nodes with these ids, in no particular order; absent ones are left out.
-    async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>>;
+    async fn raw_nodes(&self, ids: &[ObjectId]) -> Result<Vec<Raw>>;
+    /// As [`Store::raw_nodes`], to look into.
+    async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+        self.raw_nodes(ids).await?.into_iter().map(Raw::into_wire).collect()
+    }
     /// The nodes that match, sorted, at most `query.limit` and about `query.bytes`.
     async fn find_nodes(&self, query: &Query) -> Result<Found>;
     /// How many nodes match.
@@ -123,7 +129,7 @@ pub struct Query {
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// In order.
-    pub nodes: Vec<Wire>,
+    pub nodes: Vec<Raw>,
     /// Reading ended for their size: there may be more.
     pub cut: bool,
 }

@@ -323,7 +323,7 @@ both_backends! {
     }
 
     async fn subscriptions_that_nobody_polls_are_dropped(backend: Backend) {
-        let settings = [("SUBSCRIPTION_IDLE_SECONDS", "2"), ("CONSUMER_IDLE_SECONDS", "3"), ("KEEP_ALIVE_PERIOD", "1")];
+        let settings = [("SUBSCRIPTION_IDLE_SECONDS", "2"), ("CONSUMER_IDLE_SECONDS", "3"), ("PING_INTERVAL_MS", "1000"), ("KEEP_ALIVE_PERIOD", "1")];
         let server = Server::start_with(backend, &settings).await;
         let http = Http::admin(&server).await;
         let never = subscribe(&http, "lab").await;

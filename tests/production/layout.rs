@@ -29,6 +29,7 @@ async fn old_nodes_are_read_and_updated_in_place() {
 
     let all = Query { filter: Filter::all(), sort: Vec::new(), limit: 10, offset: 0, bytes: usize::MAX };
     let found = a.store.find_nodes(&all).await.unwrap().nodes;
+    let found: Vec<_> = found.into_iter().map(|node| node.into_wire().unwrap()).collect();
     assert_eq!(found.len(), 2, "an odd document does not spoil the page");
     let wire = found.iter().find(|node| node["id"] == id.to_hex()).unwrap();
     assert_eq!(wire["created"], "2024-01-12T12:49:33.996000");

@@ -306,7 +306,7 @@ both_backends! {
     }
 
     async fn it_does_not_expire_while_it_has_members(backend: Backend) {
-        let server = Server::start_with(backend, &[("CONSUMER_IDLE_SECONDS", "2")]).await;
+        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "900"), ("CONSUMER_IDLE_SECONDS", "2")]).await;
         let mut raw = server.admin().await;
         join(&mut raw, 1, json!({})).await;
         raw.call("consumer.open", json!({"channel": "lab", "subscriber_id": "unused"})).await;

@@ -235,18 +235,21 @@ both_backends! {
     }
 
     async fn sigterm_says_goodbye(backend: Backend) {
-        let mut server = Server::start_with(backend, &[("DRAIN_MS", "500")]).await;
-        let mut raw = server.admin().await;
-        raw.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
-        raw.call("node.create", json!({"node": node("checkout", "last")})).await;
-        server.ask_to_stop();
-        let notice = raw.next_notification("session.closing", PATIENCE).await;
-        assert_eq!(notice["code"], 1012);
-        assert_eq!(notice["resume"], true);
-        assert!(notice["after_ms"].is_u64() && notice["jitter_ms"].is_u64(), "{notice}");
-        assert_eq!(raw.expect_close().await, 1012);
-        assert_eq!(raw.event(1).await["event"]["data"]["name"], "last");
-        assert!(server.exited().await.success());
+        // Some time between now and then, and at once.
+        for spread in ["500", "0"] {
+            let mut server = Server::start_with(backend, &[("DRAIN_MS", spread)]).await;
+            let mut raw = server.admin().await;
+            raw.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
+            raw.call("node.create", json!({"node": node("checkout", "last")})).await;
+            server.ask_to_stop();
+            let notice = raw.next_notification("session.closing", PATIENCE).await;
+            assert_eq!(notice["code"], 1012);
+            assert_eq!(notice["resume"], true);
+            assert!(notice["after_ms"].is_u64() && notice["jitter_ms"].is_u64(), "{notice}");
+            assert_eq!(raw.expect_close().await, 1012);
+            assert_eq!(raw.event(1).await["event"]["data"]["name"], "last");
+            assert!(server.exited().await.success());
+        }
     }
 
     async fn a_close_is_answered(server: Server) {

@@ -99,7 +99,8 @@ impl Fixture {
     }
     /// The ids that a query finds.
     pub async fn found(&self, query: Query) -> Vec<ObjectId> {
-        ids(&self.store.find_nodes(&query).await.unwrap().nodes)
+        let found = self.store.find_nodes(&query).await.unwrap().nodes;
+        ids(&found.into_iter().map(|node| node.into_wire().unwrap()).collect::<Vec<_>>())
     }
 }
 

@@ -11,13 +11,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::lists::Place;
-use super::{PAGE_BYTES, read_filter};
+use super::{PAGE_BYTES, join, read_filter};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::model::Node;
 use crate::ops::loose::Loose;
 use crate::ops::{Context, Reply, RestBody, RestReply, paging};
-use crate::store::{Found, Query, Wire};
+use crate::store::{Found, Query, Raw, Wire};
 
 /// Nodes that are read at a time.
 const PIECE: u64 = 1000;
@@ -79,7 +79,7 @@ pub struct Listed {
 
 /// The nodes that were read, and the way to the others.
 struct Nodes {
-    read: Vec<Wire>,
+    read: Vec<Raw>,
     rest: Option<Rest>,
 }
 
@@ -141,7 +141,7 @@ impl Nodes {
         }
         read.truncate(PIECE as usize);
         let place = context.app.lists.place()?;
-        let last = read.last().map(key).unwrap_or_default();
+        let last = read.last().map_or_else(|| Ok(Wire::new()), key)?;
         let left = limit - read.len() as u64;
         Ok(Nodes { read, rest: Some(Rest { context: context.clone(), filter, last, left, place }) })
     }
@@ -188,7 +188,7 @@ impl Rest {
             let query = Query { filter, sort, limit: rest.left.min(PIECE), offset: 0, bytes: PIECE_BYTES };
             let Found { nodes, cut } = rest.context.app.store.find_nodes(&query).await?;
             let Some(last) = nodes.last() else { return Ok(None) };
-            rest.last = key(last);
+            rest.last = key(last)?;
             let text = format!(",{}", join(&nodes, with_revision)?);
             rest.left = match !cut && (nodes.len() as u64) < query.limit {
                 true => 0,
@@ -201,28 +201,10 @@ impl Rest {
 }
 
 /// What finds the place behind a node again.
-fn key(node: &Wire) -> Wire {
-    node.get_key_value("id").map(|(key, id)| (key.clone(), id.clone())).into_iter().collect()
-}
-
-/// The nodes, with commas between them.
-fn join(nodes: &[Wire], with_revision: bool) -> Result<String> {
-    let mut text = String::new();
-    for node in nodes {
-        if !text.is_empty() {
-            text.push(',');
-        }
-        let node = match with_revision {
-            true => serde_json::to_string(node),
-            false => {
-                let mut node = node.clone();
-                node.shift_remove("revision");
-                serde_json::to_string(&node)
-            }
-        };
-        text += &node.map_err(Error::internal)?;
-    }
-    Ok(text)
+fn key(node: &Raw) -> Result<Wire> {
+    let mut node = node.clone().into_wire()?;
+    node.retain(|key, _| key == "id");
+    Ok(node)
 }
 
 impl Page {

@@ -119,8 +119,8 @@ pub enum Answer {
 
 /// Contract 3.2.
 pub async fn create(context: Context, params: Create) -> Result<Answer> {
-    let user = context.caller.user()?.clone();
-    let idempotency = key(&user, "node.create", params.idempotency_key.as_deref())?;
+    let user = context.caller.user()?;
+    let idempotency = key(user, "node.create", params.idempotency_key.as_deref())?;
     let mut node = Node::create(&params.node, Timestamp::now())?;
     node.owner = Some(user.username.clone());
     context.caller.check_covers(&node)?;

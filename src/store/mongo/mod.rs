@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use self::errors::{QUERY_TIME, call};
 use self::stored::Stored;
 use super::gather::Gets;
-use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Store, Wire};
+use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Raw, Store};
 use crate::error::{Error, Result};
 use crate::event_log::redis::epoch::Channels;
 use crate::event_log::redis::history::History;
@@ -203,11 +203,12 @@ impl Store for MongoStore {
         }
     }
 
-    async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+    async fn raw_nodes(&self, ids: &[ObjectId]) -> Result<Vec<Raw>> {
         if let [id] = ids {
             return Ok(self.gets.ask(*id).await??.into_iter().collect());
         }
-        nodes_by_id(&self.nodes, ids).await
+        let found = nodes_by_id(&self.nodes, ids).await?;
+        Ok(found.into_iter().map(|(_, node)| node).collect())
     }
 
     async fn find_nodes(&self, query: &Query) -> Result<Found> {
@@ -241,7 +242,7 @@ impl Store for MongoStore {
                 }
                 if let serde_json::Value::Object(node) = node {
                     bytes += cursor.current().as_bytes().len();
-                    found.push(node);
+                    found.push(Raw::Fields(Arc::new(node)));
                 }
                 if found.len() as u64 >= limit {
                     break;
@@ -297,10 +298,12 @@ impl Drop for MongoStore {
 }
 
 /// Those of these nodes that there are.
-async fn nodes_by_id(nodes: &Collection<Stored>, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+async fn nodes_by_id(nodes: &Collection<Stored>, ids: &[ObjectId]) -> Result<Vec<(ObjectId, Raw)>> {
     let find = nodes.find(doc! {"_id": {"$in": ids}}).projection(no_bookkeeping()).max_time(QUERY_TIME);
     let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
-    Ok(found.iter().map(|node| document::wire(node)).collect())
+    let raw =
+        |node: &Stored| Some((node.get_object_id("_id").ok()?, Raw::Fields(Arc::new(document::wire(node)))));
+    Ok(found.iter().filter_map(raw).collect())
 }
 
 /// Readers do not need the pending events.

@@ -87,9 +87,10 @@ impl Channels {
     /// Events of a channel behind `seq`, `limit` at most; `None` if they do not reach back that far.
     pub(crate) fn newest(&self, channel: i64, seq: u64, limit: usize) -> Option<Vec<(u64, Arc<str>)>> {
         let newest = lock(&self.newest);
-        let behind = newest.events.iter().filter(|event| event.channel == channel && event.seq > seq);
-        let events: Vec<_> = behind.take(limit).map(|event| (event.seq, event.json.clone())).collect();
-        (events.first()?.0 == seq + 1).then_some(events)
+        let mut behind = newest.events.iter().filter(|event| event.channel == channel && event.seq > seq);
+        let first = behind.next().filter(|first| first.seq == seq + 1)?;
+        let events = std::iter::once(first).chain(behind).take(limit);
+        Some(events.map(|event| (event.seq, event.json.clone())).collect())
     }
 
     /// Keeps what a transaction has written, for [`Channels::newest`]. Called before the heads are shown.

@@ -74,6 +74,18 @@ fn row(write: Write) -> Result<Row> {
     })
 }
 
+impl Row {
+    /// Adds the node; 0 if it is there already.
+    fn insert(&self, batch: &Batch<'_>) -> Result<usize> {
+        let sql = "INSERT INTO node (revision, doc) VALUES (?, jsonb(?)) ON CONFLICT DO NOTHING";
+        Ok(batch.connection.prepare_cached(sql)?.execute(params![self.revision, self.doc])?)
+    }
+
+    fn append(&self, batch: &mut Batch<'_>) -> Result<()> {
+        self.events.iter().try_for_each(|event| batch.append(event).map(drop))
+    }
+}
+
 impl Prepared {
     /// About how many rows it writes.
     pub(super) fn rows(&self) -> usize {
@@ -85,6 +97,18 @@ impl Prepared {
     pub(super) fn apply(&self, batch: &mut Batch<'_>) -> Result<Committed> {
         if let Some(ids) = self.repeated(batch)? {
             return Ok(Committed::Repeated(ids));
+        }
+        if let [row] = &self.writes[..]
+            && row.expect == Expect::Absent
+        {
+            // Whether it is there already is found out by adding it.
+            if row.insert(batch)? == 0 {
+                let stored = stored(batch, &row.hex)?;
+                return Ok(Committed::Conflict(row.id, stored.map(|(_, revision)| revision)));
+            }
+            row.append(batch)?;
+            self.remember(batch)?;
+            return Ok(Committed::Done);
         }
         let mut places = Vec::with_capacity(self.writes.len());
         for row in &self.writes {
@@ -100,18 +124,13 @@ impl Prepared {
         }
         for (row, place) in self.writes.iter().zip(places) {
             match place {
-                None => batch
-                    .connection
-                    .prepare_cached("INSERT INTO node (revision, doc) VALUES (?, jsonb(?))")?
-                    .execute(params![row.revision, row.doc])?,
+                None => row.insert(batch)?,
                 Some(n) => batch
                     .connection
                     .prepare_cached("UPDATE node SET revision = ?, doc = jsonb(?) WHERE n = ?")?
                     .execute(params![row.revision, row.doc, n])?,
             };
-            for event in &row.events {
-                batch.append(event)?;
-            }
+            row.append(batch)?;
         }
         self.remember(batch)?;
         Ok(Committed::Done)

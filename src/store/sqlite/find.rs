@@ -12,19 +12,19 @@ use super::filter::{Sql, expression, to_sql};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::model::ObjectId;
-use crate::store::{Found, Query, SortKey, Wire};
+use crate::store::{Found, Query, Raw, SortKey, Wire};
 
 /// The column that holds the documents.
 const DOC: &str = "doc";
 
 /// The nodes with these ids.
-pub(super) fn by_ids(connection: &Connection, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+pub(super) fn by_ids(connection: &Connection, ids: &[ObjectId]) -> Result<Vec<(ObjectId, Raw)>> {
     let sql = format!("SELECT json({DOC}) FROM node WHERE {} = ?", expression("id", DOC));
     let mut statement = connection.prepare_cached(&sql)?;
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         if let Some(doc) = statement.query_row([id.to_hex()], text).optional()? {
-            found.push(parse(&doc)?);
+            found.push((*id, Raw::Text(doc.into())));
         }
     }
     Ok(found)
@@ -50,15 +50,14 @@ pub(super) fn find(connection: &Connection, query: &Query) -> Result<Found> {
             return Ok(Found { nodes: found, cut: true });
         }
         let doc: String = documents.query_row([row.get::<_, i64>(0)?], text)?;
-        let node = Value::Object(parse(&doc)?);
-        if !exact && !query.filter.matches(&node) {
+        if !exact && !query.filter.matches(&Value::Object(parse(&doc)?)) {
             continue;
         }
         if skip > 0 {
             skip -= 1;
-        } else if let Value::Object(node) = node {
+        } else {
             bytes += doc.len();
-            found.push(node);
+            found.push(Raw::Text(doc.into()));
         }
     }
     Ok(Found { nodes: found, cut: false })

@@ -39,7 +39,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::gather::{self, Gather, Gets, Most};
-use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Store, Wire};
+use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Raw, Store};
 use crate::error::{Error, Result};
 use crate::event_log::sqlite::SqliteLog;
 use crate::filter::Filter;
@@ -223,12 +223,13 @@ impl Store for SqliteStore {
         self.db.writer.takes_writes().await
     }
 
-    async fn nodes(&self, ids: &[ObjectId]) -> Result<Vec<Wire>> {
+    async fn raw_nodes(&self, ids: &[ObjectId]) -> Result<Vec<Raw>> {
         if let [id] = ids {
             return Ok(self.gets.ask(*id).await??.into_iter().collect());
         }
         let ids = ids.to_vec();
-        self.db.quick.run(move |connection| find::by_ids(connection, &ids)).await
+        let found = self.db.quick.run(move |connection| find::by_ids(connection, &ids)).await?;
+        Ok(found.into_iter().map(|(_, node)| node).collect())
     }
 
     async fn find_nodes(&self, query: &Query) -> Result<Found> {

@@ -70,7 +70,7 @@ impl Bare {
                     .execute((count, event.id.to_hex(), event.time.millis(), event.to_text()))?;
             }
             connection.prepare_cached("COMMIT")?.execute([])?;
-            times.saturating_record_n(at.elapsed().as_nanos() as u64, u64::from(self.group));
+            times.saturating_record_n(at.elapsed().as_micros() as u64, u64::from(self.group));
         }
         Ok((count.unsigned_abs(), began.elapsed().as_secs_f64(), times))
     }

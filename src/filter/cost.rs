@@ -1,0 +1,38 @@
+//! What it costs to try a filter on a document, roughly.
+
+use super::{Filter, Test, path};
+
+/// A simple comparison is 1.
+pub(super) fn cost(filter: &Filter) -> usize {
+    match filter {
+        Filter::And(parts) | Filter::Or(parts) => parts.iter().map(cost).sum(),
+        Filter::Not(part) => cost(part),
+        Filter::Field { path, test, .. } => {
+            // A number may be an index or a key: each doubles the ways to walk.
+            let indexes = path.split('.').filter(|name| path::is_index(name)).count();
+            let each = match test {
+                Test::Re(_) => 1000,
+                Test::In(values) | Test::Nin(values) => values.len().max(1),
+                _ => 1,
+            };
+            each << indexes.min(16)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::EVENT;
+    use super::*;
+
+    #[test]
+    fn what_takes_long_costs_much() {
+        let of = |filter| cost(&Filter::from_json(&filter, &EVENT).unwrap());
+        assert_eq!(of(json!({})), 0);
+        assert_eq!(of(json!({"data.kind": "job", "any": [{"owner": "a"}, {"not": {"owner": "b"}}]})), 3);
+        assert_eq!(of(json!({"owner__in": ["a", "b", "c"], "data.0.1": 5})), 3 + 4);
+        assert_eq!(of(json!({"owner__re": "^a"})), 1000);
+    }
+}
