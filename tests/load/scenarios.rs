@@ -62,9 +62,11 @@ async fn sessions_come_stay_and_come_back() {
     let run = load(&url, "connect --workers 2 --seconds 0.5").await;
     run.good(&["connections_per_second"], &["connect"]);
     if cfg!(target_os = "linux") {
-        let named =
-            format!("idle --sessions 30 --seconds 1 --burst 20 --rest 1 --process server={}", server.pid());
-        for arguments in ["idle --sessions 30 --seconds 1 --burst 20 --rest 1", named.as_str()] {
+        let named = format!(
+            "idle --sessions 30 --settle 1 --seconds 1 --burst 20 --rest 1 --process server={}",
+            server.pid()
+        );
+        for arguments in ["idle --sessions 30 --settle 1 --seconds 1 --burst 20 --rest 1", named.as_str()] {
             let run = load(&url, arguments).await;
             run.good(
                 &["idle_rss_kb_per_session", "idle_cpu_percent", "rested_anonymous_kb_per_session"],

@@ -12,8 +12,7 @@ use crate::cli::load::target::{Run, Target};
 
 /// How long the server has to come to rest after everybody has connected.
 const SETTLE: Duration = Duration::from_secs(2);
-/// Its memory before is looked at when it has not become less for so long, and after so long at the latest.
-const QUIET: Duration = Duration::from_secs(15);
+/// How long it is waited for at most that the server comes to rest before.
 const REST: Duration = Duration::from_secs(60);
 
 /// Options of `idle`.
@@ -24,6 +23,9 @@ pub(in crate::cli::load) struct Idle {
     /// Sessions, each with one subscription.
     #[arg(long, default_value_t = 1000)]
     sessions: usize,
+    /// Seconds in which the server's memory has to become no less, before anybody connects.
+    #[arg(long, default_value_t = 15)]
+    settle: u64,
     /// Seconds to look at their CPU time; longer than a ping's interval.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
@@ -39,11 +41,11 @@ pub(in crate::cli::load) struct Idle {
 }
 
 /// What the server uses once it has given back what its start and the login took: hashing a password takes 64 MiB.
-async fn at_rest(run: &Run) -> Result<Use> {
+async fn at_rest(run: &Run, quiet: Duration) -> Result<Use> {
     let mut least = needed(run.processes.server())?;
     let mut since = Instant::now();
     let end = since + REST;
-    while since.elapsed() < QUIET && Instant::now() < end {
+    while since.elapsed() < quiet && Instant::now() < end {
         tokio::time::sleep(SETTLE).await;
         let now = needed(run.processes.server())?;
         if now.resident_kb < least.resident_kb {
@@ -60,7 +62,7 @@ impl Idle {
         let receivers = Receivers::start(adapter.clone(), run.clock, 1, 0)?;
         // What the first session costs belongs to the server.
         run.subscribe(&adapter, &receivers, 1, 1).await?;
-        let before = at_rest(&run).await?;
+        let before = at_rest(&run, Duration::from_secs(self.settle)).await?;
         run.subscribe(&adapter, &receivers, self.sessions, 1).await?;
         tokio::time::sleep(SETTLE).await;
         let connected = needed(run.processes.server())?;
