@@ -21,7 +21,7 @@
 //! engines), [`error`] (one type, all its faces in a table).
 //!
 //! Around it: [`config`] (every setting), [`purge`] (what removes old nodes), [`metrics`] (what it tells Prometheus),
-//! [`health`] (what is away), [`signals`] (what instances tell each other), [`app`] (what is shared, and how it ends),
+//! [`health`] (what is away), [`signals`] (what instances tell each other), [`sync`] (what tasks tell each other), [`app`] (what is shared, and how it ends),
 //! [`client`] (the Rust client), [`cli`] (the commands).
 //!
 //! # What holds
@@ -53,3 +53,4 @@ pub mod rpc;
 pub mod session;
 pub mod signals;
 pub mod store;
+pub mod sync;

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use super::Caller;
 use super::tokens::Token;
 use crate::error::Result;
-use crate::hub::{Bell, lock};
 use crate::model::{ObjectId, Scope, Timestamp, User};
 use crate::signals::{Listener, Signals};
 use crate::store::{Store, UserKey};
+use crate::sync::{Bell, lock};
 
 /// How long the store's word is believed.
 const MEMORY: Duration = Duration::from_secs(1);

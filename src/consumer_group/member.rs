@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::{Bell, lock};
 use crate::model::event::Entry;
+use crate::sync::{Bell, lock};
 
 /// Things that members have asked and that are not done yet, of one group on one instance.
 const MOST_ASKS: usize = 4096;

@@ -15,12 +15,13 @@ use super::settings::{Settings, Wish};
 use super::state::{MOST_MEMBERS, RENEW};
 use crate::error::{Error, Kind, Result};
 use crate::event_log::EventLog;
-use crate::hub::{Bell, Hub, lock};
+use crate::hub::Hub;
 use crate::model::Position;
 use crate::signals::Signals;
 use crate::store::Store;
 use crate::store::consumer_groups::{KeptGroup, OpenedGroup};
 use crate::store::consumers::NewConsumer;
+use crate::sync::{Bell, lock};
 
 /// Groups that one instance has members of at a time.
 const MOST_GROUPS: usize = 1024;

@@ -23,11 +23,11 @@ use super::validation::{self, Given, Origin};
 use crate::app::App;
 use crate::auth::{Access, Caller};
 use crate::error::{Error, Kind, Result};
-use crate::hub::lock;
 use crate::metrics;
 use crate::ops::{Answer, Body, Context, Operation, Params, Peer, Reply, RestBody, Route};
 use crate::rpc::{MOST_DEPTH, depth_exceeds};
 use crate::session::credentials;
+use crate::sync::lock;
 
 /// Larger bodies are parsed off the async threads, and few at a time: what is made of one takes many times its size.
 const LARGE: usize = 1 << 20;

@@ -13,11 +13,11 @@ use super::handover::watched;
 use super::peer::From;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::hub::lock;
 use crate::metrics;
 use crate::ops::{Context, HandoverSlot, Params, Peer};
 use crate::rpc;
 use crate::session::credentials;
+use crate::sync::lock;
 
 pub(super) async fn post(
     State(app): State<Arc<App>>,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use futures::Stream;
 
-use super::{Bell, Hub};
+use super::Hub;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::model::event::Entry;
+use crate::sync::Bell;
 
 const BATCH: usize = 256;
 /// Bytes of events that are looked at before others get their turn.

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use serde_json::Value;
 
 use super::pump::{Direct, Fresh};
-use super::{Bell, lock};
 use crate::error::Result;
 use crate::filter::{Demand, EVENT, Filter, strings_at};
 use crate::model::event::Entry;
+use crate::sync::{Bell, lock};
 
 /// Longer filters are nobody else's; texts of filters that are used no more may stay for a while, and must not weigh much.
 const LONGEST_SHARED: usize = 1024;

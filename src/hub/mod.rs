@@ -5,7 +5,6 @@
 //! reader is live and from the log when it is behind. Nothing is queued per reader, so a slow one costs nothing,
 //! loses nothing, and is live again when it has caught up.
 
-mod bell;
 mod follow;
 mod interest;
 mod pump;
@@ -13,13 +12,12 @@ mod ring;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-pub use bell::Bell;
 pub use follow::{Item, follow};
 pub use interest::SharedFilter;
 use interest::{Filters, Mark, Readers};
@@ -29,6 +27,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event_log::{EventLog, Read};
 use crate::filter::Demand;
 use crate::model::NODE_CHANNEL;
+use crate::sync::{Bell, lock};
 use ring::Ring;
 
 /// Channels that one instance follows at a time.
@@ -335,9 +334,4 @@ impl Channel {
 /// Tells an epoch from all others that are held at the same time.
 fn address(epoch: &Arc<str>) -> usize {
     Arc::as_ptr(epoch).cast::<u8>().addr()
-}
-
-/// Locks; the data behind our locks is consistent between any two statements, so a poisoned lock is still good.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,9 +7,9 @@ use super::handover::{Handover, HandoverSlot};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Kind, Result};
-use crate::hub::lock;
 use crate::session::subscription::Subscription;
 use crate::session::{Handle, Slot};
+use crate::sync::lock;
 
 /// Where a request comes from.
 #[derive(Clone, Debug)]

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::acks::{Delivered, End};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::hub::{Bell, lock};
 use crate::signals::Listener;
 use crate::store::consumers::{Consumer, ConsumerKey, Owner};
+use crate::sync::{Bell, lock};
 
 /// How long a subscription that has ended tries to leave its place as it was acknowledged.
 const FAREWELL: Duration = Duration::from_secs(5);

@@ -12,10 +12,10 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::auth::tokens::Token;
 use crate::error::{Error, Kind, Result};
-use crate::hub::{Bell, lock};
 use crate::model::Timestamp;
 use crate::ops::Peer;
 use crate::signals::Listener;
+use crate::sync::{Bell, lock};
 
 /// Shared by the session's task and its requests.
 pub struct Handle {

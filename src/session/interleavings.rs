@@ -21,11 +21,12 @@ use super::outbox::Outlet;
 use super::subscription::{Include, Subscription};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, HistoryQuery, Logged, Read, Tail};
-use crate::hub::{Hub, lock};
+use crate::hub::Hub;
 use crate::model::event::Entry;
 use crate::model::{Event, NODE_CHANNEL, Position, Timestamp};
 use crate::ops::Peer;
 use crate::ops::subscriptions::{From, FromWord, in_step, start};
+use crate::sync::lock;
 
 /// What happens to the log.
 #[derive(Clone, Copy, Debug)]

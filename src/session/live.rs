@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use super::limits;
 use super::outbox::Outlet;
 use super::subscription::event_frame;
-use crate::hub::{Bell, Direct, Fresh, SharedFilter, lock};
+use crate::hub::{Direct, Fresh, SharedFilter};
 use crate::model::event::Entry;
+use crate::sync::{Bell, lock};
 
 /// A subscription as its channel sees it.
 pub struct Live {

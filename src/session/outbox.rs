@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSock
 use super::close::CloseCode;
 use super::frame::Frame;
 use super::limits;
-use crate::hub::lock;
+use crate::sync::lock;
 
 /// Frames that go out with one system call.
 const SLICES: usize = 64;

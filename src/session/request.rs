@@ -10,10 +10,10 @@ use super::handle::{Handle, Slot};
 use super::subscription::Subscription;
 use crate::app::App;
 use crate::error::Kind;
-use crate::hub::lock;
 use crate::metrics;
 use crate::ops::{Context, Handover, HandoverSlot, Params};
 use crate::rpc;
+use crate::sync::lock;
 
 /// A finished request.
 pub(super) struct Answered {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::App;
-use crate::hub::{Bell, lock};
+use crate::sync::{Bell, lock};
 
 /// Time between two looks at the deadlines: so much later than asked for a session may be woken.
 const TICK: Duration = Duration::from_millis(100);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
-use crate::hub::{Bell, lock};
+use crate::sync::{Bell, lock};
 
 /// See the module's documentation for what every implementation promises.
 #[async_trait]

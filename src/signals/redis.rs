@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Listener, Local, Signals};
 use crate::error::Result;
 use crate::event_log::redis::connection::{Connection, RESPONSE, connect};
-use crate::hub::Bell;
+use crate::sync::Bell;
 
 /// How often the connection that signals come over is tried: one whose other end has vanished is as silent as one on
 /// which nothing happens.

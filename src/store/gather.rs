@@ -11,9 +11,9 @@ use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::lock;
 use crate::model::ObjectId;
 use crate::store::Raw;
+use crate::sync::lock;
 
 /// Requests that may wait for the next flight; each belongs to somebody who waits for its answer.
 const MOST_WAITING: usize = 16_384;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use kernelci_live::consumer_group::{Delivery, Ended, Groups, Joined, Member, Parts, Verdict, Wish, topic};
 use kernelci_live::error::Result;
-use kernelci_live::hub::{Bell, Hub};
+use kernelci_live::hub::Hub;
 use kernelci_live::model::event::Entry;
 use kernelci_live::model::{Event, ObjectId, Timestamp};
 use kernelci_live::signals::{Local, Signals};
 use kernelci_live::store::consumers::{ConsumerKey, Cursor, NewConsumer, Owner};
+use kernelci_live::sync::Bell;
 use serde_json::json;
 
 use crate::support::{Fixture, event, eventually};

@@ -8,8 +8,8 @@ use redis::io::tcp::TcpSettings;
 use redis::{Cmd, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, Value};
 
 use crate::error::{Error, Result};
-use crate::hub::lock;
 use crate::metrics;
+use crate::sync::lock;
 
 /// How long any answer may take, never endless.
 pub(crate) const RESPONSE: Duration = Duration::from_secs(2);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::lock;
+use crate::sync::lock;
 
 /// Long lists at a time.
 const MOST: usize = 16;

@@ -16,11 +16,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{Message, owner, polled, topic};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
-use crate::hub::{Bell, Follower};
+use crate::hub::Follower;
 use crate::model::User;
 use crate::model::event::Entry;
 use crate::ops::{Context, Handover};
 use crate::store::consumers::{Consumer, ConsumerKey, Cursor};
+use crate::sync::Bell;
 
 /// Events that are looked at in one step.
 const SCAN: usize = 256;

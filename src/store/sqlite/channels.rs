@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::hub::lock;
+use crate::sync::lock;
 
 /// Events, and their bytes, that are kept for readers who are up to date: they need not read the file.
 const NEWEST: usize = 1024;

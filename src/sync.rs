@@ -1,6 +1,7 @@
-//! How somebody who waits for several things is woken.
+//! Between tasks: how somebody who waits for several things is woken, and how we lock.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
@@ -31,4 +32,9 @@ impl Bell {
         // Most often there was none: that is to cost no more than a look.
         self.called.load(Ordering::Acquire) && self.called.swap(false, Ordering::AcqRel)
     }
+}
+
+/// Locks; the data behind our locks is consistent between any two statements, so a poisoned lock is still good.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
