@@ -7,6 +7,10 @@
 //!
 //! Event frames are made only while the outbox is empty and the socket takes them: a reader that does not read
 //! simply stays where it is in the log.
+//!
+//! A session that has nothing to do lends its subscriptions to their channels ([`live`]), which write new events to the
+//! socket without waking it; whenever it wakes it takes them back. Deadlines and news for all sessions reach it through
+//! the [`roster`].
 
 pub mod acks;
 pub mod close;

@@ -151,6 +151,9 @@ ROWS = [
     *(Row(f"{operation}-{nodes}", "requests", "embedded", f"requests {operation} --nodes {nodes} --seconds 3",
           quick=False, seconds=60 + nodes // 4000)
       for operation in ("get", "find", "count") for nodes in (1000, 10_000, 1_000_000)),
+    *(Row(f"{operation}-production-1000000", "requests", "production",
+          f"requests {operation} --nodes 1000000 --seconds 3", quick=False, seconds=310)
+      for operation in ("get", "find", "create")),
     Row("create-1000000", "requests", "embedded", "requests create --nodes 1000000 --seconds 3", quick=False, seconds=310),
     *(Row(f"hierarchy-{on}", "requests", on, "hierarchy --times 5", quick=False) for on in STORES),
     # Everything at once.
