@@ -24,6 +24,7 @@ mod interleavings;
 pub mod limits;
 pub mod live;
 mod outbox;
+mod reading;
 mod request;
 pub mod roster;
 pub mod subscription;

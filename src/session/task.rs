@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -17,9 +16,10 @@ use super::frame::Frame;
 use super::handle::Handle;
 use super::limits;
 use super::outbox::{Io, Outbox};
+use super::reading::{Reading, finished, read_patiently};
 use super::request::{Answered, perform};
 use super::roster::Seat;
-use super::subscription::{self, Batch, Reader, Subscription};
+use super::subscription::{self, Batch, Subscription};
 use super::timers::{Due, Timers};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
@@ -85,7 +85,7 @@ struct Session {
     /// Whose turn it is, so that one busy subscription does not starve the others.
     next_sub: usize,
     /// A read that takes time (the log, included nodes), for one subscription at a time.
-    reading: Option<(u32, BoxFuture<'static, Batch>)>,
+    reading: Option<Reading>,
     timers: Timers,
     /// Whose turn it is to be told that the server shuts down, once it does.
     telling: Option<Instant>,
@@ -478,31 +478,6 @@ impl Session {
         };
         self.out.push(rpc::notification(name, &params.to_string()));
     }
-}
-
-/// Reads for a subscription, again and again while the store or the log is away.
-async fn read_patiently(app: Arc<App>, reader: Reader) -> Batch {
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match reader.read(&*app.store).await {
-            Ok(batch) => return batch,
-            Err(error) => {
-                tracing::debug!(%error, sub = reader.sub, "a subscription cannot be read; trying again")
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
-    }
-}
-
-/// The finished read, which is taken out of its place.
-async fn finished(reading: &mut Option<(u32, BoxFuture<'static, Batch>)>) -> (u32, Batch) {
-    let result = match reading {
-        Some((sub, read)) => (*sub, read.await),
-        None => std::future::pending().await,
-    };
-    *reading = None;
-    result
 }
 
 fn broken(error: &tungstenite::Error) -> CloseCode {
