@@ -3,8 +3,8 @@
 //! One task per channel and instance tails the log and keeps the newest events in a bounded [`ring`]. A reader holds
 //! nothing but a position: it asks [`Channel::read`] for what comes after, which is answered from the ring when the
 //! reader is live and from the log when it is behind. One that is live and waits may be handed what is new on the spot
-//! ([`Direct`]). Nothing is queued per reader, so a slow one costs nothing,
-//! loses nothing, and is live again when it has caught up.
+//! ([`Direct`]). Nothing is queued per reader, so a slow one costs nothing, loses nothing, and is live again when it has
+//! caught up.
 
 mod follow;
 mod interest;
@@ -326,7 +326,7 @@ impl Channel {
             concerned
         };
         concerned.iter().for_each(|mark| mark.wake.ring());
-        let fresh = entries.first().filter(|_| !broken).map(|first| first.seq - 1);
+        let fresh = entries.first().filter(|_| !broken).map(|first| first.seq.saturating_sub(1));
         let fresh = fresh.map(|after| Fresh { epoch, after, entries });
         pump::bring(self, fresh).await;
     }

@@ -87,15 +87,19 @@ impl Reply for Got {
     }
 }
 
+impl FoundPage {
+    fn json(&self, with_revision: bool) -> Result<String> {
+        let next = serde_json::to_string(&self.next).map_err(Error::internal)?;
+        Ok(format!("{{\"items\":[{}],\"next\":{next}}}", join(&self.items, with_revision)?))
+    }
+}
+
 impl Reply for FoundPage {
     fn rpc(&self) -> Result<String> {
-        let next = serde_json::to_string(&self.next).map_err(Error::internal)?;
-        Ok(format!("{{\"items\":[{}],\"next\":{next}}}", join(&self.items, true)?))
+        self.json(true)
     }
     fn rest(self: Box<Self>, _member: Option<&str>, with_revision: bool) -> Result<RestReply> {
-        let next = serde_json::to_string(&self.next).map_err(Error::internal)?;
-        let body = format!("{{\"items\":[{}],\"next\":{next}}}", join(&self.items, with_revision)?);
-        Ok(RestReply { body: RestBody::Whole(body), revision: None })
+        Ok(RestReply { body: RestBody::Whole(self.json(with_revision)?), revision: None })
     }
 }
 
