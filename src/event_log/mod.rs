@@ -49,6 +49,10 @@ pub trait EventLog: Send + Sync + 'static {
     /// Makes an event durable and gives it its place. Repeating the same `event.id` gives the same place again.
     /// `None`: it is durable, and gets its place when the log is reachable again.
     async fn publish(&self, event: Event) -> Result<Option<u64>>;
+    /// As [`EventLog::publish`], for an event whose id was made just now: nobody can have published it before.
+    async fn publish_new(&self, event: Event) -> Result<Option<u64>> {
+        self.publish(event).await
+    }
     /// The history of one or all channels (contract 5.1).
     async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>>;
     /// How many acknowledged events have no place in the log yet.

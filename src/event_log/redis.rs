@@ -1,7 +1,7 @@
 //! The event log on Redis Streams, with MongoDB as its history.
 //!
 //! Redis gives the order and holds the hot window; MongoDB is the record. An event comes here from the outbox that was
-//! written with its node (`relay`), is given a number by Redis, enters the history under it, and is then shown to
+//! written with its node, or from who publishes it (`relay`), is given a number by Redis, enters the history under it, and is then shown to
 //! readers (`settle`), who read it from the stream while that still has it (`stream`), else from the history
 //! (`history`). `epoch` notices when Redis has lost something.
 
@@ -39,7 +39,7 @@ use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
 use crate::store::mongo::filter;
 use crate::store::mongo::stored::Stored;
 
-/// How long `publish` waits for the event's number.
+/// How long `publish` waits for the event's number before it puts the event into the outbox.
 const PUBLISH: Duration = Duration::from_secs(5);
 /// How many of the oldest events [`EventLog::floor`] checks for holes that expiry has made.
 const FLOOR_WINDOW: usize = 1000;
@@ -125,33 +125,11 @@ impl EventLog for RedisLog {
     }
 
     async fn publish(&self, event: Event) -> Result<Option<u64>> {
-        from_json("data", &event.data)?;
-        from_json("attributes", &event.extensions.clone().into())?;
-        let pending = Pending::new(&event);
-        let stored = doc! {"_id": event.id, "channel": &pending.channel, "event": &pending.json};
-        let first = match errors::raw(self.outbox.insert_one(Stored(stored))).await {
-            Ok(_) => true,
-            Err(error) if is_duplicate(&error) => false,
-            Err(error) => return Err(errors::translate(error)),
-        };
-        // After the insert, so that an event is in at least one of the two places whatever the relay does meanwhile.
-        if let Some((_, seq)) = self.inner.channels.history.numbers(&[event.id]).await?.first() {
-            call(self.outbox.delete_one(doc! {"_id": event.id})).await?;
-            return Ok(Some(*seq));
-        }
-        let (waiter, number) = oneshot::channel();
-        self.relay.submit(vec![Job {
-            source: Source::Collection,
-            event: pending,
-            fresh: first,
-            waiter: Some(waiter),
-        }]);
-        tokio::select! {
-            biased;
-            Ok(seq) = number => Ok(Some(seq)),
-            () = self.inner.channels.redis.fails() => Ok(None),
-            () = tokio::time::sleep(PUBLISH) => Ok(None),
-        }
+        self.publish_or_keep(event, false).await
+    }
+
+    async fn publish_new(&self, event: Event) -> Result<Option<u64>> {
+        self.publish_or_keep(event, true).await
     }
 
     async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>> {
@@ -203,6 +181,46 @@ impl EventLog for RedisLog {
 
     async fn close(&self) {
         self.relay.close().await;
+    }
+}
+
+impl RedisLog {
+    /// An event is acknowledged when the history has it, and needs no outbox until then: whoever publishes it waits.
+    /// Only where that takes too long does it go to the outbox.
+    async fn publish_or_keep(&self, event: Event, fresh: bool) -> Result<Option<u64>> {
+        from_json("data", &event.data)?;
+        from_json("attributes", &event.extensions.clone().into())?;
+        let event = Pending::new(&event);
+        let (waiter, number) = oneshot::channel();
+        let (source, waiter) = (Source::Publisher, Some(waiter));
+        self.relay.submit(vec![Job { source, event: event.clone(), fresh, waiter }]);
+        let number = tokio::select! {
+            biased;
+            number = number => number.ok(),
+            () = self.inner.channels.redis.fails() => None,
+            () = tokio::time::sleep(PUBLISH) => None,
+        };
+        match number {
+            Some(number) => Ok(Some(number)),
+            None => self.keep(event).await,
+        }
+    }
+
+    /// Puts an event into the outbox; its number, if it has been relayed meanwhile.
+    async fn keep(&self, event: Pending) -> Result<Option<u64>> {
+        let stored = doc! {"_id": event.id, "channel": &event.channel, "event": &event.json};
+        match errors::raw(self.outbox.insert_one(Stored(stored))).await {
+            Ok(_) => {}
+            Err(error) if is_duplicate(&error) => {}
+            Err(error) => return Err(errors::translate(error)),
+        }
+        // After the insert, so that an event is in at least one of the two places whatever the relay does meanwhile.
+        if let Some((_, seq)) = self.inner.channels.history.numbers(&[event.id]).await?.first() {
+            call(self.outbox.delete_one(doc! {"_id": event.id})).await?;
+            return Ok(Some(*seq));
+        }
+        self.relay.submit(vec![Job::foreign(Source::Collection, event)]);
+        Ok(None)
     }
 }
 

@@ -94,10 +94,8 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         }
         other => Ok(other.unwrap_or_else(|| default.to_owned())),
     };
-    let id = match idempotency_key(params.idempotency_key.as_deref())? {
-        None => ObjectId::new(),
-        Some(key) => repeatable_id(user.id, &params.channel, key),
-    };
+    let key = idempotency_key(params.idempotency_key.as_deref())?;
+    let id = key.map_or_else(ObjectId::new, |key| repeatable_id(user.id, &params.channel, key));
     let event = Event {
         id,
         source: text("source", params.source, &context.app.config.cloud_events_source)?,
@@ -110,7 +108,9 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         extensions: attributes,
         data,
     };
-    let published = tokio::time::timeout(PATIENCE, context.app.log.publish(event)).await;
+    let log = &context.app.log;
+    let publishing = if key.is_some() { log.publish(event) } else { log.publish_new(event) };
+    let published = tokio::time::timeout(PATIENCE, publishing).await;
     let seq = published.map_err(|_| Error::new(Kind::Timeout, "the event was not confirmed in time"))??;
     Ok(Published { seq, id: id.to_hex() })
 }

@@ -10,7 +10,7 @@ use kernelci_live::model::{Node, ObjectId};
 use kernelci_live::store::{Committed, Store};
 use serde_json::json;
 
-use crate::support::{Instance, Servers, commit, event, node, revisions};
+use crate::support::{Instance, Servers, commit, event, eventually, node, revisions};
 
 /// Writes the node `count` times, whatever others write in between.
 async fn write_repeatedly(instance: &Instance, id: ObjectId, count: usize) {
@@ -130,6 +130,25 @@ async fn a_repeated_publish_has_one_place() {
     assert_eq!(seqs, HashSet::from([1, 2, 3, 4, 5]));
     assert_eq!(a.events_after("ch", 0).await.len(), 5);
     assert_eq!(servers.collection("eventoutbox").count_documents(doc! {}).await.unwrap(), 0);
+    servers.clean().await;
+}
+
+#[tokio::test]
+async fn what_has_a_number_and_no_publisher_any_more_is_shown() {
+    let servers = Servers::new().await;
+    let dead = servers.open_with(RelayMode::AppendOnly).await;
+    let event = event("ch", json!(1));
+    assert_eq!(dead.log.publish_new(event.clone()).await.unwrap(), None);
+    servers.given("ch", 1).await;
+    dead.store.close().await;
+    // As if the publisher had died before it could keep the event.
+    servers.collection("eventoutbox").delete_many(doc! {}).await.unwrap();
+    let b = servers.open().await;
+    assert_eq!(b.log.head("ch").await.unwrap().seq, 0);
+    // Nobody else publishes, and still it comes.
+    eventually("event", async || b.log.head("ch").await.unwrap().seq == 1).await;
+    assert_eq!(b.log.publish(event).await.unwrap(), Some(1), "a second try finds it");
+    assert_eq!(b.events_after("ch", 0).await.len(), 1);
     servers.clean().await;
 }
 

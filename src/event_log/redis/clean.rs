@@ -53,7 +53,11 @@ impl Cleaner {
     pub(super) async fn clean(&self, jobs: &[Job]) {
         let Some(queue) = &self.queue else { return };
         // Fails if the task has died; the sweep does its work then.
-        _ = queue.send(jobs.iter().map(|job| (job.source, job.event.id)).collect()).await;
+        let kept = jobs.iter().filter(|job| job.source != Source::Publisher);
+        let events: Vec<_> = kept.map(|job| (job.source, job.event.id)).collect();
+        if !events.is_empty() {
+            _ = queue.send(events).await;
+        }
     }
 
     /// Finishes what waits.
@@ -74,6 +78,7 @@ async fn clean(outboxes: &Outboxes, events: &[(Source, ObjectId)]) -> Result<()>
                 in_nodes.push(*event);
             }
             Source::Collection => in_collection.push(*event),
+            Source::Publisher => {}
         }
     }
     nodes.sort_unstable();

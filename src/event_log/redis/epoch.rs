@@ -3,8 +3,8 @@
 //! Readers see an event only when it is in the history under its number (`settle.rs`), so Redis can lose nothing that
 //! anybody has seen. When it has nothing, or less than MongoDB or this process knows of, a new *generation* begins:
 //! numbering goes on behind the last number of the history, in the same epoch, and readers notice nothing. What had
-//! a number and was not in the history yet still is in its outbox and gets another one. A counter in MongoDB makes all
-//! instances agree on the latest generation.
+//! a number and was not in the history yet still is in its outbox, or its publisher waits for it, and it gets another
+//! one. A counter in MongoDB makes all instances agree on the latest generation.
 //!
 //! A new *epoch* begins only when MongoDB itself knows less than readers were shown: it was restored from a backup.
 
@@ -90,6 +90,12 @@ impl Channels {
             Some(known) => Ok(known),
             None => self.verify(channel).await,
         }
+    }
+
+    /// All channels that this process remembers.
+    pub(crate) fn all_known(&self) -> Vec<(String, Arc<Known>)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().map(|(channel, known)| (channel.clone(), known.clone())).collect()
     }
 
     fn remembered(&self, channel: &str) -> Option<Arc<Known>> {
@@ -254,11 +260,7 @@ impl Channels {
     /// Writes down the highest numbers that this process has given since the last time. The history has them as well,
     /// but its events expire some day; so there is time.
     pub(crate) async fn remember_shown(&self) -> Result<()> {
-        let all: Vec<(String, Arc<Known>)> = {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            known.iter().map(|(channel, known)| (channel.clone(), known.clone())).collect()
-        };
-        for (channel, known) in all {
+        for (channel, known) in self.all_known() {
             let shown = known.shown.swap(0, Relaxed);
             if shown == 0 {
                 continue;
@@ -280,9 +282,7 @@ impl Channels {
     pub(crate) async fn expire(&self) -> Result<()> {
         let age = i64::try_from(self.retention_seconds).unwrap_or(i64::MAX);
         let before = Timestamp::now().plus_seconds(age.saturating_neg());
-        let channels: Vec<String> =
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        for channel in channels {
+        for (channel, _) in self.all_known() {
             // Usually one look at the oldest event is enough.
             let mut look = 1;
             loop {

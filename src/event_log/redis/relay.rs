@@ -2,8 +2,8 @@
 //!
 //! After a commit its events go to a queue in this process; the relay has Redis give them numbers, brings them into the
 //! history and before the readers ([`Channels::settle`]), and only then removes them from the outbox. Nobody waits for
-//! it except `publish`. What a full queue, a dead process or a Redis outage left behind is found by the sweep that
-//! every instance makes.
+//! it except `publish`, whose events are in no outbox as long as it does. What a full queue, a dead process or a Redis
+//! outage left behind is found by the sweep that every instance makes.
 //!
 //! * Once: `append.lua` recognises an event for an hour. Whatever may be older (a second try, somebody else's entry)
 //!   is first looked for in the history, which takes no event and no number twice.
@@ -67,6 +67,8 @@ pub(crate) enum Source {
     Node(ObjectId),
     /// In the collection `eventoutbox`.
     Collection,
+    /// In the hands of who publishes it, as long as that waits for the number.
+    Publisher,
 }
 
 /// One event to relay.
@@ -152,6 +154,8 @@ struct Worker {
     cleaner: Cleaner,
     /// Events that the last sweep saw: those that the next one sees again are overdue. (No clocks are compared.)
     seen: HashSet<ObjectId>,
+    /// Channels that had events which were not shown at the last sweep, and the number up to which others were.
+    unshown: HashMap<String, u64>,
 }
 
 /// Starts the relay of this process.
@@ -167,7 +171,7 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
         done,
     };
     let cleaner = Cleaner::start(outboxes.clone());
-    let worker = Worker { channels, outboxes, mode, queue, stop, cleaner, seen: HashSet::new() };
+    let worker = Worker { channels, outboxes, mode, queue, stop, cleaner, seen: HashSet::new(), unshown: HashMap::new() };
     tokio::spawn(async move {
         worker.run().await;
         finished.send_replace(true);
@@ -178,6 +182,7 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
 impl Worker {
     async fn run(mut self) {
         if self.mode == RelayMode::Off {
+            self.queue.close();
             return self.stop.cancelled().await;
         }
         let mut next_sweep = Instant::now() + jitter(200, 400);
@@ -193,6 +198,9 @@ impl Worker {
                 }
                 if let Err(error) = self.channels.remember_shown().await {
                     tracing::debug!(%error, "the numbers that were given are not written down yet");
+                }
+                if let Err(error) = self.finish_abandoned().await {
+                    tracing::debug!(%error, "events with numbers could not be brought into the history");
                 }
                 last_sweep = Instant::now();
                 next_sweep = last_sweep + jitter(1000, 2000);
@@ -244,6 +252,7 @@ impl Worker {
     async fn relay(&mut self, mut batch: Vec<Job>) {
         let mut delay = 50;
         loop {
+            batch.retain(Job::is_wanted);
             match self.try_relay(&mut batch).await {
                 Ok(()) => return,
                 Err(error) if !error.kind().row().temporary && batch.len() > 1 => {
@@ -339,6 +348,26 @@ impl Worker {
         Err(Error::unavailable("log", anyhow::anyhow!("the numbers of {channel} keep changing")))
     }
 
+    /// Shows events that have numbers already and that nobody else brings before the readers: they were in the hands of
+    /// a publisher whose instance has died.
+    async fn finish_abandoned(&mut self) -> Result<()> {
+        let mut waiting = HashMap::new();
+        for (channel, known) in self.channels.all_known() {
+            let Some(state) = self.channels.redis.state(&channel).await? else { continue };
+            if state.given <= state.head || state.generation != known.generation() {
+                continue;
+            }
+            // Since the last sweep at least.
+            if self.unshown.get(&channel) == Some(&state.head) {
+                let (generation, head) = (state.generation, state.head);
+                self.channels.settle(&channel, generation, &BTreeMap::new(), head, state.given).await?;
+            }
+            waiting.insert(channel, state.head);
+        }
+        self.unshown = waiting;
+        Ok(())
+    }
+
     /// Relays events that were pending at the last sweep already.
     async fn sweep(&mut self) -> Result<()> {
         let mut pending = HashSet::new();
@@ -396,6 +425,12 @@ impl Job {
     /// An event that may have been appended before.
     pub(crate) fn foreign(source: Source, event: Pending) -> Job {
         Job { source, event, fresh: false, waiter: None }
+    }
+
+    /// Not if who published it has given up: it is in the outbox then, or was refused.
+    fn is_wanted(&self) -> bool {
+        let waits = || self.waiter.as_ref().is_some_and(|waiter| !waiter.is_closed());
+        self.source != Source::Publisher || waits()
     }
 }
 
