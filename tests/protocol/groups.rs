@@ -108,7 +108,7 @@ both_backends! {
 
     async fn a_lease_ends_unless_it_is_extended(server: Server) {
         let mut raw = server.admin().await;
-        join(&mut raw, 1, json!({"ack_wait_ms": 2_000})).await;
+        join(&mut raw, 1, json!({"ack_wait_ms": 5_000})).await;
         publish(&mut raw, 2).await;
         assert_eq!((next(&mut raw, 1).await, next(&mut raw, 1).await), ((1, 1), (2, 1)));
         let begun = Instant::now();
@@ -116,14 +116,14 @@ both_backends! {
         let mut extended = Instant::now();
         let again = loop {
             raw.call("event.extend", json!({"sub": 1, "seq": 1})).await;
-            assert!(extended.elapsed() < Duration::from_millis(1900), "this machine is too slow for the test");
+            assert!(extended.elapsed() < Duration::from_millis(4900), "this machine is too slow for the test");
             extended = Instant::now();
             if let Ok(event) = raw.try_notification("event", Duration::from_millis(200)).await {
                 break event;
             }
         };
         assert_eq!((&again["seq"], &again["deliveries"]), (&json!(2), &json!(2)));
-        assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() > Duration::from_millis(4500), "{:?}", begun.elapsed());
         // What was said of the first delivery does not count for the second.
         let stale = json!({"sub": 1, "seq": 2, "deliveries": 1});
         assert_eq!(status(&mut raw, "event.ack", stale).await.0, 409);
@@ -306,7 +306,7 @@ both_backends! {
     }
 
     async fn it_does_not_expire_while_it_has_members(backend: Backend) {
-        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "900"), ("CONSUMER_IDLE_SECONDS", "2")]).await;
+        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "900"), ("CONSUMER_IDLE_SECONDS", "4")]).await;
         let mut raw = server.admin().await;
         join(&mut raw, 1, json!({})).await;
         raw.call("consumer.open", json!({"channel": "lab", "subscriber_id": "unused"})).await;

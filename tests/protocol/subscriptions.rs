@@ -93,7 +93,7 @@ both_backends! {
     }
 
     async fn a_filter_selects_and_progress_goes_on(backend: Backend) {
-        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "400")]).await;
+        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
         let mut raw = server.admin().await;
         let filter = json!({"data.kind": "job", "data.state__in": ["running", "done"]});
         raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "filter": filter})).await;

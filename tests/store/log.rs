@@ -120,7 +120,7 @@ pub async fn a_tail_waits_and_is_woken(f: Fixture) {
     let begun = Instant::now();
     assert!(tail.next(10).await.unwrap().entries.is_empty());
     assert!(begun.elapsed() > Duration::from_millis(300), "it waits");
-    assert!(begun.elapsed() < Duration::from_secs(5), "not for ever");
+    assert!(begun.elapsed() < Duration::from_secs(30), "not for ever");
     // The best of several, since the machine may be busy with something else.
     let mut best = Duration::MAX;
     for seq in 1..=5 {

@@ -171,7 +171,16 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
         done,
     };
     let cleaner = Cleaner::start(outboxes.clone());
-    let worker = Worker { channels, outboxes, mode, queue, stop, cleaner, seen: HashSet::new(), unshown: HashMap::new() };
+    let worker = Worker {
+        channels,
+        outboxes,
+        mode,
+        queue,
+        stop,
+        cleaner,
+        seen: HashSet::new(),
+        unshown: HashMap::new(),
+    };
     tokio::spawn(async move {
         worker.run().await;
         finished.send_replace(true);

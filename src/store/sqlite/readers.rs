@@ -187,15 +187,14 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn slow_searches_do_not_hold_up_quick_reads() {
-        let (_dir, db) = database(Duration::from_secs(2));
+        let (_dir, db) = database(Duration::from_secs(60));
         let quick = async {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let begun = Instant::now();
-            db.quick.run(one).await.unwrap();
-            begun.elapsed()
+            db.quick.run(one).await
         };
-        let (slow, quick) = tokio::join!(db.searches.run(endless), quick);
-        assert_eq!(slow.unwrap_err().kind(), Kind::Timeout);
-        assert!(quick < Duration::from_secs(1), "{quick:?}");
+        tokio::select! {
+            slow = db.searches.run(endless) => panic!("it is endless: {slow:?}"),
+            quick = quick => assert_eq!(quick.unwrap(), 1),
+        }
     }
 }
