@@ -1,9 +1,9 @@
 //! The event log on Redis Streams, with MongoDB as its history.
 //!
 //! Redis gives the order and holds the hot window; MongoDB is the record. An event comes here from the outbox that was
-//! written with its node, or from who publishes it (`relay`), is given a number by Redis, enters the history under it, and is then shown to
-//! readers (`settle`), who read it from the stream while that still has it (`stream`), else from the history
-//! (`history`). `epoch` notices when Redis has lost something.
+//! written with its node, or from who publishes it (`relay`; `sweep` finds what is left over), is given a number by
+//! Redis, enters the history under it, and is then shown to readers (`settle`), who read it from the stream while that
+//! still has it (`stream`), else from the history (`history`). `epoch` notices when Redis has lost something.
 
 mod clean;
 pub(crate) mod connection;
@@ -13,6 +13,7 @@ pub(crate) mod pending;
 pub(crate) mod relay;
 mod settle;
 pub(crate) mod stream;
+mod sweep;
 mod tail;
 
 use std::sync::Arc;

@@ -3,15 +3,15 @@
 //! After a commit its events go to a queue in this process; the relay has Redis give them numbers, brings them into the
 //! history and before the readers ([`Channels::settle`]), and only then removes them from the outbox. Nobody waits for
 //! it except `publish`, whose events are in no outbox as long as it does. What a full queue, a dead process or a Redis
-//! outage left behind is found by the sweep that every instance makes.
+//! outage left behind is found by the [`sweep`](super::sweep) that every instance makes.
 //!
 //! * Once: `append.lua` recognises an event for an hour. Whatever may be older (a second try, somebody else's entry)
 //!   is first looked for in the history, which takes no event and no number twice.
 //! * In order: an outbox is always relayed from its oldest entry on.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bson::doc;
 use futures::TryStreamExt;
@@ -24,6 +24,7 @@ use super::epoch::Channels;
 use super::pending::Pending;
 use super::settle::Settled;
 use super::stream::Item;
+use super::sweep::Sweep;
 use crate::error::{Error, Result};
 use crate::model::ObjectId;
 use crate::store::mongo::document::integer;
@@ -37,12 +38,8 @@ const QUEUE: usize = 4096;
 /// Bytes of events that wait in this process, in units of [`UNIT`]. The rest stays in the outboxes for the sweep.
 const QUEUE_UNITS: usize = 64 * 1024;
 const UNIT: usize = 1024;
-/// How many outboxes a sweep looks at.
-const SWEEP: usize = 1000;
 /// How many nodes with pending events are counted for the metrics.
 const MOST_COUNTED: i64 = 10_000;
-/// While the queue never runs empty, a sweep happens this often all the same.
-const SWEEP_AT_LEAST: Duration = Duration::from_secs(10);
 /// How often events are given new numbers in one go.
 const ROUNDS: usize = 5;
 /// How long an orderly end may take.
@@ -147,15 +144,12 @@ impl Outboxes {
 
 struct Worker {
     channels: Arc<Channels>,
-    outboxes: Outboxes,
     mode: RelayMode,
     queue: mpsc::Receiver<(Vec<Job>, OwnedSemaphorePermit)>,
     stop: CancellationToken,
+    /// What the sweep has found.
+    overdue: mpsc::Receiver<Vec<Job>>,
     cleaner: Cleaner,
-    /// Events that the last sweep saw: those that the next one sees again are overdue. (No clocks are compared.)
-    seen: HashSet<ObjectId>,
-    /// Channels that had events which were not shown at the last sweep, and the number up to which others were.
-    unshown: HashMap<String, u64>,
 }
 
 /// Starts the relay of this process.
@@ -171,16 +165,11 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
         done,
     };
     let cleaner = Cleaner::start(outboxes.clone());
-    let worker = Worker {
-        channels,
-        outboxes,
-        mode,
-        queue,
-        stop,
-        cleaner,
-        seen: HashSet::new(),
-        unshown: HashMap::new(),
-    };
+    let (found, overdue) = mpsc::channel(1);
+    if mode != RelayMode::Off {
+        tokio::spawn(Sweep::new(channels.clone(), outboxes, found).run(stop.clone()));
+    }
+    let worker = Worker { channels, mode, queue, stop, overdue, cleaner };
     tokio::spawn(async move {
         worker.run().await;
         finished.send_replace(true);
@@ -194,35 +183,12 @@ impl Worker {
             self.queue.close();
             return self.stop.cancelled().await;
         }
-        let mut next_sweep = Instant::now() + jitter(200, 400);
-        let mut last_sweep = Instant::now();
         loop {
-            let due = next_sweep <= Instant::now();
-            if due && (self.queue.is_empty() || last_sweep.elapsed() > SWEEP_AT_LEAST) {
-                if let Err(error) = self.sweep().await {
-                    tracing::debug!(%error, "a sweep of the outboxes failed");
-                }
-                if let Err(error) = self.channels.expire().await {
-                    tracing::debug!(%error, "expired events could not be removed from the streams");
-                }
-                if let Err(error) = self.channels.remember_shown().await {
-                    tracing::debug!(%error, "the numbers that were given are not written down yet");
-                }
-                if let Err(error) = self.finish_abandoned().await {
-                    tracing::debug!(%error, "events with numbers could not be brought into the history");
-                }
-                last_sweep = Instant::now();
-                next_sweep = last_sweep + jitter(1000, 2000);
-                // Not due any more: an idle relay has to wake up for the next one.
-                continue;
-            }
-            let queued = tokio::select! {
-                queued = self.queue.recv() => queued,
-                () = tokio::time::sleep_until(next_sweep.into()), if !due => continue,
+            tokio::select! {
+                Some(queued) = self.queue.recv() => self.take(queued).await,
+                Some(overdue) = self.overdue.recv() => self.relay_all(overdue).await,
                 () = self.stop.cancelled() => break,
-            };
-            let Some(queued) = queued else { break };
-            self.take(queued).await;
+            }
         }
         let drain = async {
             while let Ok(queued) = self.queue.try_recv() {
@@ -356,78 +322,6 @@ impl Worker {
         }
         Err(Error::unavailable("log", anyhow::anyhow!("the numbers of {channel} keep changing")))
     }
-
-    /// Shows events that have numbers already and that nobody else brings before the readers: they were in the hands of
-    /// a publisher whose instance has died.
-    async fn finish_abandoned(&mut self) -> Result<()> {
-        let mut waiting = HashMap::new();
-        for (channel, known) in self.channels.all_known() {
-            let Some(state) = self.channels.redis.state(&channel).await? else { continue };
-            if state.given <= state.head || state.generation != known.generation() {
-                continue;
-            }
-            // Since the last sweep at least.
-            if self.unshown.get(&channel) == Some(&state.head) {
-                let (generation, head) = (state.generation, state.head);
-                self.channels.settle(&channel, generation, &BTreeMap::new(), head, state.given).await?;
-            }
-            waiting.insert(channel, state.head);
-        }
-        self.unshown = waiting;
-        Ok(())
-    }
-
-    /// Relays events that were pending at the last sweep already.
-    async fn sweep(&mut self) -> Result<()> {
-        let mut pending = HashSet::new();
-        if *self.outboxes.indexed.borrow() {
-            let overdue = self.overdue_nodes(&mut pending).await?;
-            for ids in overdue.chunks(64) {
-                let find =
-                    self.outboxes.nodes.find(doc! {"_id": {"$in": ids}}).projection(doc! {"outbox": 1});
-                let nodes: Vec<Stored> =
-                    call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
-                let nodes = ids.iter().filter_map(|id| {
-                    let node = nodes.iter().find(|node| node.get_object_id("_id").ok() == Some(*id))?;
-                    Some((*id, Pending::outbox(node)))
-                });
-                let jobs = nodes.flat_map(|(id, events)| {
-                    events.into_iter().map(move |event| Job::foreign(Source::Node(id), event))
-                });
-                self.relay_all(jobs.collect()).await;
-            }
-        }
-        let find = self.outboxes.events.find(doc! {}).sort(doc! {"_id": 1}).limit(BATCH as i64);
-        let events: Vec<Stored> =
-            call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
-        let events: Vec<Pending> = events.iter().filter_map(|event| Pending::from_document(event)).collect();
-        pending.extend(events.iter().map(|event| event.id));
-        let overdue = events.into_iter().filter(|event| self.seen.contains(&event.id));
-        let jobs = overdue.map(|event| Job::foreign(Source::Collection, event)).collect();
-        self.relay_all(jobs).await;
-        self.seen = pending;
-        Ok(())
-    }
-
-    /// The nodes with overdue events, those with the oldest event first; all pending events go to `pending`.
-    async fn overdue_nodes(&self, pending: &mut HashSet<ObjectId>) -> Result<Vec<ObjectId>> {
-        let find =
-            self.outboxes.nodes.find(doc! {"outbox.id": {"$exists": true}}).sort(doc! {"outbox.id": 1});
-        let find = find.projection(doc! {"outbox.id": 1}).limit(SWEEP as i64).max_time(QUERY_TIME);
-        let nodes: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
-        let mut overdue = Vec::new();
-        for node in &nodes {
-            let Ok(id) = node.get_object_id("_id") else { continue };
-            let entries =
-                node.get_array("outbox").into_iter().flatten().filter_map(|entry| entry.as_document());
-            let events: Vec<ObjectId> = entries.filter_map(|entry| entry.get_object_id("id").ok()).collect();
-            if events.iter().any(|event| self.seen.contains(event)) {
-                overdue.push(id);
-            }
-            pending.extend(events);
-        }
-        Ok(overdue)
-    }
 }
 
 impl Job {
@@ -444,6 +338,6 @@ impl Job {
 }
 
 /// A random time between two numbers of milliseconds, so that instances do not act in step.
-fn jitter(from: u64, to: u64) -> Duration {
+pub(super) fn jitter(from: u64, to: u64) -> Duration {
     Duration::from_millis(rand::random_range(from..=to.max(from)))
 }

@@ -1,0 +1,150 @@
+//! The sweep: what nobody relays any more, because a queue was full, a process has died, or Redis was away.
+//!
+//! Every instance looks through the outboxes every other second, beside the relay, so that no event waits for a look.
+//! What two looks in a row find is overdue and goes to the relay, which recognises what has been relayed meanwhile.
+//! (Clocks are not compared.)
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use bson::doc;
+use futures::TryStreamExt;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::epoch::Channels;
+use super::pending::Pending;
+use super::relay::{Job, Outboxes, Source, jitter};
+use crate::error::Result;
+use crate::model::ObjectId;
+use crate::store::mongo::errors::{QUERY_TIME, call};
+use crate::store::mongo::stored::Stored;
+
+/// How many outboxes a look takes in.
+const MOST_NODES: i64 = 1000;
+/// How many events of the collection it takes in.
+const MOST_EVENTS: i64 = 256;
+/// Nodes whose events are read, and relayed, at a time.
+const NODES: usize = 64;
+
+/// See the module's documentation.
+pub(super) struct Sweep {
+    channels: Arc<Channels>,
+    outboxes: Outboxes,
+    relay: mpsc::Sender<Vec<Job>>,
+    /// The events that the last look saw.
+    seen: HashSet<ObjectId>,
+    /// Channels that had events which were not shown at the last look, and the number up to which others were.
+    unshown: HashMap<String, u64>,
+}
+
+impl Sweep {
+    /// Overdue events go to `relay`.
+    pub(super) fn new(channels: Arc<Channels>, outboxes: Outboxes, relay: mpsc::Sender<Vec<Job>>) -> Sweep {
+        Sweep { channels, outboxes, relay, seen: HashSet::new(), unshown: HashMap::new() }
+    }
+
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut pause = jitter(200, 400);
+        let work = async {
+            loop {
+                tokio::time::sleep(pause).await;
+                if let Err(error) = self.look().await {
+                    tracing::debug!(%error, "a sweep of the outboxes failed");
+                }
+                if let Err(error) = self.finish_abandoned().await {
+                    tracing::debug!(%error, "events with numbers could not be brought into the history");
+                }
+                if let Err(error) = self.channels.expire().await {
+                    tracing::debug!(%error, "expired events could not be removed from the streams");
+                }
+                if let Err(error) = self.channels.remember_shown().await {
+                    tracing::debug!(%error, "the numbers that were given are not written down yet");
+                }
+                pause = jitter(1000, 2000);
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Hands over what was pending at the last look already.
+    async fn look(&mut self) -> Result<()> {
+        let mut pending = HashSet::new();
+        if *self.outboxes.indexed.borrow() {
+            let overdue = self.overdue_nodes(&mut pending).await?;
+            for ids in overdue.chunks(NODES) {
+                let find =
+                    self.outboxes.nodes.find(doc! {"_id": {"$in": ids}}).projection(doc! {"outbox": 1});
+                let nodes: Vec<Stored> =
+                    call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+                let nodes = ids.iter().filter_map(|id| {
+                    let node = nodes.iter().find(|node| node.get_object_id("_id").ok() == Some(*id))?;
+                    Some((*id, Pending::outbox(node)))
+                });
+                let jobs = nodes.flat_map(|(id, events)| {
+                    events.into_iter().map(move |event| Job::foreign(Source::Node(id), event))
+                });
+                self.hand_over(jobs.collect()).await;
+            }
+        }
+        let find = self.outboxes.events.find(doc! {}).sort(doc! {"_id": 1}).limit(MOST_EVENTS);
+        let events: Vec<Stored> =
+            call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+        let events: Vec<Pending> = events.iter().filter_map(|event| Pending::from_document(event)).collect();
+        pending.extend(events.iter().map(|event| event.id));
+        let overdue = events.into_iter().filter(|event| self.seen.contains(&event.id));
+        self.hand_over(overdue.map(|event| Job::foreign(Source::Collection, event)).collect()).await;
+        self.seen = pending;
+        Ok(())
+    }
+
+    /// Waits until the relay has room.
+    async fn hand_over(&self, jobs: Vec<Job>) {
+        if !jobs.is_empty() {
+            // Fails when the relay has ended, and so does this.
+            _ = self.relay.send(jobs).await;
+        }
+    }
+
+    /// The nodes with overdue events, those with the oldest event first; all pending events go to `pending`.
+    async fn overdue_nodes(&self, pending: &mut HashSet<ObjectId>) -> Result<Vec<ObjectId>> {
+        let find =
+            self.outboxes.nodes.find(doc! {"outbox.id": {"$exists": true}}).sort(doc! {"outbox.id": 1});
+        let find = find.projection(doc! {"outbox.id": 1}).limit(MOST_NODES).max_time(QUERY_TIME);
+        let nodes: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        let mut overdue = Vec::new();
+        for node in &nodes {
+            let Ok(id) = node.get_object_id("_id") else { continue };
+            let entries =
+                node.get_array("outbox").into_iter().flatten().filter_map(|entry| entry.as_document());
+            let events: Vec<ObjectId> = entries.filter_map(|entry| entry.get_object_id("id").ok()).collect();
+            if events.iter().any(|event| self.seen.contains(event)) {
+                overdue.push(id);
+            }
+            pending.extend(events);
+        }
+        Ok(overdue)
+    }
+
+    /// Shows events that have numbers already and that nobody else brings before the readers: they were in the hands of
+    /// a publisher whose instance has died.
+    async fn finish_abandoned(&mut self) -> Result<()> {
+        let mut unshown = HashMap::new();
+        for (channel, known) in self.channels.all_known() {
+            let Some(state) = self.channels.redis.state(&channel).await? else { continue };
+            let (generation, head) = (state.generation, state.head);
+            if state.given <= head || generation != known.generation() {
+                continue;
+            }
+            if self.unshown.get(&channel) == Some(&head) {
+                self.channels.settle(&channel, generation, &BTreeMap::new(), head, state.given).await?;
+            }
+            unshown.insert(channel, head);
+        }
+        self.unshown = unshown;
+        Ok(())
+    }
+}
