@@ -10,7 +10,7 @@ use mongodb::options::WriteConcern;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::relay::{Job, Outboxes, Source};
+use super::outbox::{Job, Outboxes, Source};
 use crate::error::Result;
 use crate::model::ObjectId;
 use crate::store::mongo::errors::call;

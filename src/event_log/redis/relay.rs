@@ -13,23 +13,17 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::doc;
-use futures::TryStreamExt;
-use mongodb::Collection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::clean::Cleaner;
 use super::epoch::Channels;
-use super::pending::Pending;
+use super::outbox::{Job, Outboxes, Pending};
 use super::settle::Settled;
 use super::stream::Item;
 use super::sweep::Sweep;
 use crate::error::{Error, Result};
 use crate::model::ObjectId;
-use crate::store::mongo::document::integer;
-use crate::store::mongo::errors::{QUERY_TIME, call};
-use crate::store::mongo::stored::Stored;
 
 /// Events that are appended, persisted and cleaned up in one step.
 const BATCH: usize = 256;
@@ -38,8 +32,6 @@ const QUEUE: usize = 4096;
 /// Bytes of events that wait in this process, in units of [`UNIT`]. The rest stays in the outboxes for the sweep.
 const QUEUE_UNITS: usize = 64 * 1024;
 const UNIT: usize = 1024;
-/// How many nodes with pending events are counted for the metrics.
-const MOST_COUNTED: i64 = 10_000;
 /// How often events are given new numbers in one go.
 const ROUNDS: usize = 5;
 /// How long an orderly end may take.
@@ -55,27 +47,6 @@ pub enum RelayMode {
     Off,
     /// Appends to Redis and then forgets, as if the process had died there.
     AppendOnly,
-}
-
-/// Where a pending event is kept until it is in the history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// In the outbox of this node.
-    Node(ObjectId),
-    /// In the collection `eventoutbox`.
-    Collection,
-    /// In the hands of who publishes it, as long as that waits for the number.
-    Publisher,
-}
-
-/// One event to relay.
-pub(crate) struct Job {
-    pub(crate) source: Source,
-    pub(crate) event: Pending,
-    /// Made by this process just now: certainly never appended before.
-    pub(crate) fresh: bool,
-    /// Wants to know the event's number.
-    pub(crate) waiter: Option<oneshot::Sender<u64>>,
 }
 
 /// Hands events to the relay.
@@ -112,33 +83,6 @@ impl Relay {
         self.stop.cancel();
         let mut done = self.done.clone();
         drop(tokio::time::timeout(DRAIN + Duration::from_secs(1), done.wait_for(|done| *done)).await);
-    }
-}
-
-/// The two places where pending events are kept.
-#[derive(Clone)]
-pub(crate) struct Outboxes {
-    pub(crate) nodes: Collection<Stored>,
-    pub(crate) events: Collection<Stored>,
-    /// Turns true when the index exists that makes a sweep over the nodes cheap.
-    pub(crate) indexed: watch::Receiver<bool>,
-}
-
-impl Outboxes {
-    /// How many events wait; of more than [`MOST_COUNTED`] nodes that have any, so many.
-    async fn pending(&self) -> Result<u64> {
-        let mut pending = call(self.events.estimated_document_count().max_time(QUERY_TIME)).await?;
-        if *self.indexed.borrow() {
-            let stages = [
-                doc! {"$match": {"outbox.id": {"$exists": true}}},
-                doc! {"$limit": MOST_COUNTED},
-                doc! {"$group": {"_id": null, "n": {"$sum": {"$size": "$outbox"}}}},
-            ];
-            let sums = self.nodes.aggregate(stages).max_time(QUERY_TIME).with_type::<Stored>();
-            let sums: Vec<Stored> = call(async { sums.await?.try_collect().await }).await?;
-            pending += sums.first().and_then(|sum| integer(sum.get("n")?)).map_or(0, i64::unsigned_abs);
-        }
-        Ok(pending)
     }
 }
 
@@ -247,7 +191,7 @@ impl Worker {
             // From now on nobody knows how far the try came.
             batch.iter_mut().for_each(|job| job.fresh = false);
             tokio::select! {
-                () = tokio::time::sleep(jitter(delay / 2, delay)) => delay = (delay * 2).min(2000),
+                () = tokio::time::sleep(Duration::from_millis(rand::random_range(delay / 2..=delay))) => delay = (delay * 2).min(2000),
                 // They are safe where they are.
                 () = self.stop.cancelled() => return,
             }
@@ -322,22 +266,4 @@ impl Worker {
         }
         Err(Error::unavailable("log", anyhow::anyhow!("the numbers of {channel} keep changing")))
     }
-}
-
-impl Job {
-    /// An event that may have been appended before.
-    pub(crate) fn foreign(source: Source, event: Pending) -> Job {
-        Job { source, event, fresh: false, waiter: None }
-    }
-
-    /// Not if who published it has given up: it is in the outbox then, or was refused.
-    fn is_wanted(&self) -> bool {
-        let waits = || self.waiter.as_ref().is_some_and(|waiter| !waiter.is_closed());
-        self.source != Source::Publisher || waits()
-    }
-}
-
-/// A random time between two numbers of milliseconds, so that instances do not act in step.
-pub(super) fn jitter(from: u64, to: u64) -> Duration {
-    Duration::from_millis(rand::random_range(from..=to.max(from)))
 }

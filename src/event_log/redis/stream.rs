@@ -14,7 +14,7 @@ use redis::{AsyncConnectionConfig, RedisResult, Script};
 use tokio::sync::watch;
 
 use super::connection::{Connection, RESPONSE, connect, in_time, wait};
-use super::pending::Pending;
+use super::outbox::Pending;
 use crate::error::{Error, Result};
 use crate::model::{ObjectId, Timestamp};
 

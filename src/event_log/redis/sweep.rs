@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bson::doc;
 use futures::TryStreamExt;
@@ -13,13 +14,16 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::epoch::Channels;
-use super::pending::Pending;
-use super::relay::{Job, Outboxes, Source, jitter};
+use super::outbox::{Job, Outboxes, Pending, Source};
 use crate::error::Result;
 use crate::model::ObjectId;
 use crate::store::mongo::errors::{QUERY_TIME, call};
 use crate::store::mongo::stored::Stored;
 
+/// When the first look is.
+const FIRST: Duration = Duration::from_millis(300);
+/// The pause between two, to which up to a second is added, so that instances do not act in step.
+const EVERY: Duration = Duration::from_secs(1);
 /// How many outboxes a look takes in.
 const MOST_NODES: i64 = 1000;
 /// How many events of the collection it takes in.
@@ -45,7 +49,7 @@ impl Sweep {
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut pause = jitter(200, 400);
+        let mut pause = FIRST;
         let work = async {
             loop {
                 tokio::time::sleep(pause).await;
@@ -61,7 +65,7 @@ impl Sweep {
                 if let Err(error) = self.channels.remember_shown().await {
                     tracing::debug!(%error, "the numbers that were given are not written down yet");
                 }
-                pause = jitter(1000, 2000);
+                pause = EVERY + Duration::from_millis(rand::random_range(0..=1000));
             }
         };
         tokio::select! {

@@ -9,8 +9,8 @@ use super::stored::Stored;
 use super::{MongoStore, single, transaction};
 use crate::error::Result;
 use crate::event_log::redis::history::number;
-use crate::event_log::redis::pending::Pending;
-use crate::event_log::redis::relay::{Job, Source};
+use crate::event_log::redis::outbox::Pending;
+use crate::event_log::redis::outbox::{Job, Source};
 use crate::model::ObjectId;
 use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write};
 

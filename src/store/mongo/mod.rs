@@ -47,7 +47,8 @@ use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query,
 use crate::error::{Error, Result};
 use crate::event_log::redis::epoch::Channels;
 use crate::event_log::redis::history::History;
-use crate::event_log::redis::relay::{self, Outboxes, Relay};
+use crate::event_log::redis::outbox::Outboxes;
+use crate::event_log::redis::relay::{self, Relay};
 use crate::event_log::redis::stream::Redis;
 use crate::event_log::redis::{RedisLog, RelayMode};
 use crate::filter::Filter;

@@ -14,7 +14,7 @@ use super::errors::{self, call, is_duplicate};
 use super::stored::Stored;
 use super::transaction::{record, recorded};
 use crate::error::Result;
-use crate::event_log::redis::pending::Pending;
+use crate::event_log::redis::outbox::Pending;
 use crate::model::ObjectId;
 use crate::store::gather::{self, Gather, Gets, Most};
 use crate::store::{Committed, Expect};

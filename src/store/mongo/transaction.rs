@@ -18,7 +18,7 @@ use super::document::integer;
 use super::errors::{self, call, is_duplicate};
 use super::stored::Stored;
 use crate::error::{Error, Result};
-use crate::event_log::redis::pending::Pending;
+use crate::event_log::redis::outbox::Pending;
 use crate::model::ObjectId;
 use crate::store::{Committed, Expect, Write};
 
