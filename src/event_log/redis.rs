@@ -194,10 +194,14 @@ impl RedisLog {
         let event = Pending::new(&event);
         let (waiter, number) = oneshot::channel();
         let (source, waiter) = (Source::Publisher, Some(waiter));
-        self.relay.submit(vec![Job { source, event: event.clone(), fresh, waiter }]);
+        let job = Job { source, event: event.clone(), fresh, waiter };
+        let relayed = async {
+            self.relay.stand_in_line(job).await;
+            number.await.ok()
+        };
         let number = tokio::select! {
             biased;
-            number = number => number.ok(),
+            number = relayed => number,
             () = self.inner.channels.redis.fails() => None,
             () = tokio::time::sleep(PUBLISH) => None,
         };

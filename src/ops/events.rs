@@ -18,7 +18,7 @@ const LONGEST_CHANNEL: usize = 64;
 const MOST_ATTRIBUTES: usize = 32;
 /// Bytes of JSON in an event's payload: what a message on the WebSocket may have, whatever way it comes.
 pub(super) const MOST_DATA: usize = 1 << 20;
-/// How long a publisher waits for its sequence number before it is told that it comes later.
+/// How long publishing may take: 504 after that. (That the number comes later is known before.)
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An event to publish.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use kernelci_live::event_log::EventLog;
 use kernelci_live::event_log::redis::RelayMode;
+use kernelci_live::model::Position;
 use kernelci_live::store::mongo::{Options, open};
 use kernelci_live::store::{Committed, Store};
 use serde_json::json;
@@ -152,6 +153,24 @@ async fn old_positions_are_read_from_the_history() {
     assert_eq!((read.gap, read.entries.len()), (None, 1), "up to the hole");
     let read = a.log.read_after("ch", 3, 100).await.unwrap();
     assert_eq!((read.gap, read.entries.len()), (Some((4, 6)), 24));
+    servers.clean().await;
+}
+
+/// As when Redis evicts keys, which it must not.
+#[tokio::test]
+async fn any_part_of_a_channel_may_be_lost() {
+    let servers = Servers::new().await;
+    let (a, b) = (servers.open().await, servers.open().await);
+    let epoch = a.log.head("ch").await.unwrap().epoch;
+    let mut number = 0;
+    for part in ["state", "stream", "pending", "seen:*"] {
+        publish(&a, 3).await;
+        servers.forget(&format!("{{ch}}:{part}")).await;
+        number += 4;
+        assert_eq!(b.log.publish(event("ch", json!(1))).await.unwrap(), Some(number), "{part}");
+        assert_eq!(a.log.head("ch").await.unwrap(), Position { epoch: epoch.clone(), seq: number }, "{part}");
+    }
+    assert_eq!(a.events_after("ch", 0).await.len() as u64, number);
     servers.clean().await;
 }
 

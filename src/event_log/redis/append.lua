@@ -4,8 +4,9 @@
 -- KEYS: state, stream, pending, then one "seen" key per event.
 -- ARGV: the generation that the caller knows, the lowest head that the channel can be at, how many seconds an event is
 --       remembered, then the id and the CloudEvent (JSON text) of each event.
--- Returns {"ok", head, number of each event}, or {"stale"} and writes nothing: the state is missing, belongs to another
--- generation or has lost events that somebody has seen. The caller then looks closer (epoch.rs).
+-- Returns {"ok", head, number of each event}, the number negative for an event that had it already; or {"stale"} and
+-- writes nothing: the state is missing, belongs to another generation or has lost events that somebody has seen. The
+-- caller then looks closer (epoch.rs).
 local function last(key)
   local info = redis.pcall('XINFO', 'STREAM', key)
   for i = 1, #info, 2 do
@@ -26,7 +27,7 @@ for i = 4, #KEYS do
   local seen = redis.call('GET', KEYS[i])
   local number = seen and string.match(seen, '^(%d+) (.*)$')
   if number and string.sub(seen, #number + 2) == ARGV[1] then
-    answer[#answer + 1] = tonumber(number)
+    answer[#answer + 1] = -tonumber(number)
   else
     given = given + 1
     local text = string.format('%.0f', given)

@@ -4,7 +4,8 @@
 //! anybody has seen. When it has nothing, or less than MongoDB or this process knows of, a new *generation* begins:
 //! numbering goes on behind the last number of the history, in the same epoch, and readers notice nothing. What had
 //! a number and was not in the history yet still is in its outbox, or its publisher waits for it, and it gets another
-//! one. A counter in MongoDB makes all instances agree on the latest generation.
+//! one; if the publisher has gone it was never acknowledged, and may be lost. A counter in MongoDB makes all instances
+//! agree on the latest generation.
 //!
 //! A new *epoch* begins only when MongoDB itself knows less than readers were shown: it was restored from a backup.
 
@@ -261,19 +262,15 @@ impl Channels {
     /// but its events expire some day; so there is time.
     pub(crate) async fn remember_shown(&self) -> Result<()> {
         for (channel, known) in self.all_known() {
-            let shown = known.shown.swap(0, Relaxed);
+            let shown = known.shown.load(Relaxed);
             if shown == 0 {
                 continue;
             }
             // Not more than is there: if MongoDB has been set back, that must stay visible.
-            let remembered = async {
-                let there = self.history.highest(&channel).await?;
-                self.history.remember(&channel, shown.min(there)).await
-            };
-            if let Err(error) = remembered.await {
-                known.shown.fetch_max(shown, Relaxed);
-                return Err(error);
-            }
+            let there = self.history.highest(&channel).await?;
+            self.history.remember(&channel, shown.min(there)).await?;
+            // Fails if more has been shown meanwhile, which is written down the next time.
+            _ = known.shown.compare_exchange(shown, 0, Relaxed, Relaxed);
         }
         Ok(())
     }

@@ -71,11 +71,8 @@ impl History {
     pub(crate) async fn insert(&self, channel: &str, items: &[Item]) -> Result<Inserted> {
         let mut documents: Vec<Stored> =
             items.iter().map(|item| document(channel, item).map(Stored)).collect::<Result<_>>()?;
-        // The second time round what was there is left out, so a third time is somebody else's doing.
-        for _ in 0..3 {
-            if documents.is_empty() {
-                return Ok(Inserted::All);
-            }
+        // Each time round what was there is left out.
+        while !documents.is_empty() {
             match errors::raw(self.events.insert_many(&documents).ordered(true)).await {
                 Ok(_) => return Ok(Inserted::All),
                 Err(error) if is_duplicate(&error) => {}
@@ -99,7 +96,7 @@ impl History {
                 return Ok(Inserted::Taken);
             }
         }
-        Ok(Inserted::Taken)
+        Ok(Inserted::All)
     }
 
     /// Remembers the highest number beyond the life of its event.

@@ -63,7 +63,7 @@ pub(crate) enum Source {
 pub(crate) struct Job {
     pub(crate) source: Source,
     pub(crate) event: Pending,
-    /// Made by this process just now: certainly never appended before.
+    /// Made by this process just now: it need not be looked for in the history.
     pub(crate) fresh: bool,
     /// Wants to know the event's number.
     pub(crate) waiter: Option<oneshot::Sender<u64>>,

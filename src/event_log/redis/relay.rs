@@ -65,12 +65,19 @@ impl Relay {
         if jobs.is_empty() {
             return;
         }
-        let units = jobs.iter().map(|job| job.event.json.len() / UNIT + 1).sum::<usize>().min(QUEUE_UNITS);
-        let permit = self.room.clone().try_acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX));
+        let permit = self.room.clone().try_acquire_many_owned(units(&jobs));
         if permit.is_ok_and(|permit| self.queue.try_send((jobs, permit)).is_ok()) {
             return;
         }
         tracing::debug!("the relay's queue is full; the events stay in their outboxes for now");
+    }
+
+    /// Queues an event when there is room; it is dropped if the relay has ended.
+    pub(crate) async fn stand_in_line(&self, job: Job) {
+        let Ok(permit) = self.room.clone().acquire_many_owned(units(std::slice::from_ref(&job))).await else {
+            return;
+        };
+        _ = self.queue.send((vec![job], permit)).await;
     }
 
     /// How many events wait in the outboxes of all instances.
@@ -110,7 +117,7 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
     };
     let cleaner = Cleaner::start(outboxes.clone());
     let (found, overdue) = mpsc::channel(1);
-    if mode != RelayMode::Off {
+    if mode == RelayMode::Run {
         tokio::spawn(Sweep::new(channels.clone(), outboxes, found).run(stop.clone()));
     }
     let worker = Worker { channels, mode, queue, stop, overdue, cleaner };
@@ -129,7 +136,10 @@ impl Worker {
         }
         loop {
             tokio::select! {
-                Some(queued) = self.queue.recv() => self.take(queued).await,
+                queued = self.queue.recv() => match queued {
+                    Some(queued) => self.take(queued).await,
+                    None => break,
+                },
                 Some(overdue) = self.overdue.recv() => self.relay_all(overdue).await,
                 () = self.stop.cancelled() => break,
             }
@@ -163,37 +173,41 @@ impl Worker {
         let mut jobs = VecDeque::from(jobs);
         while !jobs.is_empty() {
             let batch = jobs.drain(..jobs.len().min(BATCH)).collect();
-            self.relay(batch).await;
+            if !self.relay(batch).await {
+                // What follows may be of the same nodes.
+                return;
+            }
         }
     }
 
-    /// Relays a batch, again and again until it is done: what follows must not overtake it.
-    async fn relay(&mut self, mut batch: Vec<Job>) {
+    /// Relays a batch, again and again until it is done: what follows must not overtake it. False: it has to stop.
+    async fn relay(&mut self, mut batch: Vec<Job>) -> bool {
+        // Only before the first try: then they may have numbers, which others wait for.
+        batch.retain(Job::is_wanted);
         let mut delay = 50;
         loop {
-            batch.retain(Job::is_wanted);
-            match self.try_relay(&mut batch).await {
-                Ok(()) => return,
-                Err(error) if !error.kind().row().temporary && batch.len() > 1 => {
-                    // One of them cannot be relayed; it must not hold up the others.
-                    for job in batch {
-                        Box::pin(self.relay(vec![job])).await;
-                    }
-                    return;
-                }
-                Err(error) if !error.kind().row().temporary => {
-                    return tracing::error!(%error, "an event cannot be relayed; it stays in its outbox");
-                }
-                Err(error) => {
-                    tracing::warn!(%error, events = batch.len(), "events wait in their outboxes: will try again");
-                }
-            }
-            // From now on nobody knows how far the try came.
+            let Err(error) = self.try_relay(&mut batch).await else { return true };
+            // From now on nobody knows how far a try came.
             batch.iter_mut().for_each(|job| job.fresh = false);
+            let temporary = error.kind().row().temporary;
+            if !temporary && batch.len() > 1 {
+                // One of them cannot be relayed; it must not hold up the others.
+                for job in batch {
+                    if !Box::pin(self.relay(vec![job])).await {
+                        return false;
+                    }
+                }
+                return true;
+            }
+            if !temporary {
+                tracing::error!(%error, "an event cannot be relayed; it stays where it is");
+                return true;
+            }
+            tracing::warn!(%error, events = batch.len(), "events wait to be relayed: will try again");
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(rand::random_range(delay / 2..=delay))) => delay = (delay * 2).min(2000),
-                // They are safe where they are.
-                () = self.stop.cancelled() => return,
+                // They are in their outboxes, or whoever publishes them puts them there.
+                () = self.stop.cancelled() => return false,
             }
         }
     }
@@ -213,13 +227,13 @@ impl Worker {
         if self.mode == RelayMode::AppendOnly {
             return Ok(());
         }
-        self.cleaner.clean(batch).await;
-        for job in batch {
+        for job in batch.iter_mut() {
             if let (Some(waiter), Some(seq)) = (job.waiter.take(), seqs.get(&job.event.id)) {
                 // The publisher may have stopped waiting.
                 _ = waiter.send(*seq);
             }
         }
+        self.cleaner.clean(batch).await;
         Ok(())
     }
 
@@ -252,7 +266,13 @@ impl Worker {
             let item = |(event, &seq): (&&Pending, &u64)| {
                 (seq, Item { seq, epoch: known.epoch.to_string(), json: event.json.clone() })
             };
-            let own: BTreeMap<u64, Item> = events.iter().zip(&given.numbers).map(item).collect();
+            let mut own: BTreeMap<u64, Item> = events.iter().zip(&given.numbers).map(item).collect();
+            if let (Some(first), Some(last)) = (given.known.iter().min(), given.known.iter().max()) {
+                // A second try may say something else, its time for one: the first one counts.
+                let first_tries = self.channels.redis.pending(channel, *first, *last, BATCH).await?;
+                own.retain(|seq, _| !given.known.contains(seq));
+                own.extend(first_tries.into_iter().map(|item| (item.seq, item)));
+            }
             let numbers = ids.iter().filter_map(|id| seqs.get(id)).chain(&given.numbers);
             let target = numbers.copied().max().unwrap_or(0);
             match self.channels.settle(channel, generation, &own, given.head, target).await? {
@@ -266,4 +286,10 @@ impl Worker {
         }
         Err(Error::unavailable("log", anyhow::anyhow!("the numbers of {channel} keep changing")))
     }
+}
+
+/// How much room events take in the queue.
+fn units(jobs: &[Job]) -> u32 {
+    let units = jobs.iter().map(|job| job.event.json.len() / UNIT + 1).sum::<usize>();
+    u32::try_from(units.min(QUEUE_UNITS)).unwrap_or(u32::MAX)
 }

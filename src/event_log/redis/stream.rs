@@ -1,8 +1,9 @@
 //! What Redis holds of a channel, and the few commands that touch it.
 //!
-//! `<prefix>{<channel>}:state` is a hash `epoch, generation, head, base`; `…:stream` a stream whose ids are
-//! `<seq>-0` and whose entries are `e` (epoch) and `j` (CloudEvent); `…:seen:<event id>` remembers for an hour which
-//! number an event got. The channel is the hash tag, so that a cluster keeps all of it on one shard.
+//! `<prefix>{<channel>}:state` is a hash `epoch, generation, head, given, base, seed` ([`State`]); `…:stream` a stream
+//! whose ids are `<seq>-0` and whose entries are `e` (epoch) and `j` (CloudEvent); `…:pending` another one, with what has a
+//! number and is not in the history yet (and `i`, the event's id); `…:seen:<event id>` remembers for an hour which number
+//! an event got. The channel is the hash tag, so that a cluster keeps all of it on one shard.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,12 +55,16 @@ pub(crate) struct State {
     seed: u64,
     /// The number of the newest event that the stream ever had.
     last: Option<u64>,
+    /// The number of the newest event that was ever on its way into the history.
+    last_pending: Option<u64>,
 }
 
 impl State {
-    /// Whether the stream ends where the state says.
+    /// Whether both streams end where the state says.
     pub(crate) fn is_whole(&self) -> bool {
-        self.last == Some(self.head) || (self.last.is_none() && self.head == self.seed)
+        let ends_at =
+            |last: Option<u64>, number| last == Some(number) || (last.is_none() && number == self.seed);
+        ends_at(self.last, self.head) && ends_at(self.last_pending, self.given)
     }
 }
 
@@ -78,6 +83,8 @@ pub(crate) struct Given {
     pub(crate) head: u64,
     /// The number of each event.
     pub(crate) numbers: Vec<u64>,
+    /// Those of them that were given before.
+    pub(crate) known: Vec<u64>,
 }
 
 impl Item {
@@ -152,11 +159,12 @@ impl Redis {
     ) -> Result<(Option<State>, Vec<Item>)> {
         let mut script = self.look.prepare_invoke();
         script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
+        script.key(self.key(channel, "pending"));
         script.arg(format!("{}-0", seq.saturating_add(1))).arg(limit);
-        type Answer = (Vec<Option<String>>, Option<String>, StreamRangeReply);
-        let (state, last, items): Answer = self.wait(script.invoke_async(connection)).await?;
-        let last = last.as_deref().and_then(seq_of);
-        Ok((read_state(&state, last), items.ids.iter().filter_map(item).collect()))
+        type Answer = (Vec<Option<String>>, Option<String>, Option<String>, StreamRangeReply);
+        let (state, last, last_pending, items): Answer = self.wait(script.invoke_async(connection)).await?;
+        let state = read_state(&state, [last, last_pending].map(|id| id.as_deref().and_then(seq_of)));
+        Ok((state, items.ids.iter().filter_map(item).collect()))
     }
 
     /// Events `from` to `to` that the stream still has, at most `limit`.
@@ -208,14 +216,20 @@ impl Redis {
         let mut answer = answer.into_iter();
         match answer.next().map(redis::from_redis_value::<String>) {
             Some(Ok(word)) if word == "ok" => {
-                let mut numbers: Vec<u64> =
+                let answered: Vec<i64> =
                     answer.map(redis::from_redis_value).collect::<Result<_, _>>().map_err(Error::internal)?;
-                if numbers.len() != events.len() + 1 {
-                    let count = numbers.len();
+                let (Some((head, numbers)), true) =
+                    (answered.split_first(), answered.len() == events.len() + 1)
+                else {
+                    let count = answered.len();
                     return Err(Error::internal(anyhow::anyhow!("append.lua answered {count} numbers")));
-                }
-                let head = numbers.remove(0);
-                Ok(Some(Given { head, numbers }))
+                };
+                let known = numbers.iter().filter(|number| **number < 0);
+                Ok(Some(Given {
+                    head: head.unsigned_abs(),
+                    numbers: numbers.iter().map(|number| number.unsigned_abs()).collect(),
+                    known: known.map(|number| number.unsigned_abs()).collect(),
+                }))
             }
             _ => Ok(None),
         }
@@ -324,7 +338,7 @@ impl Redis {
     }
 }
 
-fn read_state(fields: &[Option<String>], last: Option<u64>) -> Option<State> {
+fn read_state(fields: &[Option<String>], [last, last_pending]: [Option<u64>; 2]) -> Option<State> {
     let [Some(epoch), Some(generation), Some(head), Some(given), Some(base), Some(seed)] = fields else {
         return None;
     };
@@ -336,6 +350,7 @@ fn read_state(fields: &[Option<String>], last: Option<u64>) -> Option<State> {
         base: base.parse().ok()?,
         seed: seed.parse().ok()?,
         last,
+        last_pending,
     })
 }
 

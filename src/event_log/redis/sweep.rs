@@ -2,7 +2,8 @@
 //!
 //! Every instance looks through the outboxes every other second, beside the relay, so that no event waits for a look.
 //! What two looks in a row find is overdue and goes to the relay, which recognises what has been relayed meanwhile.
-//! (Clocks are not compared.)
+//! (Clocks are not compared.) Then it finishes what was numbered and not shown, trims the streams, and writes down how
+//! far the channels are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,17 +14,18 @@ use futures::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::epoch::Channels;
+use super::epoch::{Channels, Known};
 use super::outbox::{Job, Outboxes, Pending, Source};
+use super::settle::Settled;
 use crate::error::Result;
 use crate::model::ObjectId;
 use crate::store::mongo::errors::{QUERY_TIME, call};
 use crate::store::mongo::stored::Stored;
 
-/// When the first look is.
-const FIRST: Duration = Duration::from_millis(300);
-/// The pause between two, to which up to a second is added, so that instances do not act in step.
+/// The pause between two looks, to which as much is added by chance, so that instances do not act in step.
 const EVERY: Duration = Duration::from_secs(1);
+/// The same before the first one, and while there is more than one look takes in.
+const SOON: Duration = Duration::from_millis(200);
 /// How many outboxes a look takes in.
 const MOST_NODES: i64 = 1000;
 /// How many events of the collection it takes in.
@@ -49,33 +51,37 @@ impl Sweep {
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut pause = FIRST;
+        let relay = self.relay.clone();
         let work = async {
+            let mut pause = SOON;
             loop {
-                tokio::time::sleep(pause).await;
-                if let Err(error) = self.look().await {
-                    tracing::debug!(%error, "a sweep of the outboxes failed");
-                }
-                if let Err(error) = self.finish_abandoned().await {
-                    tracing::debug!(%error, "events with numbers could not be brought into the history");
-                }
+                tokio::time::sleep(pause.mul_f32(rand::random_range(1.0..2.0))).await;
+                pause = match self.look().await {
+                    Ok(true) => SOON,
+                    Ok(false) => EVERY,
+                    Err(error) => {
+                        tracing::debug!(%error, "a sweep of the outboxes failed");
+                        EVERY
+                    }
+                };
+                self.finish_abandoned().await;
                 if let Err(error) = self.channels.expire().await {
                     tracing::debug!(%error, "expired events could not be removed from the streams");
                 }
                 if let Err(error) = self.channels.remember_shown().await {
                     tracing::debug!(%error, "the numbers that were given are not written down yet");
                 }
-                pause = EVERY + Duration::from_millis(rand::random_range(0..=1000));
             }
         };
         tokio::select! {
             () = work => {}
             () = stop.cancelled() => {}
+            () = relay.closed() => {}
         }
     }
 
-    /// Hands over what was pending at the last look already.
-    async fn look(&mut self) -> Result<()> {
+    /// Hands over what was pending at the last look already. Whether there may be more than it has seen.
+    async fn look(&mut self) -> Result<bool> {
         let mut pending = HashSet::new();
         if *self.outboxes.indexed.borrow() {
             let overdue = self.overdue_nodes(&mut pending).await?;
@@ -99,16 +105,17 @@ impl Sweep {
             call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
         let events: Vec<Pending> = events.iter().filter_map(|event| Pending::from_document(event)).collect();
         pending.extend(events.iter().map(|event| event.id));
+        let more = events.len() as i64 >= MOST_EVENTS;
         let overdue = events.into_iter().filter(|event| self.seen.contains(&event.id));
         self.hand_over(overdue.map(|event| Job::foreign(Source::Collection, event)).collect()).await;
         self.seen = pending;
-        Ok(())
+        Ok(more)
     }
 
     /// Waits until the relay has room.
     async fn hand_over(&self, jobs: Vec<Job>) {
         if !jobs.is_empty() {
-            // Fails when the relay has ended, and so does this.
+            // Fails when the relay has ended.
             _ = self.relay.send(jobs).await;
         }
     }
@@ -133,22 +140,41 @@ impl Sweep {
         Ok(overdue)
     }
 
-    /// Shows events that have numbers already and that nobody else brings before the readers: they were in the hands of
-    /// a publisher whose instance has died.
-    async fn finish_abandoned(&mut self) -> Result<()> {
+    /// Shows events that have numbers already and that nobody else brings before the readers: their publishers have died
+    /// with their instance, or given up.
+    async fn finish_abandoned(&mut self) {
         let mut unshown = HashMap::new();
         for (channel, known) in self.channels.all_known() {
-            let Some(state) = self.channels.redis.state(&channel).await? else { continue };
-            let (generation, head) = (state.generation, state.head);
-            if state.given <= head || generation != known.generation() {
-                continue;
+            match self.finish(&channel, &known).await {
+                Ok(Some(head)) => _ = unshown.insert(channel, head),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(channel, %error, "events with numbers could not be brought into the history");
+                }
             }
-            if self.unshown.get(&channel) == Some(&head) {
-                self.channels.settle(&channel, generation, &BTreeMap::new(), head, state.given).await?;
-            }
-            unshown.insert(channel, head);
         }
         self.unshown = unshown;
-        Ok(())
+    }
+
+    /// Up to where a channel's events are shown, if not all of them are. What was unshown at the last look is shown.
+    async fn finish(&self, channel: &str, known: &Known) -> Result<Option<u64>> {
+        let Some(state) = self.channels.redis.state(channel).await? else { return Ok(None) };
+        let (generation, head) = (state.generation, state.head);
+        if generation != known.generation() {
+            // The next look knows it.
+            self.channels.verify(channel).await?;
+            return Ok(None);
+        }
+        if state.given <= head {
+            return Ok(None);
+        }
+        if self.unshown.get(channel) == Some(&head) {
+            let shown =
+                self.channels.settle(channel, generation, &BTreeMap::new(), head, state.given).await?;
+            if shown == Settled::Done {
+                known.showed(state.given);
+            }
+        }
+        Ok(Some(head))
     }
 }

@@ -9,8 +9,7 @@ use super::stored::Stored;
 use super::{MongoStore, single, transaction};
 use crate::error::Result;
 use crate::event_log::redis::history::number;
-use crate::event_log::redis::outbox::Pending;
-use crate::event_log::redis::outbox::{Job, Source};
+use crate::event_log::redis::outbox::{Job, Pending, Source};
 use crate::model::ObjectId;
 use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write};
 
