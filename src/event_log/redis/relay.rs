@@ -204,8 +204,9 @@ impl Worker {
                 return true;
             }
             tracing::warn!(%error, events = batch.len(), "events wait to be relayed: will try again");
+            let pause = Duration::from_millis(rand::random_range(delay / 2..=delay));
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(rand::random_range(delay / 2..=delay))) => delay = (delay * 2).min(2000),
+                () = tokio::time::sleep(pause) => delay = (delay * 2).min(2000),
                 // They are in their outboxes, or whoever publishes them puts them there.
                 () = self.stop.cancelled() => return false,
             }
