@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::node_id;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::node::hierarchy::Tree;
 use crate::model::{Node, ObjectId, Timestamp};
 use crate::ops::{Context, Reply, RestBody, RestReply};
-use crate::store::{Commit, Committed, Expect, Wire, Write};
+use crate::store::{Commit, Committed, Expect, Raw, Wire, Write};
 
 /// A hierarchy: a node with what is below it.
 #[derive(Deserialize, JsonSchema)]
@@ -49,18 +49,11 @@ pub enum Events {
     Each,
 }
 
-/// The nodes of a hierarchy, depth first.
+/// The nodes of a hierarchy, depth first. As text they take a tenth of the memory.
 #[derive(JsonSchema)]
 pub struct Submitted {
     #[schemars(with = "Vec<Node>")]
-    nodes: Vec<Written>,
-}
-
-/// A node of the answer. As text it takes a tenth of the memory.
-struct Written {
-    /// Its JSON without `revision`, which only some want to see.
-    text: String,
-    revision: u64,
+    nodes: Vec<Raw>,
 }
 
 /// Contract 3.6, all or nothing.
@@ -138,7 +131,7 @@ struct Before {
 struct Planned {
     writes: Vec<Write>,
     /// The answer.
-    nodes: Vec<Written>,
+    nodes: Vec<Raw>,
     /// Groups that new nodes name.
     groups: BTreeSet<String>,
 }
@@ -148,7 +141,7 @@ fn plan(context: &Context, tree: Tree, before: &Before, username: &str, events: 
     context.caller.check_covers_tree(&before.root, &before.stored, built.iter().map(|(node, _)| node))?;
     let new = built.iter().filter(|(_, revision)| revision.is_none());
     let groups = new.flat_map(|(node, _)| node.user_groups.iter().cloned()).collect();
-    let nodes = built.iter().map(|(node, _)| Written::of(node.to_wire())).collect::<Result<_>>()?;
+    let nodes = built.iter().map(|(node, _)| text_of(node)).collect::<Result<_>>()?;
     let write = |(node, revision): (Node, Option<u64>)| {
         let is_root = node.id == before.root.id;
         let old = if is_root { Some(&before.root) } else { before.stored.get(&node.id) };
@@ -163,40 +156,35 @@ fn plan(context: &Context, tree: Tree, before: &Before, username: &str, events: 
 
 impl Submitted {
     fn of(nodes: Vec<Wire>) -> Result<Submitted> {
-        Ok(Submitted { nodes: nodes.into_iter().map(Written::of).collect::<Result<_>>()? })
+        Ok(Submitted { nodes: nodes.iter().map(text_of).collect::<Result<_>>()? })
     }
 
-    fn list(&self, with_revision: bool) -> String {
-        let length = self.nodes.iter().map(|node| node.text.len() + 32).sum();
-        let mut list = String::with_capacity(length);
-        for node in &self.nodes {
-            list.push(if list.is_empty() { '[' } else { ',' });
-            match (node.text.strip_suffix('}'), with_revision) {
-                (Some(open), true) => {
-                    list.push_str(open);
-                    list.push_str(&format!(",\"revision\":{}}}", node.revision));
-                }
-                _ => list.push_str(&node.text),
+    fn list(&self, with_revision: bool) -> Result<String> {
+        let mut list = String::from("[");
+        for (at, node) in self.nodes.iter().enumerate() {
+            if at > 0 {
+                list.push(',');
+            }
+            match with_revision {
+                true => list.push_str(&node.json()?),
+                false => list.push_str(&node.json_and_revision()?.0),
             }
         }
         list.push(']');
-        list
+        Ok(list)
     }
 }
 
-impl Written {
-    fn of(mut node: Wire) -> Result<Written> {
-        let revision = node.shift_remove("revision").and_then(|revision| revision.as_u64()).unwrap_or(0);
-        Ok(Written { text: serde_json::to_string(&node).map_err(Error::internal)?, revision })
-    }
+fn text_of(node: &impl Serialize) -> Result<Raw> {
+    Ok(Raw::Text(serde_json::to_string(node).map_err(Error::internal)?.into()))
 }
 
 impl Reply for Submitted {
     fn rpc(&self) -> Result<String> {
-        Ok(format!("{{\"nodes\":{}}}", self.list(true)))
+        Ok(format!("{{\"nodes\":{}}}", self.list(true)?))
     }
     fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
-        let list = self.list(with_revision);
+        let list = self.list(with_revision)?;
         let body = if member.is_some() { list } else { format!("{{\"nodes\":{list}}}") };
         Ok(RestReply { body: RestBody::Whole(body), revision: None })
     }
