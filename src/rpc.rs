@@ -102,10 +102,20 @@ fn is_id(id: &RawValue) -> bool {
     simple && serde_json::from_str::<serde_json::Value>(text).is_ok()
 }
 
+/// Bytes that an answer usually has around its result.
+pub const ENVELOPE: usize = 64;
+
 /// The text of an answer.
-pub fn answer(id: &str, result: Result<&str, &Error>) -> String {
+pub fn answer(id: &str, result: Result<String, Error>) -> String {
     match result {
-        Ok(result) => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}"),
+        // In place: it may have megabytes.
+        Ok(mut text) => {
+            let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":");
+            text.reserve_exact(head.len() + 1);
+            text.insert_str(0, &head);
+            text.push('}');
+            text
+        }
         Err(error) => format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{}}}", error.to_rpc()),
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn post(
     let request = match request {
         Ok(request) => request,
         Err(unreadable) => {
-            return json(StatusCode::OK, rpc::answer(&unreadable.id, Err(&unreadable.error)));
+            return json(StatusCode::OK, rpc::answer(&unreadable.id, Err(unreadable.error)));
         }
     };
     let name = app.table.known_name(&request.method);
@@ -48,7 +48,7 @@ pub(super) async fn post(
     }
     match &request.id {
         Some(id) => {
-            let response = json(StatusCode::OK, rpc::answer(id, result.as_deref()));
+            let response = json(StatusCode::OK, rpc::answer(id, result));
             let handover = lock(&slot).take();
             watched(response, handover)
         }

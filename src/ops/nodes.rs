@@ -22,6 +22,7 @@ use super::{Context, Reply, RestBody, RestReply, paging};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, NODE};
 use crate::model::{Node, ObjectId};
+use crate::rpc::ENVELOPE;
 use crate::store::{Found, Query, Raw, Wire};
 
 const MOST_FOUND: u64 = 1000;
@@ -90,7 +91,7 @@ impl Reply for Got {
 impl FoundPage {
     fn json(&self, with_revision: bool) -> Result<String> {
         let next = serde_json::to_string(&self.next).map_err(Error::internal)?;
-        Ok(format!("{{\"items\":[{}],\"next\":{next}}}", join(&self.items, with_revision)?))
+        joined("{\"items\":[", &self.items, &format!("],\"next\":{next}}}"), with_revision)
     }
 }
 
@@ -103,11 +104,13 @@ impl Reply for FoundPage {
     }
 }
 
-/// The nodes, with commas between them.
-fn join(nodes: &[Raw], with_revision: bool) -> Result<String> {
-    let mut text = String::new();
-    for node in nodes {
-        if !text.is_empty() {
+/// The nodes, with commas between them, between `head` and `tail`. They may have megabytes, so that room is made once.
+fn joined(head: &str, nodes: &[Raw], tail: &str, with_revision: bool) -> Result<String> {
+    let room = nodes.iter().map(|node| node.size() + 1).sum::<usize>();
+    let mut text = String::with_capacity(head.len() + room + tail.len() + ENVELOPE);
+    text += head;
+    for (at, node) in nodes.iter().enumerate() {
+        if at > 0 {
             text.push(',');
         }
         match with_revision {
@@ -115,6 +118,7 @@ fn join(nodes: &[Raw], with_revision: bool) -> Result<String> {
             false => text += &node.json_and_revision()?.0,
         }
     }
+    text += tail;
     Ok(text)
 }
 

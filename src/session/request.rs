@@ -59,7 +59,7 @@ pub(super) async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Re
     if let Err(error) = &result {
         span.in_scope(|| error.log(name));
     }
-    let text = request.id.map(|id| rpc::answer(&id, result.as_deref()));
+    let text = request.id.map(|id| rpc::answer(&id, result));
     let opened = lock(&slot).take();
     let handover = lock(&handover).take();
     Answered { text, opened, handover, close, _place: place }

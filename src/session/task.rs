@@ -219,7 +219,7 @@ impl Session {
         let request = match rpc::read(text) {
             Ok(request) => request,
             Err(unreadable) => {
-                self.out.push(rpc::answer(&unreadable.id, Err(&unreadable.error)));
+                self.out.push(rpc::answer(&unreadable.id, Err(unreadable.error)));
                 return None;
             }
         };
@@ -250,7 +250,7 @@ impl Session {
             None
         };
         match (refusal, &request.id) {
-            (Some(error), Some(id)) => self.out.push(rpc::answer(id, Err(&error))),
+            (Some(error), Some(id)) => self.out.push(rpc::answer(id, Err(error))),
             (Some(_), None) => {}
             (None, _) if quick => {
                 // Done here and now, in the order in which they come; what is left to wait for need not hold up others.

@@ -27,6 +27,14 @@ impl Raw {
         }
     }
 
+    /// About how many bytes its JSON has; exactly, if it is text.
+    pub fn size(&self) -> usize {
+        match self {
+            Raw::Text(text) => text.len(),
+            Raw::Fields(_) => 1024,
+        }
+    }
+
     /// The node as JSON.
     pub fn json(&self) -> Result<Cow<'_, str>> {
         match self {

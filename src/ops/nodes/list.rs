@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::lists::Place;
-use super::{PAGE_BYTES, join, read_filter};
+use super::{PAGE_BYTES, joined, read_filter};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::model::Node;
@@ -129,6 +129,9 @@ fn too_slow(error: Error) -> Error {
     }
 }
 
+/// How an answer with a list begins.
+const ITEMS: &str = "{\"items\":[";
+
 impl Nodes {
     async fn read(context: &Context, filter: Filter, offset: u64, limit: u64) -> Result<Nodes> {
         // One more than a piece tells whether there is more.
@@ -146,10 +149,10 @@ impl Nodes {
         Ok(Nodes { read, rest: Some(Rest { context: context.clone(), filter, last, left, place }) })
     }
 
-    /// The items of a message, which must be all there are.
-    fn message(&self) -> Result<String> {
-        let text = join(&self.read, true)?;
-        match self.rest.is_none() && text.len() <= PAGE_BYTES {
+    /// A message with the items, which must be all there are, before `tail`.
+    fn message(&self, tail: &str) -> Result<String> {
+        let text = joined(ITEMS, &self.read, tail, true)?;
+        match self.rest.is_none() && text.len() <= PAGE_BYTES + ITEMS.len() + tail.len() {
             true => Ok(text),
             false => Err(Error::new(
                 Kind::TooLarge,
@@ -162,10 +165,10 @@ impl Nodes {
 
     /// All items between `head` and `tail`.
     fn body(self, head: &str, tail: String, with_revision: bool) -> Result<RestReply> {
-        let first = format!("{head}{}", join(&self.read, with_revision)?);
         let body = match self.rest {
-            None => RestBody::Whole(first + &tail),
+            None => RestBody::Whole(joined(head, &self.read, &tail, with_revision)?),
             Some(rest) => {
+                let first = joined(head, &self.read, "", with_revision)?;
                 let first = stream::once(std::future::ready(Ok(first)));
                 let tail = stream::once(std::future::ready(Ok(tail)));
                 RestBody::Pieces(first.chain(rest.pieces(with_revision)).chain(tail).boxed())
@@ -189,7 +192,7 @@ impl Rest {
             let Found { nodes, cut } = rest.context.app.store.find_nodes(&query).await?;
             let Some(last) = nodes.last() else { return Ok(None) };
             rest.last = key(last)?;
-            let text = format!(",{}", join(&nodes, with_revision)?);
+            let text = joined(",", &nodes, "", with_revision)?;
             rest.left = match !cut && (nodes.len() as u64) < query.limit {
                 true => 0,
                 false => rest.left - nodes.len() as u64,
@@ -215,22 +218,22 @@ impl Page {
 
 impl Reply for Page {
     fn rpc(&self) -> Result<String> {
-        Ok(format!("{{\"items\":[{}{}", self.items.message()?, self.tail()))
+        self.items.message(&self.tail())
     }
     fn rest(self: Box<Self>, _member: Option<&str>, with_revision: bool) -> Result<RestReply> {
         let tail = self.tail();
-        self.items.body("{\"items\":[", tail, with_revision)
+        self.items.body(ITEMS, tail, with_revision)
     }
 }
 
 impl Reply for Listed {
     fn rpc(&self) -> Result<String> {
-        Ok(format!("{{\"items\":[{}]}}", self.items.message()?))
+        self.items.message("]}")
     }
     fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
         match member {
             Some(_) => self.items.body("[", "]".into(), with_revision),
-            None => self.items.body("{\"items\":[", "]}".into(), with_revision),
+            None => self.items.body(ITEMS, "]}".into(), with_revision),
         }
     }
 }

@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::node_id;
 use super::write::{
     MOST_TRIES, again, editable, event, expect, groups_exist, key, not_permitted, parent_exists, pause,
     repeated, stored, too_busy,
 };
+use super::{joined, node_id};
 use crate::auth::rights::may_edit;
 use crate::error::{Error, Result};
 use crate::model::node::hierarchy::Tree;
@@ -158,21 +158,6 @@ impl Submitted {
     fn of(nodes: Vec<Wire>) -> Result<Submitted> {
         Ok(Submitted { nodes: nodes.iter().map(text_of).collect::<Result<_>>()? })
     }
-
-    fn list(&self, with_revision: bool) -> Result<String> {
-        let mut list = String::from("[");
-        for (at, node) in self.nodes.iter().enumerate() {
-            if at > 0 {
-                list.push(',');
-            }
-            match with_revision {
-                true => list.push_str(&node.json()?),
-                false => list.push_str(&node.json_and_revision()?.0),
-            }
-        }
-        list.push(']');
-        Ok(list)
-    }
 }
 
 fn text_of(node: &impl Serialize) -> Result<Raw> {
@@ -181,12 +166,12 @@ fn text_of(node: &impl Serialize) -> Result<Raw> {
 
 impl Reply for Submitted {
     fn rpc(&self) -> Result<String> {
-        Ok(format!("{{\"nodes\":{}}}", self.list(true)?))
+        joined("{\"nodes\":[", &self.nodes, "]}", true)
     }
     fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
-        let list = self.list(with_revision)?;
-        let body = if member.is_some() { list } else { format!("{{\"nodes\":{list}}}") };
-        Ok(RestReply { body: RestBody::Whole(body), revision: None })
+        let (head, tail) = if member.is_some() { ("[", "]") } else { ("{\"nodes\":[", "]}") };
+        let body = RestBody::Whole(joined(head, &self.nodes, tail, with_revision)?);
+        Ok(RestReply { body, revision: None })
     }
 }
 
