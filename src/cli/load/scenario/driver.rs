@@ -40,6 +40,9 @@ pub(in crate::cli::load) struct Driver {
     /// Seconds.
     #[arg(long, default_value_t = 5.0, value_parser = positive)]
     seconds: f64,
+    /// Operations a second of each task; without, one after the other.
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -73,11 +76,16 @@ impl Driver {
         let begin = Instant::now();
         let end = begin + Duration::from_secs_f64(self.seconds);
         let (clock, operation, next) = (run.clock, self.operation, Arc::new(AtomicUsize::new(0)));
+        let every = self.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
         let task = |_| {
             let (work, next) = (work.clone(), next.clone());
             tokio::spawn(async move {
                 let mut times = histogram()?;
+                let mut turns = every.map(tokio::time::interval);
                 while Instant::now() < end {
+                    if let Some(turns) = &mut turns {
+                        turns.tick().await;
+                    }
                     let began = clock.now();
                     match operation {
                         Operation::Get => work.get(next.fetch_add(1, Ordering::Relaxed)).await?,
@@ -98,6 +106,9 @@ impl Driver {
 
         let name = if self.operation == Operation::Get { "get" } else { "create" };
         let mut report = run.report("driver").with("operation", name).with("sessions", self.sessions);
+        if let Some(rate) = self.rate {
+            report = report.with("rate", rate);
+        }
         report.measured(seconds, used);
         report.figure("requests", times.len() as f64);
         report.figure("requests_per_second", times.len() as f64 / seconds);
