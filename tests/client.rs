@@ -71,8 +71,8 @@ both_backends! {
             }
             server.restart().await;
         }
-        timeout(PATIENCE, publishing).await.expect("in time").unwrap();
-        let subscription = timeout(PATIENCE, reading).await.expect("in time").unwrap();
+        timeout(4 * PATIENCE, publishing).await.expect("in time").unwrap();
+        let subscription = timeout(4 * PATIENCE, reading).await.expect("in time").unwrap();
         // Another process goes on from the stored position.
         let stored = Start::At(subscription.position().clone());
         let mut later = admin(&server).await.subscribe(Subscribe::to("run").from(stored)).await.unwrap();

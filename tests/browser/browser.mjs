@@ -43,7 +43,7 @@ after(async () => {
 export async function open(path = "/", options = {}, prepare = () => {}, from = server) {
   const context = await browser.newContext({ ...DESKTOP, ...options });
   const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
+  page.setDefaultTimeout(60_000);
   Object.assign(page, { problems: [], said: [], asked: [] });
   page.on("pageerror", (error) => page.problems.push(`exception: ${error.message}`));
   page.on("console", (message) => {
@@ -74,14 +74,14 @@ export async function close(page) {
 /** Waits until the session of the page is in this state. */
 export async function state(page, name) {
   try {
-    await page.locator(`#connection[data-state="${name}"]`).waitFor({ timeout: 15_000 });
+    await page.locator(`#connection[data-state="${name}"]`).waitFor({ timeout: 60_000 });
   } catch (error) {
     throw new Error(`not ${name} (${page.problems.join("; ") || "the browser reports nothing"})`, { cause: error });
   }
 }
 
 /** Waits until `read` answers what is wanted. */
-export async function eventually(read, wanted, ms = 5_000) {
+export async function eventually(read, wanted, ms = 60_000) {
   const end = Date.now() + ms;
   let got;
   do {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, Server, both_backends, node};
+use crate::support::{Backend, Http, PATIENCE, Server, both_backends, node};
 
 /// Subscribes and returns the id.
 pub(crate) async fn subscribe(http: &Http, path: &str) -> u64 {
@@ -327,7 +327,7 @@ both_backends! {
     }
 
     async fn subscriptions_that_nobody_polls_are_dropped(backend: Backend) {
-        let settings = [("SUBSCRIPTION_IDLE_SECONDS", "4"), ("CONSUMER_IDLE_SECONDS", "5"), ("PING_INTERVAL_MS", "1000"), ("KEEP_ALIVE_PERIOD", "1")];
+        let settings = [("SUBSCRIPTION_IDLE_SECONDS", "10"), ("CONSUMER_IDLE_SECONDS", "11"), ("PING_INTERVAL_MS", "1000"), ("KEEP_ALIVE_PERIOD", "1")];
         let server = Server::start_with(backend, &settings).await;
         let http = Http::admin(&server).await;
         let never = subscribe(&http, "lab").await;
@@ -354,8 +354,14 @@ both_backends! {
             publish(&http, "lab", json!(n)).await;
         }
         listen(&http, id).await;
+        // That it was handed over is noted a little later.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let stats = http.get("/latest/stats/subscriptions").await.ok();
+        let end = Instant::now() + PATIENCE;
+        let mut stats = http.get("/latest/stats/subscriptions").await.ok();
+        while stats[0]["lag_events"] != 2 && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            stats = http.get("/latest/stats/subscriptions").await.ok();
+        }
         let one = &stats[0];
         let names: Vec<&String> = one.as_object().unwrap().keys().collect();
         assert_eq!(names, ["id", "channel", "user", "promiscuous", "created", "last_poll", "subscriber_id", "lag_events", "lag_seconds"]);

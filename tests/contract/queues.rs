@@ -142,7 +142,7 @@ both_backends! {
         }
         assert!(best < Duration::from_secs(3), "{best:?}");
         let poll = waiting(http.clone());
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         assert!(server.terminate().await.success());
         let answer = poll.await.unwrap();
         assert_eq!((answer.status, answer.headers["retry-after"].to_str().unwrap()), (503, "1"));
@@ -166,7 +166,7 @@ both_backends! {
         for n in 1..=3 {
             raw.call("queue.push", json!({"list": "jobs", "event": {"data": n}})).await;
         }
-        let lease = json!({"list": "jobs", "lease_ms": 1500});
+        let lease = json!({"list": "jobs", "lease_ms": 8000});
         let first = raw.call("queue.pop", lease.clone()).await;
         assert_eq!((&first["event"]["data"], &first["deliveries"]), (&json!(1), &json!(1)));
         let second = raw.call("queue.pop", lease.clone()).await;

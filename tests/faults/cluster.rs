@@ -46,10 +46,15 @@ const DISK: u32 = 96;
 impl Cluster {
     /// One server on SQLite.
     pub async fn embedded() -> Cluster {
+        Cluster::embedded_with(PING_MS).await
+    }
+
+    /// As [`Cluster::embedded`], with this time between pings.
+    pub async fn embedded_with(ping_ms: &str) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = Disk::mount(&folder.path().join("data"), DISK);
         let clock = Clock::new();
-        let mut settings = vec![("PING_INTERVAL_MS", PING_MS.to_owned())];
+        let mut settings = vec![("PING_INTERVAL_MS", ping_ms.to_owned())];
         settings.extend(clock.iter().flat_map(Clock::settings));
         let server = Server::start_in(folder, Backend::Embedded, &borrowed(&settings)).await;
         let front = Proxy::to(&[server.port()]).await;

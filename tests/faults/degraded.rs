@@ -41,7 +41,9 @@ async fn fails_at_once(raw: &mut Raw, method: &str, params: Value) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_is_away_is_told_of_and_not_waited_for() {
     let _turn = crate::ONE_AT_A_TIME.lock().await;
-    let mut cluster = Cluster::production(1, 1, Keeps::Nothing).await;
+    // Other requests take longer than a session of the usual clusters may be silent.
+    let settings = [("DRAIN_MS", "500"), ("PING_INTERVAL_MS", "25000")];
+    let mut cluster = Cluster::production_with(1, 1, Keeps::Nothing, &settings).await;
     let mut raw = cluster.servers[0].admin().await;
     let http = Http::new(&cluster.servers[0]);
     raw.call("event.subscribe", json!({"sub": 1})).await;

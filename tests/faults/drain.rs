@@ -18,8 +18,10 @@ async fn follow(
     begun: Instant,
     returns: Arc<std::sync::Mutex<Vec<Duration>>>,
     seen: Arc<AtomicUsize>,
+    subscribed: Arc<AtomicUsize>,
 ) {
     let mut events = client.subscribe(Subscribe::to("drain")).await.expect("subscribes");
+    subscribed.fetch_add(1, Ordering::Relaxed);
     let mut state = client.state();
     loop {
         tokio::select! {
@@ -57,12 +59,23 @@ async fn a_rolling_restart_moves_clients_evenly() {
     let first = Publish { channel: "drain".into(), data: json!(0), ..Publish::default() };
     publisher.event_publish(first).await.expect("published");
     let (begun, returns, seen) = (Instant::now(), Arc::default(), Arc::<AtomicUsize>::default());
-    let mut followers = Vec::new();
+    let (mut followers, subscribed) = (Vec::new(), Arc::<AtomicUsize>::default());
     for _ in 0..clients {
         let client = connect().await;
-        followers.push(tokio::spawn(follow(client, begun, Arc::clone(&returns), seen.clone())));
+        followers.push(tokio::spawn(follow(
+            client,
+            begun,
+            Arc::clone(&returns),
+            seen.clone(),
+            subscribed.clone(),
+        )));
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let all = async {
+        while subscribed.load(Ordering::Relaxed) < clients {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("all of them subscribe");
     returns.lock().unwrap().clear();
 
     let mut published = 0;

@@ -22,7 +22,7 @@ from sources import Patchset, Requests, Tarball, Trigger
 from watchers import Bystander, Example, KciDev, KcidbEvents, KcidbNodes, Monitor, Telemetry
 from world import World
 
-MOST_SECONDS = 120  # a run takes a quarter of it
+MOST_SECONDS = 300  # a run takes a tenth of it
 DOWN_SECONDS = 0.5
 
 

@@ -40,7 +40,7 @@ class Server:
             return True
         self.process.terminate()
         try:
-            return self.process.wait(15) == 0
+            return self.process.wait(60) == 0
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

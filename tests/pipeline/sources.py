@@ -7,7 +7,7 @@ TREES = {
     "mainline": ("https://git.kernel.org/torvalds/linux.git", "master", "a" * 40),
     "stable": ("https://git.kernel.org/stable/linux.git", "linux-6.6.y", "b" * 40),
 }
-HOLDOFF = 2  # seconds
+HOLDOFF = 8  # seconds
 SUBMITTER = "service:pipeline"
 
 

@@ -36,12 +36,15 @@ async fn numbering_goes_on_when_redis_forgets() {
     assert_eq!(after, a.log.head("ch").await.unwrap());
     assert_eq!((&after.epoch, after.seq), (&before.epoch, 6));
 
-    let read = loop {
-        let read = tail.next(10).await.unwrap();
-        if !read.entries.is_empty() {
-            break read;
+    let next = async {
+        loop {
+            match tail.next(10).await {
+                Ok(read) if !read.entries.is_empty() => return read,
+                _ => {}
+            }
         }
     };
+    let read = tokio::time::timeout(Duration::from_secs(60), next).await.expect("what comes next");
     assert_eq!((&*read.epoch, read.gap), (before.epoch.as_str(), None), "readers notice nothing");
     assert_eq!(read.entries.last().unwrap().seq, seq);
     assert_eq!(a.events_after("ch", 0).await.len(), 6, "older events are read from the history");

@@ -116,7 +116,7 @@ impl Instance {
 pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !condition().await {
-        assert!(begun.elapsed() < Duration::from_secs(30), "no {what} after 30 s");
+        assert!(begun.elapsed() < Duration::from_secs(60), "no {what} after 60 s");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -81,7 +81,9 @@ both_backends! {
         tokio::join!(write, read);
     }
 
-    async fn a_slow_reader_gets_everything_later(server: Server) {
+    async fn a_slow_reader_gets_everything_later(backend: Backend) {
+        // It answers no ping either.
+        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "600000")]).await;
         let mut slow = server.admin().await;
         slow.call("event.subscribe", json!({"sub": 1, "channel": "lab"})).await;
         flood(&server).await;
@@ -92,7 +94,8 @@ both_backends! {
         assert_eq!(slow.event(1).await["event"]["data"], "live again");
     }
 
-    async fn a_slow_reader_may_ask_for_the_latest(server: Server) {
+    async fn a_slow_reader_may_ask_for_the_latest(backend: Backend) {
+        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "600000")]).await;
         let mut slow = server.admin().await;
         slow.call("event.subscribe", json!({"sub": 1, "channel": "lab", "on_slow": "latest"})).await;
         flood(&server).await;

@@ -270,7 +270,7 @@ both_backends! {
     }
 
     async fn it_does_not_expire_while_it_is_used(backend: Backend) {
-        let settings = [("PING_INTERVAL_MS", "1000"), ("CONSUMER_IDLE_SECONDS", "4")];
+        let settings = [("PING_INTERVAL_MS", "1000"), ("CONSUMER_IDLE_SECONDS", "8")];
         let server = Server::start_with(backend, &settings).await;
         let mut raw = server.admin().await;
         subscribe(&mut raw, 1, json!({})).await;

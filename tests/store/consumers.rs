@@ -168,11 +168,11 @@ pub async fn what_nobody_uses_expires(f: Fixture) {
     let unnamed = open(&f, &new(None, &ann)).await;
     open(&f, &new(Some("n"), &ann)).await;
     assert_eq!(f.store.expire_consumers(60, 60).await.unwrap(), (0, 0));
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(6100)).await;
     assert!(f.store.touch_consumer(unnamed.id.unwrap()).await.unwrap());
-    assert_eq!(f.store.expire_consumers(1, 60).await.unwrap(), (0, 0));
-    assert_eq!(f.store.expire_consumers(1, 1).await.unwrap(), (0, 1));
-    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
-    assert_eq!(f.store.expire_consumers(1, 1).await.unwrap(), (1, 0));
+    assert_eq!(f.store.expire_consumers(5, 60).await.unwrap(), (0, 0));
+    assert_eq!(f.store.expire_consumers(5, 5).await.unwrap(), (0, 1));
+    tokio::time::sleep(std::time::Duration::from_millis(6100)).await;
+    assert_eq!(f.store.expire_consumers(5, 5).await.unwrap(), (1, 0));
     assert!(f.store.consumers(None, 9).await.unwrap().is_empty());
 }

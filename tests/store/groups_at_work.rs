@@ -257,7 +257,7 @@ pub async fn what_a_member_leaves_goes_to_others_at_once(f: Fixture) {
 pub async fn what_nobody_can_do_becomes_a_dead_letter_once(f: Fixture) {
     let site = Site::new(f).await;
     let instance = site.instance("one");
-    let worker = site.join(&instance, &wish(true, Duration::from_secs(1)), 8).await;
+    let worker = site.join(&instance, &wish(true, Duration::from_secs(6)), 8).await;
     let tree = Event { partitionkey: Some("t".into()), ..event("ch", json!({"what": "poison"})) };
     site.f.log.publish(tree.clone()).await.unwrap();
     let next = Event { id: ObjectId::new(), data: json!("next"), ..tree };

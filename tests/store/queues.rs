@@ -44,14 +44,14 @@ pub async fn what_is_released_or_overdue_is_offered_again(f: Fixture) {
     push(&f, "a", "2").await;
     let first = take(&f, "a", LONG).await.unwrap();
     assert_eq!(f.store.release_item(&first.lease).await.unwrap().as_deref(), Some("a"));
-    let again = take(&f, "a", Duration::from_millis(300)).await.unwrap();
+    let again = take(&f, "a", Duration::from_secs(4)).await.unwrap();
     assert_eq!((again.json.as_str(), again.deliveries), ("1", 2), "at its old place");
     assert!(!f.store.remove_item(&first.lease).await.unwrap(), "that lease is over");
     assert_eq!(take(&f, "a", LONG).await.unwrap().json, "2");
     assert_eq!(take(&f, "a", LONG).await, None);
     assert!(f.store.extend_item(&again.lease, LONG).await.unwrap());
     assert!(!f.store.extend_item(&first.lease, LONG).await.unwrap());
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(4500)).await;
     assert_eq!(take(&f, "a", LONG).await, None, "it was extended");
     assert!(f.store.extend_item(&again.lease, Duration::from_millis(100)).await.unwrap());
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -165,12 +165,12 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_slow_read_ends_and_frees_its_place() {
-        let (_dir, db) = database(Duration::from_millis(200));
+        let (_dir, db) = database(Duration::from_secs(2));
         let begun = Instant::now();
         let (first, second) = tokio::join!(db.searches.run(endless), db.searches.run(endless));
         assert_eq!(first.unwrap_err().kind(), Kind::Timeout);
         assert_eq!(second.unwrap_err().kind(), Kind::Timeout, "it had no place in time");
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < Duration::from_secs(30));
         for _ in 0..20 {
             assert_eq!(db.searches.run(one).await.unwrap(), 1);
         }
