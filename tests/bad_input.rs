@@ -373,10 +373,14 @@ both_backends! {
     async fn expensive_filters(server: Server) {
         let mut raw = server.admin().await;
         raw.call("node.create", json!({"node": node("checkout", &"a".repeat(1000))})).await;
-        let since = Instant::now();
-        let bomb = raw.call("node.find", json!({"filter": {"name__re": "^(a+)+$x"}})).await;
-        assert_eq!(bomb["items"], json!([]));
-        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+        let mut best = Duration::MAX;
+        for _ in 0..3 {
+            let since = Instant::now();
+            let bomb = raw.call("node.find", json!({"filter": {"name__re": "^(a+)+$x"}})).await;
+            assert_eq!(bomb["items"], json!([]));
+            best = best.min(since.elapsed());
+        }
+        assert!(best < Duration::from_secs(5), "{best:?}");
         for pattern in ["(", "a{1000}{1000}{1000}", "(?P<x", r"(a)\1", "(?=a)", &"a".repeat(257)] {
             fails(&mut raw, "node.find", json!({"filter": {"name__re": pattern}}), &[400, 422], "name").await;
             let subscribe = json!({"sub": 1, "channel": "node", "filter": {"data.name__re": pattern}});

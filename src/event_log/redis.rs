@@ -214,10 +214,10 @@ impl RedisLog {
     /// Puts an event into the outbox; its number, if it has been relayed meanwhile.
     async fn keep(&self, event: Pending) -> Result<Option<u64>> {
         let stored = doc! {"_id": event.id, "channel": &event.channel, "event": &event.json};
-        match errors::raw(self.outbox.insert_one(Stored(stored))).await {
-            Ok(_) => {}
-            Err(error) if is_duplicate(&error) => {}
-            Err(error) => return Err(errors::translate(error)),
+        if let Err(error) = errors::raw(self.outbox.insert_one(Stored(stored))).await
+            && !is_duplicate(&error)
+        {
+            return Err(errors::translate(error));
         }
         // After the insert, so that an event is in at least one of the two places whatever the relay does meanwhile.
         if let Some((_, seq)) = self.inner.channels.history.numbers(&[event.id]).await?.first() {

@@ -20,20 +20,23 @@ test("a node appears within one second, and its run counts as it goes", async ()
   const page = await open();
   await state(page, "live");
   // The quickest of three: a machine that runs tests stands still now and then.
-  const times = [];
-  let root;
-  for (const branch of ["quick-a", "quick-b", "appears"]) {
+  const times = { appears: [], running: [], done: [] };
+  const timed = async (what, step) => {
     const begun = performance.now();
+    await step();
+    times[what].push(performance.now() - begun);
+  };
+  let root, build;
+  for (const branch of ["quick-a", "quick-b", "appears"]) {
+    const builds = () => bar(page, branch, "kbuild").getAttribute("aria-label");
     root = await checkout(server, { tree: "next", branch });
-    await row(page, branch).waitFor();
-    times.push(performance.now() - begun);
+    await timed("appears", () => row(page, branch).waitFor());
+    build = await child(server, root, "kbuild", "kbuild-gcc-14-arm64");
+    await timed("running", () => eventually(builds, "Builds: 1 running"));
+    await server.rpc("node.update", { id: build.id, set: { state: "done", result: "pass" } });
+    await timed("done", () => eventually(builds, "Builds: 1 pass"));
   }
-  assert.ok(Math.min(...times) < 1_000, `${times} ms`);
-
-  const build = await child(server, root, "kbuild", "kbuild-gcc-14-arm64");
-  await eventually(() => bar(page, "appears", "kbuild").getAttribute("aria-label"), "Builds: 1 running");
-  await server.rpc("node.update", { id: build.id, set: { state: "done", result: "pass" } });
-  await eventually(() => bar(page, "appears", "kbuild").getAttribute("aria-label"), "Builds: 1 pass");
+  for (const [what, taken] of Object.entries(times)) assert.ok(Math.min(...taken) < 1_000, `${what}: ${taken} ms`);
   const change = page.locator("#events .event", { hasText: "kbuild-gcc-14-arm64" }).first();
   assert.match(await change.innerText(), /running\s*→\s*done/);
 
@@ -112,15 +115,20 @@ test("a burst of events does not freeze the page", async () => {
       last = now;
     }, 20);
   });
-  let left = 500;
-  const writer = async () => {
-    while (left-- > 0) await child(server, root, "kbuild", "kbuild-burst", { state: "done", result: "pass" });
-  };
-  await Promise.all(Array.from({ length: 16 }, writer));
-  await eventually(() => bar(page, "bursts", "kbuild").getAttribute("aria-label"), "Builds: 500 pass");
-  assert.ok((await page.locator("#events .event").count()) <= 200);
-  const longest = await page.evaluate(() => globalThis.longest);
-  assert.ok(longest < 5_000, `the page stood still for ${longest} ms`);
+  // The smoothest of three: a machine that runs tests stands still now and then.
+  let best = Infinity;
+  for (let burst = 1; burst <= 3 && best >= 1_000; burst++) {
+    await page.evaluate(() => (globalThis.longest = 0));
+    let left = 500;
+    const writer = async () => {
+      while (left-- > 0) await child(server, root, "kbuild", "kbuild-burst", { state: "done", result: "pass" });
+    };
+    await Promise.all(Array.from({ length: 16 }, writer));
+    await eventually(() => bar(page, "bursts", "kbuild").getAttribute("aria-label"), `Builds: ${500 * burst} pass`);
+    assert.ok((await page.locator("#events .event").count()) <= 200);
+    best = Math.min(best, await page.evaluate(() => globalThis.longest));
+  }
+  assert.ok(best < 1_000, `the page stood still for ${best} ms`);
   await close(page);
 });
 

@@ -177,7 +177,7 @@ async fn member(reader: Reader, target: Target, work: Arc<Mutex<Work>>) {
                     saw(&reader, seq, params["event"]["id"].as_str().unwrap_or_default());
                 }
             }
-            if rand::random_ratio(1, 100) {
+            if rand::random_ratio(1, 50) {
                 // Longer than it may take.
                 tokio::time::sleep(Duration::from_millis(3500)).await;
             }
