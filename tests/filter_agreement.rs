@@ -3,11 +3,7 @@
 //!
 //! Proptest's environment variables work: `PROPTEST_CASES` for more batches, `PROPTEST_RNG_SEED` for the same ones.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-#[path = "filter_agreement/documents.rs"]
 mod documents;
-#[path = "filter_agreement/filters.rs"]
 mod filters;
 
 use std::cell::RefCell;
@@ -146,7 +142,7 @@ fn agree(schema: &'static Schema, document: BoxedStrategy<Value>, name: &'static
     let database = client.database(&format!("filter_agreement_{}", ObjectId::new()));
     let collection = database.collection::<Document>("docs");
 
-    let seeds = FileFailurePersistence::Direct("tests/filter_agreement.proptest-regressions");
+    let seeds = FileFailurePersistence::Direct("tests/filter_agreement/regressions.txt");
     let mut config =
         Config { failure_persistence: Some(Box::new(seeds)), max_shrink_iters: 20, ..Config::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {

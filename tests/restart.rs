@@ -1,15 +1,13 @@
 //! `kill -9` under load: whatever was acknowledged has its event in the log exactly once, in order, without a hole.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-mod support;
-
+use macro_rules_attribute::apply;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::{Lost, Raw, Server, both_backends, node};
 use serde_json::{Value, json};
-use support::{Lost, Raw, Server, both_backends, node};
 
 const WRITERS: usize = 4;
 /// Writes of one node, counted in its `data.error_msg` so that its events show which write they tell of.
@@ -153,91 +151,92 @@ impl Seen {
     }
 }
 
-both_backends! {
-    async fn nothing_acknowledged_is_lost_or_doubled(mut server: Server) {
-        let target = Target { url: server.ws_url(), token: server.token().await.to_owned() };
-        let stop = Arc::new(AtomicBool::new(false));
-        let acknowledged = Acknowledged::default();
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|number| tokio::spawn(write(number, target.clone(), stop.clone(), acknowledged.clone())))
-            .collect();
-        // Set when everything has been written: what the reader has to have seen in the end.
-        let expected: Arc<Mutex<Option<HashSet<Written>>>> = Arc::default();
-        let give_up = Arc::new(AtomicBool::new(false));
-        let reader = tokio::spawn({
-            let (target, expected, give_up) = (target.clone(), expected.clone(), give_up.clone());
-            async move {
-                let mut seen = Seen::default();
-                let complete = |seen: &Seen| {
-                    let all = expected.lock().unwrap();
-                    give_up.load(Ordering::Relaxed) || all.as_ref().is_some_and(|all| all.is_subset(&seen.writes))
-                };
-                while !complete(&seen) {
-                    seen.follow(&target, complete).await;
-                }
-                seen
+#[apply(both_backends!)]
+async fn nothing_acknowledged_is_lost_or_doubled(mut server: Server) {
+    let target = Target { url: server.ws_url(), token: server.token().await.to_owned() };
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Acknowledged::default();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|number| tokio::spawn(write(number, target.clone(), stop.clone(), acknowledged.clone())))
+        .collect();
+    // Set when everything has been written: what the reader has to have seen in the end.
+    let expected: Arc<Mutex<Option<HashSet<Written>>>> = Arc::default();
+    let give_up = Arc::new(AtomicBool::new(false));
+    let reader = tokio::spawn({
+        let (target, expected, give_up) = (target.clone(), expected.clone(), give_up.clone());
+        async move {
+            let mut seen = Seen::default();
+            let complete = |seen: &Seen| {
+                let all = expected.lock().unwrap();
+                give_up.load(Ordering::Relaxed) || all.as_ref().is_some_and(|all| all.is_subset(&seen.writes))
+            };
+            while !complete(&seen) {
+                seen.follow(&target, complete).await;
             }
-        });
+            seen
+        }
+    });
 
-        let kills = kills();
-        for kill in 0..kills {
-            let before = acknowledged.lock().unwrap().len();
-            // Never at the same moment after the start, and only when there was something to lose.
-            tokio::time::sleep(Duration::from_millis(300 + 137 * (kill % 7))).await;
-            let end = Instant::now() + support::PATIENCE;
-            while acknowledged.lock().unwrap().len() < before + 20 {
-                assert!(Instant::now() < end, "no write is acknowledged after {kill} kills");
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            server.kill9();
-            server.restart().await;
+    let kills = kills();
+    for kill in 0..kills {
+        let before = acknowledged.lock().unwrap().len();
+        // Never at the same moment after the start, and only when there was something to lose.
+        tokio::time::sleep(Duration::from_millis(300 + 137 * (kill % 7))).await;
+        let end = Instant::now() + crate::support::PATIENCE;
+        while acknowledged.lock().unwrap().len() < before + 20 {
+            assert!(Instant::now() < end, "no write is acknowledged after {kill} kills");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        stop.store(true, Ordering::Relaxed);
-        let mut nodes = 0;
-        for writer in writers {
-            nodes += writer.await.expect("the writer's assertions hold");
-        }
-        // What the store says was written, acknowledged or not: every revision of every node has its event.
-        let mut raw = target.session().await;
-        let mut all: HashSet<Written> = HashSet::new();
-        let mut page = json!({"limit": 1000, "fields": ["id", "revision", "data"]});
-        loop {
-            let mut found = raw.call("node.find", page.clone()).await;
-            for node in found["items"].as_array().expect("items") {
-                let revision = node["revision"].as_u64().expect("a revision");
-                assert_eq!(node["data"]["error_msg"], revision.to_string());
-                all.extend((1..=revision).map(|step| (node["id"].as_str().expect("an id").to_owned(), step)));
-            }
-            page["after"] = found["next"].take();
-            if page["after"].is_null() {
-                break;
-            }
-        }
-        let acknowledged = acknowledged.lock().unwrap().clone();
-        for write in &acknowledged {
-            assert!(all.contains(write), "acknowledged and gone: {write:?}");
-        }
-        *expected.lock().unwrap() = Some(all.clone());
-        let end_of_patience = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(45)).await;
-            give_up.store(true, Ordering::Relaxed);
-        });
-        let seen = reader.await.expect("the reader's assertions hold");
-        end_of_patience.abort();
-        let missing: Vec<(&Written, bool)> =
-            all.difference(&seen.writes).map(|write| (write, acknowledged.contains(write))).collect();
-        let (count, of) = (missing.len(), all.len());
-        assert!(missing.is_empty(), "{count} of {of} writes have no event (true: acknowledged): {missing:?}");
-        assert!(seen.writes.is_subset(&all), "an event of something that was not written");
-        assert!(seen.connections > kills as usize, "the reader was cut by the kills");
-        assert_eq!(seen.created.len(), nodes, "every node was created once, however often that was asked for");
-        // A new reader finds the same history.
-        let mut again = Seen::default();
-        let (_, last) = seen.position.expect("a position");
-        again.follow(&target, |seen| seen.position.as_ref().is_some_and(|(_, seq)| *seq >= last)).await;
-        assert!(all.is_subset(&again.writes));
-        let (told, events) = (acknowledged.len(), all.len());
-        println!("{kills} kills, {told} writes acknowledged, {events} events; none lost, doubled or out of order");
+        server.kill9();
+        server.restart().await;
     }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut nodes = 0;
+    for writer in writers {
+        nodes += writer.await.expect("the writer's assertions hold");
+    }
+    // What the store says was written, acknowledged or not: every revision of every node has its event.
+    let mut raw = target.session().await;
+    let mut all: HashSet<Written> = HashSet::new();
+    let mut page = json!({"limit": 1000, "fields": ["id", "revision", "data"]});
+    loop {
+        let mut found = raw.call("node.find", page.clone()).await;
+        for node in found["items"].as_array().expect("items") {
+            let revision = node["revision"].as_u64().expect("a revision");
+            assert_eq!(node["data"]["error_msg"], revision.to_string());
+            all.extend((1..=revision).map(|step| (node["id"].as_str().expect("an id").to_owned(), step)));
+        }
+        page["after"] = found["next"].take();
+        if page["after"].is_null() {
+            break;
+        }
+    }
+    let acknowledged = acknowledged.lock().unwrap().clone();
+    for write in &acknowledged {
+        assert!(all.contains(write), "acknowledged and gone: {write:?}");
+    }
+    *expected.lock().unwrap() = Some(all.clone());
+    let end_of_patience = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(45)).await;
+        give_up.store(true, Ordering::Relaxed);
+    });
+    let seen = reader.await.expect("the reader's assertions hold");
+    end_of_patience.abort();
+    let missing: Vec<(&Written, bool)> =
+        all.difference(&seen.writes).map(|write| (write, acknowledged.contains(write))).collect();
+    let (count, of) = (missing.len(), all.len());
+    assert!(missing.is_empty(), "{count} of {of} writes have no event (true: acknowledged): {missing:?}");
+    assert!(seen.writes.is_subset(&all), "an event of something that was not written");
+    assert!(seen.connections > kills as usize, "the reader was cut by the kills");
+    assert_eq!(seen.created.len(), nodes, "every node was created once, however often that was asked for");
+    // A new reader finds the same history.
+    let mut again = Seen::default();
+    let (_, last) = seen.position.expect("a position");
+    again.follow(&target, |seen| seen.position.as_ref().is_some_and(|(_, seq)| *seq >= last)).await;
+    assert!(all.is_subset(&again.writes));
+    let (told, events) = (acknowledged.len(), all.len());
+    println!(
+        "{kills} kills, {told} writes acknowledged, {events} events; none lost, doubled or out of order"
+    );
 }

@@ -1,5 +1,6 @@
 //! The history of events over REST (contract 5.1, 11.2 D-27, D-28).
 
+use macro_rules_attribute::apply;
 use std::collections::BTreeSet;
 
 use bson::doc;
@@ -36,163 +37,167 @@ async fn settled(http: &Http, count: usize) -> Value {
     panic!("no {count} events");
 }
 
-both_backends! {
-    async fn events_are_listed_oldest_first_in_the_shape_of_the_contract(server: Server) {
-        let http = Http::admin(&server).await;
-        let made = http.post("/node", &node("checkout", "a")).await.ok();
-        let id = made["id"].as_str().expect("an id");
-        let update = json!({"state": "available"});
-        http.patch(&format!("/node/{id}"), &update).await.ok();
-        publish(&http, "lab", json!({"board": 7, "on": true})).await;
-        let list = settled(&http, 3).await;
-        assert_eq!(column(&list, "/channel"), ["node", "node", "lab"]);
-        assert_eq!(column(&list, "/data/op"), [json!("created"), json!("updated"), json!(null)]);
-        let keys = |item: &Value| item.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
-        assert_eq!(keys(&list[0]), ["timestamp", "sequence_id", "channel", "owner", "data", "id"]);
-        let timestamp = list[0]["timestamp"].as_str().expect("text");
-        assert!(timestamp.len() == 26 || timestamp.len() == 19, "{timestamp}");
-        assert!(!timestamp.ends_with('Z') && timestamp.is_char_boundary(10), "{timestamp}");
-        assert_eq!(list[1]["owner"], "admin");
-        assert_eq!(list[1]["data"]["previous_state"], "running");
+#[apply(both_backends!)]
+async fn events_are_listed_oldest_first_in_the_shape_of_the_contract(server: Server) {
+    let http = Http::admin(&server).await;
+    let made = http.post("/node", &node("checkout", "a")).await.ok();
+    let id = made["id"].as_str().expect("an id");
+    let update = json!({"state": "available"});
+    http.patch(&format!("/node/{id}"), &update).await.ok();
+    publish(&http, "lab", json!({"board": 7, "on": true})).await;
+    let list = settled(&http, 3).await;
+    assert_eq!(column(&list, "/channel"), ["node", "node", "lab"]);
+    assert_eq!(column(&list, "/data/op"), [json!("created"), json!("updated"), json!(null)]);
+    let keys = |item: &Value| item.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&list[0]), ["timestamp", "sequence_id", "channel", "owner", "data", "id"]);
+    let timestamp = list[0]["timestamp"].as_str().expect("text");
+    assert!(timestamp.len() == 26 || timestamp.len() == 19, "{timestamp}");
+    assert!(!timestamp.ends_with('Z') && timestamp.is_char_boundary(10), "{timestamp}");
+    assert_eq!(list[1]["owner"], "admin");
+    assert_eq!(list[1]["data"]["previous_state"], "running");
 
-        let anonymous = Http::new(&server);
-        for (query, ops) in [
-            ("op=created", vec!["created"]),
-            ("kind=checkout&state=available", vec!["updated"]),
-            ("kind=checkout&result=", vec!["created", "updated"]),
-            ("kind=job", vec![]),
-            ("name=a&owner=admin", vec!["created", "updated"]),
-            ("owner=nobody", vec![]),
-            ("channel=node&limit=1", vec!["created"]),
-            ("channel=node&offset=1", vec!["updated"]),
-            ("path=^a$", vec!["created", "updated"]),
-            ("path=b", vec![]),
-            ("data.is_hierarchy=False&op=updated", vec!["updated"]),
-            ("data.is_hierarchy=true", vec![]),
-            ("data.previous_state=running", vec!["updated"]),
-            (&format!("node_id={id}&limit=0"), vec!["created", "updated"]),
-            (&format!("data.id={id}&limit="), vec!["created", "updated"]),
-            (&format!("id={}", list[1]["id"].as_str().unwrap()), vec!["updated"]),
-            (
-                &format!("ids=,{} , {},", list[1]["id"].as_str().unwrap(), list[0]["id"].as_str().unwrap()),
-                vec!["created", "updated"],
-            ),
-            (&format!("channel=node&from={timestamp}&op=created"), vec![]),
-            ("from=2020-01-01&op=created", vec!["created"]),
-            ("from=2020-01-01T00:00:00%2B00:00&op=updated&channel=node", vec!["updated"]),
-            ("from=2100-01-01", vec![]),
-            ("channel=node&after=1", vec!["updated"]),
-            (&format!("channel=node&after={}", list[0]["id"].as_str().unwrap()), vec!["updated"]),
-        ] {
-            let found = anonymous.get(&format!("/events?{query}")).await.ok();
-            assert_eq!(column(&found, "/data/op"), ops, "{query}");
-        }
-        let lab = anonymous.get("/events?data.on=True").await.ok();
-        assert_eq!(column(&lab, "/data/board"), [7]);
-        // Behind any event, also over all channels.
-        let behind = format!("/events?after={}", list[1]["id"].as_str().unwrap());
-        assert_eq!(column(&anonymous.get(&behind).await.ok(), "/channel"), ["lab"]);
+    let anonymous = Http::new(&server);
+    for (query, ops) in [
+        ("op=created", vec!["created"]),
+        ("kind=checkout&state=available", vec!["updated"]),
+        ("kind=checkout&result=", vec!["created", "updated"]),
+        ("kind=job", vec![]),
+        ("name=a&owner=admin", vec!["created", "updated"]),
+        ("owner=nobody", vec![]),
+        ("channel=node&limit=1", vec!["created"]),
+        ("channel=node&offset=1", vec!["updated"]),
+        ("path=^a$", vec!["created", "updated"]),
+        ("path=b", vec![]),
+        ("data.is_hierarchy=False&op=updated", vec!["updated"]),
+        ("data.is_hierarchy=true", vec![]),
+        ("data.previous_state=running", vec!["updated"]),
+        (&format!("node_id={id}&limit=0"), vec!["created", "updated"]),
+        (&format!("data.id={id}&limit="), vec!["created", "updated"]),
+        (&format!("id={}", list[1]["id"].as_str().unwrap()), vec!["updated"]),
+        (
+            &format!("ids=,{} , {},", list[1]["id"].as_str().unwrap(), list[0]["id"].as_str().unwrap()),
+            vec!["created", "updated"],
+        ),
+        (&format!("channel=node&from={timestamp}&op=created"), vec![]),
+        ("from=2020-01-01&op=created", vec!["created"]),
+        ("from=2020-01-01T00:00:00%2B00:00&op=updated&channel=node", vec!["updated"]),
+        ("from=2100-01-01", vec![]),
+        ("channel=node&after=1", vec!["updated"]),
+        (&format!("channel=node&after={}", list[0]["id"].as_str().unwrap()), vec!["updated"]),
+    ] {
+        let found = anonymous.get(&format!("/events?{query}")).await.ok();
+        assert_eq!(column(&found, "/data/op"), ops, "{query}");
     }
+    let lab = anonymous.get("/events?data.on=True").await.ok();
+    assert_eq!(column(&lab, "/data/board"), [7]);
+    // Behind any event, also over all channels.
+    let behind = format!("/events?after={}", list[1]["id"].as_str().unwrap());
+    assert_eq!(column(&anonymous.get(&behind).await.ok(), "/channel"), ["lab"]);
+}
 
-    async fn recursive_adds_the_node_as_it_is_now(server: Server) {
-        let http = Http::admin(&server).await;
-        let made = http.post("/node", &node("checkout", "a")).await.ok();
-        publish(&http, "lab", json!("no object")).await;
-        publish(&http, "lab", json!({"id": "0".repeat(24)})).await;
-        settled(&http, 3).await;
-        for yes in ["true", "True", "1", "yes"] {
-            let list = http.get(&format!("/events?recursive={yes}&limit=10")).await.ok();
-            assert_eq!(list[0]["node"].as_object().expect("a node").len(), 23, "{list}");
-            assert_eq!(list[0]["node"]["id"], made["id"]);
-            assert_eq!((list[1].get("node"), list[2].get("node")), (None, None));
-        }
-        for no in ["false", "False", "0", ""] {
-            let list = http.get(&format!("/events?recursive={no}")).await.ok();
-            assert_eq!(list[0].get("node"), None, "{no}");
-        }
+#[apply(both_backends!)]
+async fn recursive_adds_the_node_as_it_is_now(server: Server) {
+    let http = Http::admin(&server).await;
+    let made = http.post("/node", &node("checkout", "a")).await.ok();
+    publish(&http, "lab", json!("no object")).await;
+    publish(&http, "lab", json!({"id": "0".repeat(24)})).await;
+    settled(&http, 3).await;
+    for yes in ["true", "True", "1", "yes"] {
+        let list = http.get(&format!("/events?recursive={yes}&limit=10")).await.ok();
+        assert_eq!(list[0]["node"].as_object().expect("a node").len(), 23, "{list}");
+        assert_eq!(list[0]["node"]["id"], made["id"]);
+        assert_eq!((list[1].get("node"), list[2].get("node")), (None, None));
     }
-
-    async fn what_is_wrong_is_told_in_the_words_of_the_contract(server: Server) {
-        let http = Http::new(&server);
-        let id = "0123456789abcdef01234567";
-        for (query, detail) in [
-            (&*format!("node_id={id}&data.id={id}"), "Provide either node_id or data.id, not both"),
-            (&format!("id={id}&ids={id}"), "Provide either id or ids, not both"),
-            ("id=xyz", "Invalid id format"),
-            (&format!("ids={id},xyz"), "Invalid ids format"),
-            ("ids=,%20,", "ids must contain at least one id"),
-            ("from=yesterday", "Invalid 'from' parameter, must be an ISO 8601 datetime"),
-            ("from=1700000000", "Invalid 'from' parameter, must be an ISO 8601 datetime"),
-            ("limit=abc", "invalid literal for int() with base 10: 'abc'"),
-            ("offset=1.5", "invalid literal for int() with base 10: '1.5'"),
-            ("limit=-1", "limit: expected 0 or more"),
-            ("offset=-1", "offset: expected 0 or more"),
-            ("limit=10001", "limit: expected at most 10000"),
-            ("recursive=true", "Recursive limit is too large, max is 1000"),
-            ("recursive=true&limit=0", "Recursive limit is too large, max is 1000"),
-            ("recursive=true&limit=1001", "Recursive limit is too large, max is 1000"),
-            ("recursive=maybe&limit=1", "recursive: expected true or false"),
-            (&format!("after={id}"), "after: there is no event with this id in the history (any more)"),
-        ] {
-            assert_eq!(http.get(&format!("/events?{query}")).await.refusal(), (400, json!(detail)), "{query}");
-        }
-        for query in ["path=(", "$where=1", "data.$where=1", "after=5", "after=rubbish", "channel=a%20b"] {
-            let status = http.get(&format!("/events?{query}")).await.status;
-            assert!(status == 400 || status == 422, "{query}: {status}");
-        }
-        assert_eq!(http.get("/events").await.ok(), json!([]));
-        assert_eq!(http.get("/events?channel=nobody").await.ok(), json!([]));
+    for no in ["false", "False", "0", ""] {
+        let list = http.get(&format!("/events?recursive={no}")).await.ok();
+        assert_eq!(list[0].get("node"), None, "{no}");
     }
+}
 
-    async fn polling_with_the_last_timestamp_skips_nothing(server: Server) {
-        let http = Http::admin(&server).await;
-        // Far more than fit into one millisecond each, several writers at once.
-        let names: Vec<String> = (0..120).map(|n| format!("n{n}")).collect();
-        let makes = names.iter().map(|name| {
-            let http = http.clone();
-            async move { http.post("/node", &node("checkout", name)).await.ok() }
-        });
-        futures::future::join_all(makes).await;
-        settled(&http, 120).await;
-        for limit in [1, 3, 50] {
-            let (mut from, mut seen) = ("2020-01-01".to_owned(), Vec::new());
-            loop {
-                let page = http.get(&format!("/events?state=running&limit={limit}&from={from}")).await.ok();
-                let Some(last) = page.as_array().and_then(|page| page.last()) else { break };
-                from = last["timestamp"].as_str().expect("text").to_owned();
-                seen.extend(column(&page, "/data/name"));
-            }
-            let distinct: BTreeSet<&str> = seen.iter().filter_map(Value::as_str).collect();
-            assert_eq!((seen.len(), distinct.len()), (120, 120), "limit {limit}");
-        }
-        // With a sequence number as the cursor the limit is exact.
-        let (mut after, mut seen) = (0, Vec::new());
+#[apply(both_backends!)]
+async fn what_is_wrong_is_told_in_the_words_of_the_contract(server: Server) {
+    let http = Http::new(&server);
+    let id = "0123456789abcdef01234567";
+    for (query, detail) in [
+        (&*format!("node_id={id}&data.id={id}"), "Provide either node_id or data.id, not both"),
+        (&format!("id={id}&ids={id}"), "Provide either id or ids, not both"),
+        ("id=xyz", "Invalid id format"),
+        (&format!("ids={id},xyz"), "Invalid ids format"),
+        ("ids=,%20,", "ids must contain at least one id"),
+        ("from=yesterday", "Invalid 'from' parameter, must be an ISO 8601 datetime"),
+        ("from=1700000000", "Invalid 'from' parameter, must be an ISO 8601 datetime"),
+        ("limit=abc", "invalid literal for int() with base 10: 'abc'"),
+        ("offset=1.5", "invalid literal for int() with base 10: '1.5'"),
+        ("limit=-1", "limit: expected 0 or more"),
+        ("offset=-1", "offset: expected 0 or more"),
+        ("limit=10001", "limit: expected at most 10000"),
+        ("recursive=true", "Recursive limit is too large, max is 1000"),
+        ("recursive=true&limit=0", "Recursive limit is too large, max is 1000"),
+        ("recursive=true&limit=1001", "Recursive limit is too large, max is 1000"),
+        ("recursive=maybe&limit=1", "recursive: expected true or false"),
+        (&format!("after={id}"), "after: there is no event with this id in the history (any more)"),
+    ] {
+        assert_eq!(http.get(&format!("/events?{query}")).await.refusal(), (400, json!(detail)), "{query}");
+    }
+    for query in ["path=(", "$where=1", "data.$where=1", "after=5", "after=rubbish", "channel=a%20b"] {
+        let status = http.get(&format!("/events?{query}")).await.status;
+        assert!(status == 400 || status == 422, "{query}: {status}");
+    }
+    assert_eq!(http.get("/events").await.ok(), json!([]));
+    assert_eq!(http.get("/events?channel=nobody").await.ok(), json!([]));
+}
+
+#[apply(both_backends!)]
+async fn polling_with_the_last_timestamp_skips_nothing(server: Server) {
+    let http = Http::admin(&server).await;
+    // Far more than fit into one millisecond each, several writers at once.
+    let names: Vec<String> = (0..120).map(|n| format!("n{n}")).collect();
+    let makes = names.iter().map(|name| {
+        let http = http.clone();
+        async move { http.post("/node", &node("checkout", name)).await.ok() }
+    });
+    futures::future::join_all(makes).await;
+    settled(&http, 120).await;
+    for limit in [1, 3, 50] {
+        let (mut from, mut seen) = ("2020-01-01".to_owned(), Vec::new());
         loop {
-            let page = http.get(&format!("/events?channel=node&limit=7&after={after}")).await.ok();
+            let page = http.get(&format!("/events?state=running&limit={limit}&from={from}")).await.ok();
             let Some(last) = page.as_array().and_then(|page| page.last()) else { break };
-            after = last["sequence_id"].as_u64().expect("a number");
-            assert!(page.as_array().unwrap().len() <= 7);
-            seen.extend(column(&page, "/sequence_id"));
+            from = last["timestamp"].as_str().expect("text").to_owned();
+            seen.extend(column(&page, "/data/name"));
         }
-        assert_eq!(seen, (1..=120).map(Value::from).collect::<Vec<_>>());
+        let distinct: BTreeSet<&str> = seen.iter().filter_map(Value::as_str).collect();
+        assert_eq!((seen.len(), distinct.len()), (120, 120), "limit {limit}");
     }
+    // With a sequence number as the cursor the limit is exact.
+    let (mut after, mut seen) = (0, Vec::new());
+    loop {
+        let page = http.get(&format!("/events?channel=node&limit=7&after={after}")).await.ok();
+        let Some(last) = page.as_array().and_then(|page| page.last()) else { break };
+        after = last["sequence_id"].as_u64().expect("a number");
+        assert!(page.as_array().unwrap().len() <= 7);
+        seen.extend(column(&page, "/sequence_id"));
+    }
+    assert_eq!(seen, (1..=120).map(Value::from).collect::<Vec<_>>());
+}
 
-    async fn the_websocket_answers_the_same_events(server: Server) {
-        let http = Http::admin(&server).await;
-        for n in 0..5 {
-            publish(&http, "lab", json!({"n": n, "kind": "job"})).await;
-        }
-        settled(&http, 5).await;
-        let mut ws = server.anonymous().await;
-        let page = ws.call("event.find", json!({"channel": "lab", "kind": "job", "limit": 2, "event": false})).await;
-        assert_eq!(page["items"], http.get("/events?channel=lab&kind=job&limit=2").await.ok());
-        let rest = ws.call("event.find", json!({"channel": "lab", "after": page["next"]})).await;
-        assert_eq!(column(&rest["items"], "/data/n"), [2, 3, 4]);
-        assert_eq!(rest["items"][0]["event"]["specversion"], "1.0");
-        assert_eq!(rest["next"], Value::Null);
-        let error = ws.fail("event.find", json!({"limit": "x"})).await;
-        assert_eq!(error["data"]["detail"], "invalid literal for int() with base 10: 'x'");
+#[apply(both_backends!)]
+async fn the_websocket_answers_the_same_events(server: Server) {
+    let http = Http::admin(&server).await;
+    for n in 0..5 {
+        publish(&http, "lab", json!({"n": n, "kind": "job"})).await;
     }
+    settled(&http, 5).await;
+    let mut ws = server.anonymous().await;
+    let page =
+        ws.call("event.find", json!({"channel": "lab", "kind": "job", "limit": 2, "event": false})).await;
+    assert_eq!(page["items"], http.get("/events?channel=lab&kind=job&limit=2").await.ok());
+    let rest = ws.call("event.find", json!({"channel": "lab", "after": page["next"]})).await;
+    assert_eq!(column(&rest["items"], "/data/n"), [2, 3, 4]);
+    assert_eq!(rest["items"][0]["event"]["specversion"], "1.0");
+    assert_eq!(rest["next"], Value::Null);
+    let error = ws.fail("event.find", json!({"limit": "x"})).await;
+    assert_eq!(error["data"]["detail"], "invalid literal for int() with base 10: 'x'");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! In them `"<name>"` stands for a value: whatever is there where it comes up first, the same ever after. `"…"` is
 //! anything; as a key it allows further members, at the end of a list further items.
 
+use macro_rules_attribute::apply;
 use std::collections::HashMap;
 
 use serde_json::{Map, Value};
@@ -104,28 +105,27 @@ impl Known {
     }
 }
 
-both_backends! {
-    async fn what_the_docs_page_shows_is_what_happens(server: Server) {
-        let examples: Vec<Value> = serde_json::from_str(include_str!("../../web/examples.json")).unwrap();
-        let http = Http::new(&server);
-        let mut known = Known::default();
-        known.0.insert("<password>".into(), crate::support::PASSWORD.into());
-        for example in examples {
-            let mut socket = None;
-            for (number, step) in example["steps"].as_array().unwrap().iter().enumerate() {
-                let at = format!("{} {number}", example["id"]);
-                if step.get("request").is_some() {
-                    known.request(&http, step, &at).await;
-                    continue;
-                }
-                if socket.is_none() {
-                    socket = Some(server.connect().await);
-                }
-                let socket = socket.as_mut().unwrap();
-                match step.get("send") {
-                    Some(message) => socket.send_text(known.fill(message).to_string()).await,
-                    None => known.receive(socket, &step["receive"], &at).await,
-                }
+#[apply(both_backends!)]
+async fn what_the_docs_page_shows_is_what_happens(server: Server) {
+    let examples: Vec<Value> = serde_json::from_str(include_str!("../../web/examples.json")).unwrap();
+    let http = Http::new(&server);
+    let mut known = Known::default();
+    known.0.insert("<password>".into(), crate::support::PASSWORD.into());
+    for example in examples {
+        let mut socket = None;
+        for (number, step) in example["steps"].as_array().unwrap().iter().enumerate() {
+            let at = format!("{} {number}", example["id"]);
+            if step.get("request").is_some() {
+                known.request(&http, step, &at).await;
+                continue;
+            }
+            if socket.is_none() {
+                socket = Some(server.connect().await);
+            }
+            let socket = socket.as_mut().unwrap();
+            match step.get("send") {
+                Some(message) => socket.send_text(known.fill(message).to_string()).await,
+                None => known.receive(socket, &step["receive"], &at).await,
             }
         }
     }

@@ -1,101 +1,106 @@
 //! What is done by mail: forgotten passwords, addresses to be confirmed (contract 6.6), and how the mail goes.
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
+use super::users::{USER_READ, keys, logged_in, member, refused};
 use crate::support::{Backend, Http, MailServer, Protection, Server, both_backends};
-use crate::users::{USER_READ, keys, logged_in, member, refused};
 
-both_backends! {
-    async fn forgotten_passwords(backend: Backend) {
-        let sink = MailServer::start(Protection::None).await;
-        let settings = sink.settings();
-        let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let server = Server::start_with(backend, &settings).await;
-        let admin = Http::admin(&server).await;
-        let id = member(&admin, "ann").await;
-        let before = logged_in(&server, "ann").await;
-        let http = Http::new(&server);
-        let forgot = async |email: &str| http.post("/latest/user/forgot-password", &json!({"email": email})).await;
-        for email in ["nobody@example.org", "ANN@example.org"] {
-            let answer = forgot(email).await;
-            assert_eq!((answer.status, answer.text.as_str()), (202, "null"));
-        }
-        let mail = sink.next().await;
-        assert_eq!((mail.from.as_str(), mail.to.as_str()), ("<ci@kernelci.example>", "<ann@example.org>"));
-        assert!(mail.text.contains("Hello ann,"), "{}", mail.text);
-        assert_eq!(forgot("x").await.status, 422);
-        let reset = async |token: &str, password: &str| {
-            http.post("/latest/user/reset-password", &json!({"token": token, "password": password})).await
-        };
-        let bad = refused(400, "RESET_PASSWORD_BAD_TOKEN");
-        for token in ["nonsense", server.token().await] {
-            assert_eq!(reset(token, "new").await.refusal(), bad);
-        }
-        assert_eq!(reset(mail.token(), "").await.status, 422);
-        let answer = reset(mail.token(), "new").await;
-        assert_eq!((answer.status, answer.text.as_str()), (200, "null"));
-        assert!(sink.next().await.text.contains("has been set anew"));
-        assert_eq!(reset(mail.token(), "newer").await.refusal(), bad, "once");
-        assert_eq!(before.get("/whoami").await.status, 401, "older tokens end");
-        server.login("ann", "new").await;
-        admin.patch(&format!("/user/{id}"), &json!({"is_active": false})).await.ok();
-        assert_eq!(forgot("ann@example.org").await.status, 202);
-        sink.nothing().await;
-        for _ in 0..4 {
-            forgot("ann@example.org").await;
-        }
-        let limited = forgot("ann@example.org").await;
-        assert_eq!(limited.status, 429);
-        assert!(limited.headers.contains_key("retry-after"));
+#[apply(both_backends!)]
+async fn forgotten_passwords(backend: Backend) {
+    let sink = MailServer::start(Protection::None).await;
+    let settings = sink.settings();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = Server::start_with(backend, &settings).await;
+    let admin = Http::admin(&server).await;
+    let id = member(&admin, "ann").await;
+    let before = logged_in(&server, "ann").await;
+    let http = Http::new(&server);
+    let forgot =
+        async |email: &str| http.post("/latest/user/forgot-password", &json!({"email": email})).await;
+    for email in ["nobody@example.org", "ANN@example.org"] {
+        let answer = forgot(email).await;
+        assert_eq!((answer.status, answer.text.as_str()), (202, "null"));
     }
-
-    async fn confirming_an_address(backend: Backend) {
-        let sink = MailServer::start(Protection::None).await;
-        let settings = sink.settings();
-        let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let server = Server::start_with(backend, &settings).await;
-        let admin = Http::admin(&server).await;
-        let invite = json!({"username": "ann", "email": "ann@example.org"});
-        let invited = admin.post("/user/invite", &invite).await.ok();
-        assert_eq!((&invited["email_sent"], &invited["token"]), (&json!(true), &Value::Null));
-        let mail = sink.next().await;
-        assert!(mail.text.contains(&format!("{}/user/accept-invite?token=", server.url())), "{}", mail.text);
-        let http = Http::new(&server);
-        let accept = json!({"token": mail.token(), "password": "ann"});
-        http.post("/user/accept-invite", &accept).await.ok();
-
-        let ann = logged_in(&server, "ann").await;
-        ann.patch("/user/me", &json!({"email": "ann@new.example"})).await.ok();
-        let mail = sink.next().await;
-        assert_eq!(mail.to, "<ann@new.example>", "a new address is asked for its confirmation at once");
-        let verify = async |token: &str| http.post("/latest/user/verify", &json!({"token": token})).await;
-        let bad = refused(400, "VERIFY_USER_BAD_TOKEN");
-        assert_eq!(verify("nonsense").await.refusal(), bad);
-        assert_eq!(verify(server.token().await).await.refusal(), bad);
-        let user = verify(mail.token()).await.ok();
-        assert_eq!((keys(&user), &user["is_verified"]), (USER_READ.to_vec(), &json!(true)));
-        assert_eq!(verify(mail.token()).await.refusal(), refused(400, "VERIFY_USER_ALREADY_VERIFIED"));
-        server.login("ann", "ann").await;
-
-        let request = async |email: &str| {
-            http.post("/latest/user/request-verify-token", &json!({"email": email})).await
-        };
-        for email in ["ann@new.example", "nobody@example.org"] {
-            let answer = request(email).await;
-            assert_eq!((answer.status, answer.text.as_str()), (202, "null"), "{email}");
-        }
-        sink.nothing().await;
-        admin.patch(&format!("/user/{}", user["id"].as_str().expect("an id")), &json!({"email": "c@x.example"})).await.ok();
-        request("c@x.example").await;
-        assert_eq!(verify(mail.token()).await.refusal(), bad, "of another address");
-        verify(sink.next().await.token()).await.ok();
+    let mail = sink.next().await;
+    assert_eq!((mail.from.as_str(), mail.to.as_str()), ("<ci@kernelci.example>", "<ann@example.org>"));
+    assert!(mail.text.contains("Hello ann,"), "{}", mail.text);
+    assert_eq!(forgot("x").await.status, 422);
+    let reset = async |token: &str, password: &str| {
+        http.post("/latest/user/reset-password", &json!({"token": token, "password": password})).await
+    };
+    let bad = refused(400, "RESET_PASSWORD_BAD_TOKEN");
+    for token in ["nonsense", server.token().await] {
+        assert_eq!(reset(token, "new").await.refusal(), bad);
     }
+    assert_eq!(reset(mail.token(), "").await.status, 422);
+    let answer = reset(mail.token(), "new").await;
+    assert_eq!((answer.status, answer.text.as_str()), (200, "null"));
+    assert!(sink.next().await.text.contains("has been set anew"));
+    assert_eq!(reset(mail.token(), "newer").await.refusal(), bad, "once");
+    assert_eq!(before.get("/whoami").await.status, 401, "older tokens end");
+    server.login("ann", "new").await;
+    admin.patch(&format!("/user/{id}"), &json!({"is_active": false})).await.ok();
+    assert_eq!(forgot("ann@example.org").await.status, 202);
+    sink.nothing().await;
+    for _ in 0..4 {
+        forgot("ann@example.org").await;
+    }
+    let limited = forgot("ann@example.org").await;
+    assert_eq!(limited.status, 429);
+    assert!(limited.headers.contains_key("retry-after"));
+}
 
-    async fn without_a_mail_server_nothing_is_revealed(server: Server) {
-        let http = Http::new(&server);
-        for email in ["admin@kernelci.org", "nobody@example.org"] {
-            assert_eq!(http.post("/user/forgot-password", &json!({"email": email})).await.status, 202, "{email}");
-        }
+#[apply(both_backends!)]
+async fn confirming_an_address(backend: Backend) {
+    let sink = MailServer::start(Protection::None).await;
+    let settings = sink.settings();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = Server::start_with(backend, &settings).await;
+    let admin = Http::admin(&server).await;
+    let invite = json!({"username": "ann", "email": "ann@example.org"});
+    let invited = admin.post("/user/invite", &invite).await.ok();
+    assert_eq!((&invited["email_sent"], &invited["token"]), (&json!(true), &Value::Null));
+    let mail = sink.next().await;
+    assert!(mail.text.contains(&format!("{}/user/accept-invite?token=", server.url())), "{}", mail.text);
+    let http = Http::new(&server);
+    let accept = json!({"token": mail.token(), "password": "ann"});
+    http.post("/user/accept-invite", &accept).await.ok();
+
+    let ann = logged_in(&server, "ann").await;
+    ann.patch("/user/me", &json!({"email": "ann@new.example"})).await.ok();
+    let mail = sink.next().await;
+    assert_eq!(mail.to, "<ann@new.example>", "a new address is asked for its confirmation at once");
+    let verify = async |token: &str| http.post("/latest/user/verify", &json!({"token": token})).await;
+    let bad = refused(400, "VERIFY_USER_BAD_TOKEN");
+    assert_eq!(verify("nonsense").await.refusal(), bad);
+    assert_eq!(verify(server.token().await).await.refusal(), bad);
+    let user = verify(mail.token()).await.ok();
+    assert_eq!((keys(&user), &user["is_verified"]), (USER_READ.to_vec(), &json!(true)));
+    assert_eq!(verify(mail.token()).await.refusal(), refused(400, "VERIFY_USER_ALREADY_VERIFIED"));
+    server.login("ann", "ann").await;
+
+    let request =
+        async |email: &str| http.post("/latest/user/request-verify-token", &json!({"email": email})).await;
+    for email in ["ann@new.example", "nobody@example.org"] {
+        let answer = request(email).await;
+        assert_eq!((answer.status, answer.text.as_str()), (202, "null"), "{email}");
+    }
+    sink.nothing().await;
+    admin
+        .patch(&format!("/user/{}", user["id"].as_str().expect("an id")), &json!({"email": "c@x.example"}))
+        .await
+        .ok();
+    request("c@x.example").await;
+    assert_eq!(verify(mail.token()).await.refusal(), bad, "of another address");
+    verify(sink.next().await.token()).await.ok();
+}
+
+#[apply(both_backends!)]
+async fn without_a_mail_server_nothing_is_revealed(server: Server) {
+    let http = Http::new(&server);
+    for email in ["admin@kernelci.org", "nobody@example.org"] {
+        assert_eq!(http.post("/user/forgot-password", &json!({"email": email})).await.status, 202, "{email}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! `/metrics` (contract 7.3) as Prometheus reads it.
 
+use macro_rules_attribute::apply;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
@@ -58,122 +59,125 @@ impl Scrape {
     }
 }
 
-both_backends! {
-    async fn requests_are_counted_by_operation_transport_and_status(server: Server) {
-        let (http, mut ws) = (Http::new(&server), server.admin().await);
-        let before = Scrape::of(&server).await;
-        let count = |scrape: &Scrape, operation: &str, transport: &str, status: u16| {
-            let labels = format!(
-                "instance=\"api,operation=\"{operation},status=\"{status},transport=\"{transport}"
-            );
-            scrape.get("kernelci_requests_total", &labels)
-        };
-        for _ in 0..3 {
-            http.get("/count?kind=job").await.ok();
-        }
-        assert_eq!(http.get("/node/xyz").await.status, 400);
-        assert_eq!(http.post("/node", &node("checkout", "x")).await.status, 401);
-        ws.call("node.create", json!({"node": node("checkout", "a")})).await;
-        ws.fail("node.get", json!({"id": "0".repeat(24)})).await;
-        ws.fail("no.such", json!({})).await;
-        ws.fail("no.such.either", json!({})).await;
-        let rpc = json!({"jsonrpc": "2.0", "id": 1, "method": "node.count", "params": {}});
-        http.post("/rpc", &rpc).await.ok();
-        let after = Scrape::of(&server).await;
-        for (operation, transport, status, more) in [
-            ("node.count", "rest", 200, 3.0),
-            ("node.count", "rpc", 200, 1.0),
-            ("node.get", "rest", 400, 1.0),
-            ("node.create", "rest", 401, 1.0),
-            ("node.create", "ws", 200, 1.0),
-            ("node.get", "ws", 404, 1.0),
-            ("unknown", "ws", 404, 2.0),
-        ] {
-            let moved = count(&after, operation, transport, status) - count(&before, operation, transport, status);
-            assert_eq!(moved, more, "{operation} {transport} {status}");
-        }
-        let total = |scrape: &Scrape| scrape.get("http_requests_total", "instance=\"api");
-        // Six requests, and the scrape before.
-        assert_eq!(total(&after) - total(&before), 7.0);
-        let labels = "instance=\"api,operation=\"node.count,transport=\"rest";
-        assert_eq!(after.get("kernelci_request_duration_seconds_count", labels), 3.0);
-        let labels = "instance=\"api,le=\"+Inf,operation=\"node.count,transport=\"rest";
-        assert_eq!(after.get("kernelci_request_duration_seconds_bucket", labels), 3.0);
-        assert_eq!(after.types["kernelci_request_duration_seconds"], "histogram");
-        let (store, redis) = match server.backend() {
-            Backend::Embedded => ("write", 0.0),
-            Backend::Production => ("mongodb", 1.0),
-        };
-        let labels = format!("call=\"{store},instance=\"api");
-        assert!(after.get("kernelci_store_duration_seconds_count", &labels) > 0.0);
-        assert!(after.get("kernelci_redis_duration_seconds_count", "instance=\"api") >= redis);
+#[apply(both_backends!)]
+async fn requests_are_counted_by_operation_transport_and_status(server: Server) {
+    let (http, mut ws) = (Http::new(&server), server.admin().await);
+    let before = Scrape::of(&server).await;
+    let count = |scrape: &Scrape, operation: &str, transport: &str, status: u16| {
+        let labels =
+            format!("instance=\"api,operation=\"{operation},status=\"{status},transport=\"{transport}");
+        scrape.get("kernelci_requests_total", &labels)
+    };
+    for _ in 0..3 {
+        http.get("/count?kind=job").await.ok();
     }
+    assert_eq!(http.get("/node/xyz").await.status, 400);
+    assert_eq!(http.post("/node", &node("checkout", "x")).await.status, 401);
+    ws.call("node.create", json!({"node": node("checkout", "a")})).await;
+    ws.fail("node.get", json!({"id": "0".repeat(24)})).await;
+    ws.fail("no.such", json!({})).await;
+    ws.fail("no.such.either", json!({})).await;
+    let rpc = json!({"jsonrpc": "2.0", "id": 1, "method": "node.count", "params": {}});
+    http.post("/rpc", &rpc).await.ok();
+    let after = Scrape::of(&server).await;
+    for (operation, transport, status, more) in [
+        ("node.count", "rest", 200, 3.0),
+        ("node.count", "rpc", 200, 1.0),
+        ("node.get", "rest", 400, 1.0),
+        ("node.create", "rest", 401, 1.0),
+        ("node.create", "ws", 200, 1.0),
+        ("node.get", "ws", 404, 1.0),
+        ("unknown", "ws", 404, 2.0),
+    ] {
+        let moved =
+            count(&after, operation, transport, status) - count(&before, operation, transport, status);
+        assert_eq!(moved, more, "{operation} {transport} {status}");
+    }
+    let total = |scrape: &Scrape| scrape.get("http_requests_total", "instance=\"api");
+    // Six requests, and the scrape before.
+    assert_eq!(total(&after) - total(&before), 7.0);
+    let labels = "instance=\"api,operation=\"node.count,transport=\"rest";
+    assert_eq!(after.get("kernelci_request_duration_seconds_count", labels), 3.0);
+    let labels = "instance=\"api,le=\"+Inf,operation=\"node.count,transport=\"rest";
+    assert_eq!(after.get("kernelci_request_duration_seconds_bucket", labels), 3.0);
+    assert_eq!(after.types["kernelci_request_duration_seconds"], "histogram");
+    let (store, redis) = match server.backend() {
+        Backend::Embedded => ("write", 0.0),
+        Backend::Production => ("mongodb", 1.0),
+    };
+    let labels = format!("call=\"{store},instance=\"api");
+    assert!(after.get("kernelci_store_duration_seconds_count", &labels) > 0.0);
+    assert!(after.get("kernelci_redis_duration_seconds_count", "instance=\"api") >= redis);
+}
 
-    async fn gauges_say_what_is_going_on(server: Server) {
-        let mut ws = server.admin().await;
-        ws.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
-        ws.call("node.create", json!({"node": node("checkout", "a")})).await;
-        ws.event(1).await;
+#[apply(both_backends!)]
+async fn gauges_say_what_is_going_on(server: Server) {
+    let mut ws = server.admin().await;
+    ws.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
+    ws.call("node.create", json!({"node": node("checkout", "a")})).await;
+    ws.event(1).await;
+    let scrape = Scrape::of(&server).await;
+    let instance = "instance=\"api";
+    assert_eq!(scrape.get("kernelci_sessions", instance), 1.0);
+    let channel = "channel=\"node,instance=\"api";
+    for (name, value) in [
+        ("kernelci_subscriptions", 1.0),
+        ("kernelci_log_head", 1.0),
+        ("kernelci_log_length", 1.0),
+        ("kernelci_reader_lag_events", 0.0),
+        ("kernelci_reader_lag_seconds", 0.0),
+    ] {
+        assert_eq!(scrape.get(name, channel), value, "{name}");
+        assert_eq!(scrape.types[name], "gauge");
+    }
+    assert_eq!(scrape.get("kernelci_events_sent_total", instance), 1.0);
+    assert_eq!(scrape.get("kernelci_up", "instance=\"api,part=\"store"), 1.0);
+    assert_eq!(scrape.get("kernelci_up", "instance=\"api,part=\"log"), 1.0);
+    assert!(scrape.values.contains_key("kernelci_outbox_events{instance=\"api}"));
+    assert!(scrape.get("process_resident_memory_bytes", instance) > 1e6);
+    assert!(scrape.get("process_open_fds", instance) > 3.0);
+    assert!(scrape.get("process_start_time_seconds", instance) > 1.7e9);
+    let kind = if server.backend() == Backend::Embedded { "sqlite" } else { "mongodb" };
+    let labels = format!("instance=\"api,store=\"{kind},version=\"{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(scrape.get("kernelci_build_info", &labels), 1.0);
+    drop(ws);
+}
+
+#[apply(both_backends!)]
+async fn consumers_and_queues_have_lines_of_their_own(server: Server) {
+    let http = Http::admin(&server).await;
+    http.post("/subscribe/lab?subscriber_id=daemon", &json!(null)).await.ok();
+    for n in 1..=3 {
+        http.post("/publish/lab", &json!({"data": n})).await.ok();
+        http.post("/push/jobs", &json!({"data": n})).await.ok();
+    }
+    http.post("/push/others", &json!({"data": 1})).await.ok();
+    http.get("/pop/jobs").await.ok();
+    let (lag, jobs) = ("channel=\"lab,consumer=\"daemon,instance=\"api", "instance=\"api,queue=\"jobs");
+    // What was popped goes after its answer, and events follow their write on MongoDB.
+    let end = std::time::Instant::now() + crate::support::PATIENCE;
+    let scrape = loop {
         let scrape = Scrape::of(&server).await;
-        let instance = "instance=\"api";
-        assert_eq!(scrape.get("kernelci_sessions", instance), 1.0);
-        let channel = "channel=\"node,instance=\"api";
-        for (name, value) in [
-            ("kernelci_subscriptions", 1.0),
-            ("kernelci_log_head", 1.0),
-            ("kernelci_log_length", 1.0),
-            ("kernelci_reader_lag_events", 0.0),
-            ("kernelci_reader_lag_seconds", 0.0),
-        ] {
-            assert_eq!(scrape.get(name, channel), value, "{name}");
-            assert_eq!(scrape.types[name], "gauge");
+        let seen =
+            (scrape.get("kernelci_consumer_lag_events", lag), scrape.get("kernelci_queue_length", jobs));
+        if seen == (3.0, 2.0) {
+            break scrape;
         }
-        assert_eq!(scrape.get("kernelci_events_sent_total", instance), 1.0);
-        assert_eq!(scrape.get("kernelci_up", "instance=\"api,part=\"store"), 1.0);
-        assert_eq!(scrape.get("kernelci_up", "instance=\"api,part=\"log"), 1.0);
-        assert!(scrape.values.contains_key("kernelci_outbox_events{instance=\"api}"));
-        assert!(scrape.get("process_resident_memory_bytes", instance) > 1e6);
-        assert!(scrape.get("process_open_fds", instance) > 3.0);
-        assert!(scrape.get("process_start_time_seconds", instance) > 1.7e9);
-        let kind = if server.backend() == Backend::Embedded { "sqlite" } else { "mongodb" };
-        let labels = format!("instance=\"api,store=\"{kind},version=\"{}", env!("CARGO_PKG_VERSION"));
-        assert_eq!(scrape.get("kernelci_build_info", &labels), 1.0);
-        drop(ws);
+        assert!(std::time::Instant::now() < end, "{seen:?}");
+    };
+    assert_eq!(scrape.get("kernelci_queue_length", "instance=\"api,queue=\"others"), 1.0);
+    assert!(scrape.get("kernelci_consumer_lag_seconds", lag) > 0.0);
+    for name in ["kernelci_consumer_lag_events", "kernelci_consumer_lag_seconds", "kernelci_queue_length"] {
+        assert_eq!(scrape.types[name], "gauge", "{name}");
     }
+}
 
-    async fn consumers_and_queues_have_lines_of_their_own(server: Server) {
-        let http = Http::admin(&server).await;
-        http.post("/subscribe/lab?subscriber_id=daemon", &json!(null)).await.ok();
-        for n in 1..=3 {
-            http.post("/publish/lab", &json!({"data": n})).await.ok();
-            http.post("/push/jobs", &json!({"data": n})).await.ok();
-        }
-        http.post("/push/others", &json!({"data": 1})).await.ok();
-        http.get("/pop/jobs").await.ok();
-        let (lag, jobs) = ("channel=\"lab,consumer=\"daemon,instance=\"api", "instance=\"api,queue=\"jobs");
-        // What was popped goes after its answer, and events follow their write on MongoDB.
-        let end = std::time::Instant::now() + crate::support::PATIENCE;
-        let scrape = loop {
-            let scrape = Scrape::of(&server).await;
-            let seen = (scrape.get("kernelci_consumer_lag_events", lag), scrape.get("kernelci_queue_length", jobs));
-            if seen == (3.0, 2.0) {
-                break scrape;
-            }
-            assert!(std::time::Instant::now() < end, "{seen:?}");
-        };
-        assert_eq!(scrape.get("kernelci_queue_length", "instance=\"api,queue=\"others"), 1.0);
-        assert!(scrape.get("kernelci_consumer_lag_seconds", lag) > 0.0);
-        for name in ["kernelci_consumer_lag_events", "kernelci_consumer_lag_seconds", "kernelci_queue_length"] {
-            assert_eq!(scrape.types[name], "gauge", "{name}");
-        }
-    }
-
-    async fn the_names_of_the_present_server_stay(backend: Backend) {
-        let server = Server::start_with(backend, &[("INSTANCE", "api-2")]).await;
-        let scrape = Scrape::of(&server).await;
-        for name in ["http_requests_total", "subscriptions_cleaned", "nodes_purged"] {
-            assert!(scrape.values.contains_key(&format!("{name}{{instance=\"api-2}}")), "{name}");
-            assert_eq!(scrape.types[name], "counter", "{name}");
-        }
+#[apply(both_backends!)]
+async fn the_names_of_the_present_server_stay(backend: Backend) {
+    let server = Server::start_with(backend, &[("INSTANCE", "api-2")]).await;
+    let scrape = Scrape::of(&server).await;
+    for name in ["http_requests_total", "subscriptions_cleaned", "nodes_purged"] {
+        assert!(scrape.values.contains_key(&format!("{name}{{instance=\"api-2}}")), "{name}");
+        assert_eq!(scrape.types[name], "counter", "{name}");
     }
 }

@@ -1,5 +1,6 @@
 //! Long-poll subscriptions: contract 5.4 to 5.8 and 5.10.
 
+use macro_rules_attribute::apply;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -38,214 +39,251 @@ pub(crate) async fn user(server: &Server, name: &str) -> Http {
     Http::new(server).with(&server.user(name).await)
 }
 
-both_backends! {
-    async fn a_message_is_what_kernelci_sends(server: Server) {
-        let http = Http::admin(&server).await;
-        let answer = http.post("/latest/subscribe/retry", &Value::Null).await.ok();
-        let id = answer["id"].as_u64().expect("an id");
-        assert_eq!(answer, json!({"id": id, "channel": "retry", "user": "admin", "promiscuous": false}));
-        let body = json!({"data": {"é": [1, 2], "x": null}, "type": "t", "source": "https://s/",
-            "attributes": {"extra": "1", "owner": "mallory", "type": "no", "source": "no"}});
-        assert_eq!(http.post("/latest/publish/retry", &body).await.ok(), Value::Null);
-        let answer = http.get(&format!("/latest/listen/{id}")).await;
-        assert_eq!(answer.headers["content-type"], "application/json");
-        let start = r#"{"type":"message","pattern":null,"channel":"retry","data":"{\"specversion\": \"1.0\", \"id\": \""#;
-        assert!(answer.text.starts_with(start), "{}", answer.text);
-        let text = answer.json["data"].as_str().expect("a string");
-        let event = event(&answer.json);
-        let (event_id, time) = (event["id"].as_str().unwrap(), event["time"].as_str().unwrap());
-        let expected = format!(
-            "{{\"specversion\": \"1.0\", \"id\": \"{event_id}\", \"source\": \"https://s/\", \"type\": \"t\", \"time\": \"{time}\", \
-             \"data\": {{\"\\u00e9\": [1, 2], \"x\": null}}, \"owner\": \"admin\", \"extra\": \"1\", \"_sequence_id\": 1}}"
+#[apply(both_backends!)]
+async fn a_message_is_what_kernelci_sends(server: Server) {
+    let http = Http::admin(&server).await;
+    let answer = http.post("/latest/subscribe/retry", &Value::Null).await.ok();
+    let id = answer["id"].as_u64().expect("an id");
+    assert_eq!(answer, json!({"id": id, "channel": "retry", "user": "admin", "promiscuous": false}));
+    let body = json!({"data": {"é": [1, 2], "x": null}, "type": "t", "source": "https://s/",
+        "attributes": {"extra": "1", "owner": "mallory", "type": "no", "source": "no"}});
+    assert_eq!(http.post("/latest/publish/retry", &body).await.ok(), Value::Null);
+    let answer = http.get(&format!("/latest/listen/{id}")).await;
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let start =
+        r#"{"type":"message","pattern":null,"channel":"retry","data":"{\"specversion\": \"1.0\", \"id\": \""#;
+    assert!(answer.text.starts_with(start), "{}", answer.text);
+    let text = answer.json["data"].as_str().expect("a string");
+    let event = event(&answer.json);
+    let (event_id, time) = (event["id"].as_str().unwrap(), event["time"].as_str().unwrap());
+    let expected = format!(
+        "{{\"specversion\": \"1.0\", \"id\": \"{event_id}\", \"source\": \"https://s/\", \"type\": \"t\", \"time\": \"{time}\", \
+         \"data\": {{\"\\u00e9\": [1, 2], \"x\": null}}, \"owner\": \"admin\", \"extra\": \"1\", \"_sequence_id\": 1}}"
+    );
+    assert_eq!(text, expected);
+    assert_eq!((time.len(), &time[26..]), (32, "+00:00"), "{time}");
+    // Defaults; and the history has the same.
+    publish(&http, "retry", json!("plain")).await;
+    let event = listen(&http, id).await;
+    assert_eq!(event["source"], "https://api.kernelci.org/");
+    assert_eq!(event["type"], "api.kernelci.org");
+    assert_eq!(event["_sequence_id"], 2);
+}
+
+#[apply(both_backends!)]
+async fn a_node_event_comes_as_it_was_written(server: Server) {
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "node").await;
+    let made = http.post("/latest/node", &node("checkout", "c")).await.ok();
+    let event = listen(&http, id).await;
+    let names: Vec<&String> = event.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["specversion", "id", "source", "type", "time", "data", "owner", "_sequence_id"]);
+    let data = &event["data"];
+    let names: Vec<&String> = data.as_object().unwrap().keys().collect();
+    let expected =
+        ["op", "id", "kind", "name", "path", "group", "state", "result", "owner", "data", "is_hierarchy"];
+    assert_eq!(names, expected);
+    assert_eq!((&data["op"], &data["id"]), (&json!("created"), &made["id"]));
+    let mut update = made.clone();
+    update["state"] = "done".into();
+    update["result"] = "pass".into();
+    http.put(&format!("/latest/node/{}", made["id"].as_str().unwrap()), &update).await.ok();
+    let data = &listen(&http, id).await["data"];
+    assert_eq!(
+        (&data["op"], &data["previous_state"], &data["previous_result"]),
+        (&json!("updated"), &json!("running"), &Value::Null)
+    );
+}
+
+#[apply(both_backends!)]
+async fn what_happens_between_polls_comes_in_order(server: Server) {
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab").await;
+    for n in 1..=20 {
+        publish(&http, "lab", json!(n)).await;
+    }
+    for n in 1..=10 {
+        assert_eq!(listen(&http, id).await["data"], n);
+    }
+    for n in 21..=25 {
+        publish(&http, "lab", json!(n)).await;
+    }
+    for n in 11..=25 {
+        assert_eq!(listen(&http, id).await["data"], n);
+    }
+}
+
+#[apply(both_backends!)]
+async fn a_poll_is_woken_by_an_event(server: Server) {
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab").await;
+    let mut best = Duration::MAX;
+    for n in 1..=3 {
+        let poll = tokio::spawn({
+            let http = http.clone();
+            async move { listen(&http, id).await }
+        });
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let begun = Instant::now();
+        publish(&http, "lab", json!(n)).await;
+        assert_eq!(poll.await.unwrap()["data"], n);
+        best = best.min(begun.elapsed());
+    }
+    assert!(best < Duration::from_secs(3), "{best:?}");
+}
+
+#[apply(both_backends!)]
+async fn events_of_others_are_for_the_promiscuous(server: Server) {
+    let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
+    let own = subscribe(&bob, "lab").await;
+    let all = subscribe(&bob, "lab?promisc=True").await;
+    publish(&admin, "lab", json!("admin's")).await;
+    publish(&bob, "lab", json!("bob's")).await;
+    assert_eq!(listen(&bob, own).await["data"], "bob's");
+    assert_eq!(listen(&bob, all).await["data"], "admin's");
+    assert_eq!(listen(&bob, all).await["data"], "bob's");
+    let stats = admin.get("/latest/stats/subscriptions").await.ok();
+    let promiscuous: Vec<&Value> = stats.as_array().unwrap().iter().map(|one| &one["promiscuous"]).collect();
+    assert_eq!(promiscuous, [false, true]);
+}
+
+#[apply(both_backends!)]
+async fn refusals_are_those_of_the_contract(server: Server) {
+    let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
+    let id = subscribe(&admin, "lab").await;
+    let unknown = |id: u64| json!(format!("Subscription id not found: 'Subscription {id} not found'"));
+    assert_eq!(admin.get("/latest/listen/7").await.refusal(), (404, unknown(7)));
+    assert_eq!(admin.post("/latest/unsubscribe/7", &Value::Null).await.refusal(), (404, unknown(7)));
+    let foreign = bob.get(&format!("/latest/listen/{id}")).await.refusal();
+    let detail = json!(format!("Error while listening to sub id {id}: Subscription {id} not owned by bob"));
+    assert_eq!(foreign, (403, detail), "500 in KernelCI, which clients retry");
+    let foreign = bob.post(&format!("/latest/unsubscribe/{id}"), &Value::Null).await.refusal();
+    assert_eq!(foreign, (403, json!(format!("Subscription {id} not owned by bob"))));
+    let bad = admin.get("/latest/listen/x").await;
+    assert_eq!((bad.status, &bad.json["detail"][0]["loc"]), (422, &json!(["path", "sub_id"])));
+    for (method, path) in [
+        ("POST", "subscribe/lab"),
+        ("GET", "listen/7"),
+        ("POST", "unsubscribe/7"),
+        ("POST", "publish/lab"),
+        ("GET", "stats/subscriptions"),
+    ] {
+        let body = json!({"data": 1});
+        let answer = Http::new(&server)
+            .send(method, &format!("/latest/{path}"), (method == "POST").then_some(&body))
+            .await;
+        assert_eq!(answer.refusal(), (401, json!("Unauthorized")), "{path}");
+    }
+    assert_eq!(bob.get("/latest/stats/subscriptions").await.refusal(), (403, json!("Forbidden")));
+    assert_eq!(admin.get(&format!("/latest/unsubscribe/{id}")).await.status, 405);
+    let done = admin.post(&format!("/latest/unsubscribe/{id}"), &Value::Null).await;
+    assert_eq!((done.status, done.text.as_str()), (200, "null"));
+    assert_eq!(admin.get(&format!("/latest/listen/{id}")).await.refusal(), (404, unknown(id)));
+}
+
+#[apply(both_backends!)]
+async fn a_subscription_that_ends_ends_its_poll(server: Server) {
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab").await;
+    let poll = tokio::spawn({
+        let http = http.clone();
+        async move { http.get(&format!("/latest/listen/{id}")).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    http.post(&format!("/latest/unsubscribe/{id}"), &Value::Null).await.ok();
+    assert_eq!(poll.await.unwrap().refusal(), (404, json!(format!("Subscription id not found: {id}"))));
+}
+
+#[apply(both_backends!)]
+async fn payloads_that_python_takes_for_none_are_refused(server: Server) {
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab").await;
+    for nothing in [json!(null), json!(""), json!(0), json!(0.0), json!(false), json!([]), json!({})] {
+        let answer = http.post("/latest/publish/lab", &json!({"data": nothing})).await;
+        let item = &answer.json["detail"][0];
+        assert_eq!(answer.status, 422, "{nothing}");
+        assert_eq!(
+            (&item["type"], &item["loc"], &item["msg"]),
+            (
+                &json!("value_error"),
+                &json!(["body", "data"]),
+                &json!("Value error, None is not allowed as event payload")
+            )
         );
-        assert_eq!(text, expected);
-        assert_eq!((time.len(), &time[26..]), (32, "+00:00"), "{time}");
-        // Defaults; and the history has the same.
-        publish(&http, "retry", json!("plain")).await;
-        let event = listen(&http, id).await;
-        assert_eq!(event["source"], "https://api.kernelci.org/");
-        assert_eq!(event["type"], "api.kernelci.org");
-        assert_eq!(event["_sequence_id"], 2);
     }
-
-    async fn a_node_event_comes_as_it_was_written(server: Server) {
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "node").await;
-        let made = http.post("/latest/node", &node("checkout", "c")).await.ok();
-        let event = listen(&http, id).await;
-        let names: Vec<&String> = event.as_object().unwrap().keys().collect();
-        assert_eq!(names, ["specversion", "id", "source", "type", "time", "data", "owner", "_sequence_id"]);
-        let data = &event["data"];
-        let names: Vec<&String> = data.as_object().unwrap().keys().collect();
-        let expected = ["op", "id", "kind", "name", "path", "group", "state", "result", "owner", "data", "is_hierarchy"];
-        assert_eq!(names, expected);
-        assert_eq!((&data["op"], &data["id"]), (&json!("created"), &made["id"]));
-        let mut update = made.clone();
-        update["state"] = "done".into();
-        update["result"] = "pass".into();
-        http.put(&format!("/latest/node/{}", made["id"].as_str().unwrap()), &update).await.ok();
-        let data = &listen(&http, id).await["data"];
-        assert_eq!((&data["op"], &data["previous_state"], &data["previous_result"]), (&json!("updated"), &json!("running"), &Value::Null));
+    for data in [json!("x"), json!(1.5), json!(true), json!([0]), json!({"a": null})] {
+        publish(&http, "lab", data.clone()).await;
+        assert_eq!(listen(&http, id).await["data"], data);
     }
+    // Left out it is null.
+    assert_eq!(http.post("/latest/publish/lab", &json!({})).await.ok(), Value::Null);
+    assert_eq!(listen(&http, id).await["data"], Value::Null);
+}
 
-    async fn what_happens_between_polls_comes_in_order(server: Server) {
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab").await;
-        for n in 1..=20 {
-            publish(&http, "lab", json!(n)).await;
-        }
-        for n in 1..=10 {
-            assert_eq!(listen(&http, id).await["data"], n);
-        }
-        for n in 21..=25 {
-            publish(&http, "lab", json!(n)).await;
-        }
-        for n in 11..=25 {
-            assert_eq!(listen(&http, id).await["data"], n);
-        }
+#[apply(both_backends!)]
+async fn only_who_may_edit_a_node_tells_of_it(server: Server) {
+    let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
+    let made = admin.post("/latest/node", &node("kbuild", "k")).await.ok();
+    let mut event = made.clone();
+    event["op"] = "updated".into();
+    let id = subscribe(&admin, "node").await;
+    // As lava_callback does.
+    publish(&admin, "node", event.clone()).await;
+    // The node's own event comes first, if it was still on its way.
+    let mut heard = listen(&admin, id).await;
+    if heard["data"]["op"] == "created" {
+        heard = listen(&admin, id).await;
     }
-
-    async fn a_poll_is_woken_by_an_event(server: Server) {
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab").await;
-        let mut best = Duration::MAX;
-        for n in 1..=3 {
-            let poll = tokio::spawn({ let http = http.clone(); async move { listen(&http, id).await } });
-            tokio::time::sleep(Duration::from_millis(400)).await;
-            let begun = Instant::now();
-            publish(&http, "lab", json!(n)).await;
-            assert_eq!(poll.await.unwrap()["data"], n);
-            best = best.min(begun.elapsed());
-        }
-        assert!(best < Duration::from_secs(3), "{best:?}");
+    assert_eq!(heard["data"], event);
+    assert_eq!(bob.post("/latest/publish/node", &json!({"data": event})).await.status, 401);
+    for field in ["op", "id", "kind", "name", "state", "result", "data"] {
+        let mut lacking = event.clone();
+        lacking.as_object_mut().unwrap().remove(field);
+        let answer = admin.post("/latest/publish/node", &json!({"data": lacking})).await;
+        assert_eq!((answer.status, &answer.json["detail"][0]["loc"]), (422, &json!(["body", "data", field])));
     }
+    assert_eq!(admin.post("/latest/publish/node", &json!({"data": "text"})).await.status, 422);
+    let own = bob.post("/latest/node", &node("kbuild", "bob's")).await.ok();
+    let mut event = own.clone();
+    event["op"] = "updated".into();
+    publish(&bob, "node", event).await;
+}
 
-    async fn events_of_others_are_for_the_promiscuous(server: Server) {
-        let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
-        let own = subscribe(&bob, "lab").await;
-        let all = subscribe(&bob, "lab?promisc=True").await;
-        publish(&admin, "lab", json!("admin's")).await;
-        publish(&bob, "lab", json!("bob's")).await;
-        assert_eq!(listen(&bob, own).await["data"], "bob's");
-        assert_eq!(listen(&bob, all).await["data"], "admin's");
-        assert_eq!(listen(&bob, all).await["data"], "bob's");
-        let stats = admin.get("/latest/stats/subscriptions").await.ok();
-        let promiscuous: Vec<&Value> = stats.as_array().unwrap().iter().map(|one| &one["promiscuous"]).collect();
-        assert_eq!(promiscuous, [false, true]);
-    }
-
-    async fn refusals_are_those_of_the_contract(server: Server) {
-        let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
-        let id = subscribe(&admin, "lab").await;
-        let unknown = |id: u64| json!(format!("Subscription id not found: 'Subscription {id} not found'"));
-        assert_eq!(admin.get("/latest/listen/7").await.refusal(), (404, unknown(7)));
-        assert_eq!(admin.post("/latest/unsubscribe/7", &Value::Null).await.refusal(), (404, unknown(7)));
-        let foreign = bob.get(&format!("/latest/listen/{id}")).await.refusal();
-        let detail = json!(format!("Error while listening to sub id {id}: Subscription {id} not owned by bob"));
-        assert_eq!(foreign, (403, detail), "500 in KernelCI, which clients retry");
-        let foreign = bob.post(&format!("/latest/unsubscribe/{id}"), &Value::Null).await.refusal();
-        assert_eq!(foreign, (403, json!(format!("Subscription {id} not owned by bob"))));
-        let bad = admin.get("/latest/listen/x").await;
-        assert_eq!((bad.status, &bad.json["detail"][0]["loc"]), (422, &json!(["path", "sub_id"])));
-        for (method, path) in [("POST", "subscribe/lab"), ("GET", "listen/7"), ("POST", "unsubscribe/7"), ("POST", "publish/lab"), ("GET", "stats/subscriptions")] {
-            let body = json!({"data": 1});
-            let answer = Http::new(&server).send(method, &format!("/latest/{path}"), (method == "POST").then_some(&body)).await;
-            assert_eq!(answer.refusal(), (401, json!("Unauthorized")), "{path}");
-        }
-        assert_eq!(bob.get("/latest/stats/subscriptions").await.refusal(), (403, json!("Forbidden")));
-        assert_eq!(admin.get(&format!("/latest/unsubscribe/{id}")).await.status, 405);
-        let done = admin.post(&format!("/latest/unsubscribe/{id}"), &Value::Null).await;
-        assert_eq!((done.status, done.text.as_str()), (200, "null"));
-        assert_eq!(admin.get(&format!("/latest/listen/{id}")).await.refusal(), (404, unknown(id)));
-    }
-
-    async fn a_subscription_that_ends_ends_its_poll(server: Server) {
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab").await;
-        let poll = tokio::spawn({ let http = http.clone(); async move { http.get(&format!("/latest/listen/{id}")).await } });
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        http.post(&format!("/latest/unsubscribe/{id}"), &Value::Null).await.ok();
-        assert_eq!(poll.await.unwrap().refusal(), (404, json!(format!("Subscription id not found: {id}"))));
-    }
-
-    async fn payloads_that_python_takes_for_none_are_refused(server: Server) {
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab").await;
-        for nothing in [json!(null), json!(""), json!(0), json!(0.0), json!(false), json!([]), json!({})] {
-            let answer = http.post("/latest/publish/lab", &json!({"data": nothing})).await;
-            let item = &answer.json["detail"][0];
-            assert_eq!(answer.status, 422, "{nothing}");
-            assert_eq!((&item["type"], &item["loc"], &item["msg"]),
-                (&json!("value_error"), &json!(["body", "data"]), &json!("Value error, None is not allowed as event payload")));
-        }
-        for data in [json!("x"), json!(1.5), json!(true), json!([0]), json!({"a": null})] {
-            publish(&http, "lab", data.clone()).await;
-            assert_eq!(listen(&http, id).await["data"], data);
-        }
-        // Left out it is null.
-        assert_eq!(http.post("/latest/publish/lab", &json!({})).await.ok(), Value::Null);
-        assert_eq!(listen(&http, id).await["data"], Value::Null);
-    }
-
-    async fn only_who_may_edit_a_node_tells_of_it(server: Server) {
-        let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
-        let made = admin.post("/latest/node", &node("kbuild", "k")).await.ok();
-        let mut event = made.clone();
-        event["op"] = "updated".into();
-        let id = subscribe(&admin, "node").await;
-        // As lava_callback does.
-        publish(&admin, "node", event.clone()).await;
-        // The node's own event comes first, if it was still on its way.
-        let mut heard = listen(&admin, id).await;
-        if heard["data"]["op"] == "created" {
-            heard = listen(&admin, id).await;
-        }
-        assert_eq!(heard["data"], event);
-        assert_eq!(bob.post("/latest/publish/node", &json!({"data": event})).await.status, 401);
-        for field in ["op", "id", "kind", "name", "state", "result", "data"] {
-            let mut lacking = event.clone();
-            lacking.as_object_mut().unwrap().remove(field);
-            let answer = admin.post("/latest/publish/node", &json!({"data": lacking})).await;
-            assert_eq!((answer.status, &answer.json["detail"][0]["loc"]), (422, &json!(["body", "data", field])));
-        }
-        assert_eq!(admin.post("/latest/publish/node", &json!({"data": "text"})).await.status, 422);
-        let own = bob.post("/latest/node", &node("kbuild", "bob's")).await.ok();
-        let mut event = own.clone();
-        event["op"] = "updated".into();
-        publish(&bob, "node", event).await;
-    }
-
-    async fn a_kill_between_polls_loses_nothing(server: Server) {
-        let mut server = server;
-        let http = Http::admin(&server).await;
-        let (named, unnamed) = (subscribe(&http, "lab?subscriber_id=daemon").await, subscribe(&http, "lab").await);
-        let mut n = 0;
-        for kill in [true, false, true] {
-            for _ in 0..3 {
-                n += 1;
-                publish(&http, "lab", json!(n)).await;
-                assert_eq!(listen(&http, named).await["data"], n);
-                assert_eq!(listen(&http, unnamed).await["data"], n);
-            }
+#[apply(both_backends!)]
+async fn a_kill_between_polls_loses_nothing(server: Server) {
+    let mut server = server;
+    let http = Http::admin(&server).await;
+    let (named, unnamed) =
+        (subscribe(&http, "lab?subscriber_id=daemon").await, subscribe(&http, "lab").await);
+    let mut n = 0;
+    for kill in [true, false, true] {
+        for _ in 0..3 {
             n += 1;
             publish(&http, "lab", json!(n)).await;
-            // What was handed over is noted a moment later.
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            if kill {
-                server.kill9();
-            } else {
-                server.terminate().await;
-            }
-            server.restart().await;
             assert_eq!(listen(&http, named).await["data"], n);
             assert_eq!(listen(&http, unnamed).await["data"], n);
         }
+        n += 1;
+        publish(&http, "lab", json!(n)).await;
+        // What was handed over is noted a moment later.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if kill {
+            server.kill9();
+        } else {
+            server.terminate().await;
+        }
+        server.restart().await;
+        assert_eq!(listen(&http, named).await["data"], n);
+        assert_eq!(listen(&http, unnamed).await["data"], n);
     }
+}
 
-    async fn of_two_polls_each_event_goes_to_one(server: Server) {
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab").await;
-        let reader = |http: Http| tokio::spawn(async move {
+#[apply(both_backends!)]
+async fn of_two_polls_each_event_goes_to_one(server: Server) {
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab").await;
+    let reader = |http: Http| {
+        tokio::spawn(async move {
             let mut seen = Vec::new();
             loop {
                 let data = listen(&http, id).await["data"].clone();
@@ -254,123 +292,150 @@ both_backends! {
                 }
                 seen.push(data.as_u64().unwrap());
             }
-        });
-        let (one, two) = (reader(http.clone()), reader(http.clone()));
-        for n in 1..=100 {
-            publish(&http, "lab", json!(n)).await;
+        })
+    };
+    let (one, two) = (reader(http.clone()), reader(http.clone()));
+    for n in 1..=100 {
+        publish(&http, "lab", json!(n)).await;
+    }
+    let both = tokio::time::timeout(Duration::from_secs(60), async {
+        // Each needs its own end.
+        while !one.is_finished() || !two.is_finished() {
+            publish(&http, "lab", json!("end")).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        let both = tokio::time::timeout(Duration::from_secs(60), async {
-            // Each needs its own end.
-            while !one.is_finished() || !two.is_finished() {
-                publish(&http, "lab", json!("end")).await;
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        });
-        both.await.expect("both readers come to the end");
-        let mut all = [one.await.unwrap(), two.await.unwrap()].concat();
-        all.sort_unstable();
-        assert_eq!(all, (1..=100).collect::<Vec<_>>(), "nothing is lost, nothing comes twice");
+    });
+    both.await.expect("both readers come to the end");
+    let mut all = [one.await.unwrap(), two.await.unwrap()].concat();
+    all.sort_unstable();
+    assert_eq!(all, (1..=100).collect::<Vec<_>>(), "nothing is lost, nothing comes twice");
+}
+
+#[apply(both_backends!)]
+async fn a_client_that_goes_while_it_waits_loses_nothing(server: Server) {
+    use tokio::io::AsyncWriteExt;
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab").await;
+    for n in 1..=10 {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        let request = format!(
+            "GET /latest/listen/{id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
+            server.token().await
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20 * (n % 4))).await;
+        if n % 2 == 0 {
+            // Reset instead of an orderly end.
+            stream.set_zero_linger().unwrap();
+        }
+        drop(stream);
+        if n % 3 == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        publish(&http, "lab", json!(n)).await;
+        assert_eq!(listen(&http, id).await["data"], n);
     }
 }
 
-both_backends! {
-    async fn a_client_that_goes_while_it_waits_loses_nothing(server: Server) {
-        use tokio::io::AsyncWriteExt;
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab").await;
-        for n in 1..=10 {
-            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
-            let request = format!("GET /latest/listen/{id} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", server.token().await);
-            stream.write_all(request.as_bytes()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(20 * (n % 4))).await;
-            if n % 2 == 0 {
-                // Reset instead of an orderly end.
-                stream.set_zero_linger().unwrap();
-            }
-            drop(stream);
-            if n % 3 == 0 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            publish(&http, "lab", json!(n)).await;
-            assert_eq!(listen(&http, id).await["data"], n);
-        }
+#[apply(both_backends!)]
+async fn keep_alives_come_while_nothing_does(backend: Backend) {
+    let server = Server::start_with(backend, &[("KEEP_ALIVE_PERIOD", "1")]).await;
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab?subscriber_id=quiet").await;
+    let begun = Instant::now();
+    for _ in 0..2 {
+        let message = http.get(&format!("/latest/listen/{id}")).await.ok();
+        let event = event(&message);
+        let names: Vec<&String> = event.as_object().unwrap().keys().collect();
+        assert_eq!(names, ["specversion", "id", "source", "type", "time", "data"]);
+        assert_eq!(event["data"], "BEEP");
     }
+    assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
+    // A keep-alive acknowledges nothing that was not handed over.
+    publish(&http, "lab", json!("x")).await;
+    assert_eq!(listen(&http, id).await["data"], "x");
+}
 
-    async fn keep_alives_come_while_nothing_does(backend: Backend) {
-        let server = Server::start_with(backend, &[("KEEP_ALIVE_PERIOD", "1")]).await;
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab?subscriber_id=quiet").await;
-        let begun = Instant::now();
-        for _ in 0..2 {
-            let message = http.get(&format!("/latest/listen/{id}")).await.ok();
-            let event = event(&message);
-            let names: Vec<&String> = event.as_object().unwrap().keys().collect();
-            assert_eq!(names, ["specversion", "id", "source", "type", "time", "data"]);
-            assert_eq!(event["data"], "BEEP");
-        }
-        assert!(begun.elapsed() > Duration::from_millis(1500), "{:?}", begun.elapsed());
-        // A keep-alive acknowledges nothing that was not handed over.
-        publish(&http, "lab", json!("x")).await;
-        assert_eq!(listen(&http, id).await["data"], "x");
-    }
+#[apply(both_backends!)]
+async fn a_server_that_drains_sends_its_polls_home(server: Server) {
+    let mut server = server;
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab").await;
+    let poll = tokio::spawn({
+        let http = http.clone();
+        async move { http.get(&format!("/latest/listen/{id}")).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = Instant::now();
+    assert!(server.terminate().await.success());
+    assert!(begun.elapsed() < Duration::from_secs(20), "not after the period of 45 s: {:?}", begun.elapsed());
+    assert_eq!(event(&poll.await.unwrap().ok())["data"], "BEEP");
+}
 
-    async fn a_server_that_drains_sends_its_polls_home(server: Server) {
-        let mut server = server;
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab").await;
-        let poll = tokio::spawn({ let http = http.clone(); async move { http.get(&format!("/latest/listen/{id}")).await } });
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let begun = Instant::now();
-        assert!(server.terminate().await.success());
-        assert!(begun.elapsed() < Duration::from_secs(20), "not after the period of 45 s: {:?}", begun.elapsed());
-        assert_eq!(event(&poll.await.unwrap().ok())["data"], "BEEP");
+#[apply(both_backends!)]
+async fn subscriptions_that_nobody_polls_are_dropped(backend: Backend) {
+    let settings = [
+        ("SUBSCRIPTION_IDLE_SECONDS", "10"),
+        ("CONSUMER_IDLE_SECONDS", "11"),
+        ("PING_INTERVAL_MS", "1000"),
+        ("KEEP_ALIVE_PERIOD", "1"),
+    ];
+    let server = Server::start_with(backend, &settings).await;
+    let http = Http::admin(&server).await;
+    let never = subscribe(&http, "lab").await;
+    let named = subscribe(&http, "lab?subscriber_id=named").await;
+    let polled = subscribe(&http, "lab").await;
+    let end = Instant::now() + Duration::from_secs(60);
+    let mut open = vec![never, named, polled];
+    while open.len() > 1 {
+        assert!(Instant::now() < end, "still open: {open:?}");
+        http.get(&format!("/latest/listen/{polled}")).await.ok();
+        let stats = http.get("/latest/stats/subscriptions").await.ok();
+        open = stats.as_array().unwrap().iter().map(|one| one["id"].as_u64().unwrap()).collect();
     }
+    assert_eq!(open, [polled]);
+    let metrics = http.get("/latest/metrics").await.text;
+    let line = metrics.lines().find(|line| line.starts_with("subscriptions_cleaned"));
+    assert!(line.is_some_and(|line| line.ends_with(" 2")), "{line:?}");
+}
 
-    async fn subscriptions_that_nobody_polls_are_dropped(backend: Backend) {
-        let settings = [("SUBSCRIPTION_IDLE_SECONDS", "10"), ("CONSUMER_IDLE_SECONDS", "11"), ("PING_INTERVAL_MS", "1000"), ("KEEP_ALIVE_PERIOD", "1")];
-        let server = Server::start_with(backend, &settings).await;
-        let http = Http::admin(&server).await;
-        let never = subscribe(&http, "lab").await;
-        let named = subscribe(&http, "lab?subscriber_id=named").await;
-        let polled = subscribe(&http, "lab").await;
-        let end = Instant::now() + Duration::from_secs(60);
-        let mut open = vec![never, named, polled];
-        while open.len() > 1 {
-            assert!(Instant::now() < end, "still open: {open:?}");
-            http.get(&format!("/latest/listen/{polled}")).await.ok();
-            let stats = http.get("/latest/stats/subscriptions").await.ok();
-            open = stats.as_array().unwrap().iter().map(|one| one["id"].as_u64().unwrap()).collect();
-        }
-        assert_eq!(open, [polled]);
-        let metrics = http.get("/latest/metrics").await.text;
-        let line = metrics.lines().find(|line| line.starts_with("subscriptions_cleaned"));
-        assert!(line.is_some_and(|line| line.ends_with(" 2")), "{line:?}");
+#[apply(both_backends!)]
+async fn stats_show_how_far_behind_each_is(server: Server) {
+    let http = Http::admin(&server).await;
+    let id = subscribe(&http, "lab?promisc=true&subscriber_id=slow").await;
+    for n in 1..=3 {
+        publish(&http, "lab", json!(n)).await;
     }
-
-    async fn stats_show_how_far_behind_each_is(server: Server) {
-        let http = Http::admin(&server).await;
-        let id = subscribe(&http, "lab?promisc=true&subscriber_id=slow").await;
-        for n in 1..=3 {
-            publish(&http, "lab", json!(n)).await;
-        }
-        listen(&http, id).await;
-        // That it was handed over is noted a little later.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let end = Instant::now() + PATIENCE;
-        let mut stats = http.get("/latest/stats/subscriptions").await.ok();
-        while stats[0]["lag_events"] != 2 && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            stats = http.get("/latest/stats/subscriptions").await.ok();
-        }
-        let one = &stats[0];
-        let names: Vec<&String> = one.as_object().unwrap().keys().collect();
-        assert_eq!(names, ["id", "channel", "user", "promiscuous", "created", "last_poll", "subscriber_id", "lag_events", "lag_seconds"]);
-        assert_eq!((&one["id"], &one["user"], &one["promiscuous"]), (&json!(id), &json!("admin"), &json!(true)));
-        assert_eq!((&one["subscriber_id"], &one["lag_events"]), (&json!("slow"), &json!(2)));
-        assert!(one["lag_seconds"].as_f64().unwrap() > 0.2, "{one}");
-        let same = server.admin().await.call("stats.subscriptions", json!({})).await;
-        assert_eq!(same["items"][0]["id"], id);
+    listen(&http, id).await;
+    // That it was handed over is noted a little later.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let end = Instant::now() + PATIENCE;
+    let mut stats = http.get("/latest/stats/subscriptions").await.ok();
+    while stats[0]["lag_events"] != 2 && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stats = http.get("/latest/stats/subscriptions").await.ok();
     }
+    let one = &stats[0];
+    let names: Vec<&String> = one.as_object().unwrap().keys().collect();
+    assert_eq!(
+        names,
+        [
+            "id",
+            "channel",
+            "user",
+            "promiscuous",
+            "created",
+            "last_poll",
+            "subscriber_id",
+            "lag_events",
+            "lag_seconds"
+        ]
+    );
+    assert_eq!((&one["id"], &one["user"], &one["promiscuous"]), (&json!(id), &json!("admin"), &json!(true)));
+    assert_eq!((&one["subscriber_id"], &one["lag_events"]), (&json!("slow"), &json!(2)));
+    assert!(one["lag_seconds"].as_f64().unwrap() > 0.2, "{one}");
+    let same = server.admin().await.call("stats.subscriptions", json!({})).await;
+    assert_eq!(same["items"][0]["id"], id);
 }
 
 /// Any instance answers any poll.

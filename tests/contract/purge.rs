@@ -1,5 +1,6 @@
 //! Old nodes are removed (contract 7.4, D-13).
 
+use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -47,45 +48,48 @@ async fn until_these_are_left(http: &Http, wanted: &[&str]) {
     panic!("{found:?} are left, not {wanted:?}");
 }
 
-both_backends! {
-    async fn old_nodes_go_and_nobody_loses_a_parent(backend: Backend) {
-        // Not before all of them are there: it would take those that have no children yet.
-        let settings = [&SETTINGS[..], &[("NODE_PURGE_START_SECONDS", "15")]].concat();
-        let server = Server::start_with(backend, &settings).await;
-        let http = Http::admin(&server).await;
-        let checkout = old(&http, "checkout", "checkout-old", None, 400).await;
-        // Made by hand in an order that the ages contradict.
-        let done = old(&http, "kbuild", "build-done", Some(&checkout), 300).await;
-        old(&http, "job", "job-done", Some(&done), 290).await;
-        let used = old(&http, "kbuild", "build-used", Some(&checkout), 200).await;
-        let used = old(&http, "job", "job-used", Some(&used), 199).await;
-        old(&http, "test", "test-young", Some(&used), 10).await;
-        old(&http, "test", "test-old", Some(&used), 181).await;
-        old(&http, "kbuild", "build-young", Some(&checkout), 179).await;
-        let left = ["build-used", "build-young", "checkout-old", "job-used", "test-young"];
-        until_these_are_left(&http, &left).await;
-        // And they stay, purge after purge.
-        tokio::time::sleep(Duration::from_millis(2500)).await;
-        assert_eq!(names(&http).await, left);
-        assert_eq!(purged(&server).await, 3);
-        let events = http.get("/events?channel=node").await.ok();
-        let ops: Vec<&Value> = events.as_array().expect("a list").iter().map(|event| &event["data"]["op"]).collect();
-        assert_eq!(ops, ["created"; 8], "a purge tells nobody");
-        assert!(server.log().contains("old nodes are purged"));
-    }
+#[apply(both_backends!)]
+async fn old_nodes_go_and_nobody_loses_a_parent(backend: Backend) {
+    // Not before all of them are there: it would take those that have no children yet.
+    let settings = [&SETTINGS[..], &[("NODE_PURGE_START_SECONDS", "15")]].concat();
+    let server = Server::start_with(backend, &settings).await;
+    let http = Http::admin(&server).await;
+    let checkout = old(&http, "checkout", "checkout-old", None, 400).await;
+    // Made by hand in an order that the ages contradict.
+    let done = old(&http, "kbuild", "build-done", Some(&checkout), 300).await;
+    old(&http, "job", "job-done", Some(&done), 290).await;
+    let used = old(&http, "kbuild", "build-used", Some(&checkout), 200).await;
+    let used = old(&http, "job", "job-used", Some(&used), 199).await;
+    old(&http, "test", "test-young", Some(&used), 10).await;
+    old(&http, "test", "test-old", Some(&used), 181).await;
+    old(&http, "kbuild", "build-young", Some(&checkout), 179).await;
+    let left = ["build-used", "build-young", "checkout-old", "job-used", "test-young"];
+    until_these_are_left(&http, &left).await;
+    // And they stay, purge after purge.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(names(&http).await, left);
+    assert_eq!(purged(&server).await, 3);
+    let events = http.get("/events?channel=node").await.ok();
+    let ops: Vec<&Value> =
+        events.as_array().expect("a list").iter().map(|event| &event["data"]["op"]).collect();
+    assert_eq!(ops, ["created"; 8], "a purge tells nobody");
+    assert!(server.log().contains("old nodes are purged"));
+}
 
-    async fn the_age_is_a_setting(backend: Backend) {
-        let server = Server::start_with(backend, &[&SETTINGS[..], &[("NODE_PURGE_AGE_DAYS", "3")]].concat()).await;
-        let http = Http::admin(&server).await;
-        old(&http, "job", "older", None, 4).await;
-        old(&http, "job", "younger", None, 2).await;
-        until_these_are_left(&http, &["younger"]).await;
-        let server = Server::start_with(backend, &[&SETTINGS[..], &[("NODE_PURGE_AGE_DAYS", "0")]].concat()).await;
-        let http = Http::admin(&server).await;
-        old(&http, "job", "ancient", None, 4000).await;
-        tokio::time::sleep(Duration::from_millis(2500)).await;
-        assert_eq!(names(&http).await, ["ancient"]);
-    }
+#[apply(both_backends!)]
+async fn the_age_is_a_setting(backend: Backend) {
+    let server =
+        Server::start_with(backend, &[&SETTINGS[..], &[("NODE_PURGE_AGE_DAYS", "3")]].concat()).await;
+    let http = Http::admin(&server).await;
+    old(&http, "job", "older", None, 4).await;
+    old(&http, "job", "younger", None, 2).await;
+    until_these_are_left(&http, &["younger"]).await;
+    let server =
+        Server::start_with(backend, &[&SETTINGS[..], &[("NODE_PURGE_AGE_DAYS", "0")]].concat()).await;
+    let http = Http::admin(&server).await;
+    old(&http, "job", "ancient", None, 4000).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(names(&http).await, ["ancient"]);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Queues: contract 5.9.
 
+use macro_rules_attribute::apply;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -23,176 +24,209 @@ async fn is_empty(http: &Http, list: &str) -> bool {
     true
 }
 
-both_backends! {
-    async fn an_item_is_a_cloud_event(server: Server) {
-        let http = Http::admin(&server).await;
-        push(&http, "jobs", json!({"data": {"a": "ü"}})).await;
-        let item = pop(&http, "jobs").await;
-        let names: Vec<&String> = item.as_object().unwrap().keys().collect();
-        assert_eq!(names, ["specversion", "id", "source", "type", "time", "data"]);
-        assert_eq!((&item["specversion"], &item["data"]), (&json!("1.0"), &json!({"a": "ü"})));
-        assert_eq!((&item["source"], &item["type"]), (&json!("https://api.kernelci.org/"), &json!("api.kernelci.org")));
-        assert_eq!(item["time"].as_str().map(|time| (time.len(), &time[26..])), Some((32, "+00:00")));
-        // With other keys these are the attributes, and what is missing is null.
-        push(&http, "jobs", json!({"data": null, "extra": 1, "type": "t"})).await;
-        let item = pop(&http, "jobs").await;
-        let names: Vec<&String> = item.as_object().unwrap().keys().collect();
-        assert_eq!(names, ["specversion", "id", "source", "type", "time", "data", "extra"]);
-        assert_eq!((&item["source"], &item["type"], &item["data"], &item["extra"]), (&Value::Null, &json!("t"), &Value::Null, &json!(1)));
-    }
+#[apply(both_backends!)]
+async fn an_item_is_a_cloud_event(server: Server) {
+    let http = Http::admin(&server).await;
+    push(&http, "jobs", json!({"data": {"a": "ü"}})).await;
+    let item = pop(&http, "jobs").await;
+    let names: Vec<&String> = item.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["specversion", "id", "source", "type", "time", "data"]);
+    assert_eq!((&item["specversion"], &item["data"]), (&json!("1.0"), &json!({"a": "ü"})));
+    assert_eq!(
+        (&item["source"], &item["type"]),
+        (&json!("https://api.kernelci.org/"), &json!("api.kernelci.org"))
+    );
+    assert_eq!(item["time"].as_str().map(|time| (time.len(), &time[26..])), Some((32, "+00:00")));
+    // With other keys these are the attributes, and what is missing is null.
+    push(&http, "jobs", json!({"data": null, "extra": 1, "type": "t"})).await;
+    let item = pop(&http, "jobs").await;
+    let names: Vec<&String> = item.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["specversion", "id", "source", "type", "time", "data", "extra"]);
+    assert_eq!(
+        (&item["source"], &item["type"], &item["data"], &item["extra"]),
+        (&Value::Null, &json!("t"), &Value::Null, &json!(1))
+    );
+}
 
-    async fn items_come_in_order_and_once(server: Server) {
-        let http = Http::admin(&server).await;
-        for n in 1..=5 {
-            push(&http, "jobs", json!({"data": n})).await;
-            push(&http, "others", json!({"data": -n})).await;
-        }
-        for n in 1..=5 {
-            assert_eq!(pop(&http, "jobs").await["data"], n);
-        }
-        assert!(is_empty(&http, "jobs").await);
-        assert_eq!(pop(&http, "others").await["data"], -1);
+#[apply(both_backends!)]
+async fn items_come_in_order_and_once(server: Server) {
+    let http = Http::admin(&server).await;
+    for n in 1..=5 {
+        push(&http, "jobs", json!({"data": n})).await;
+        push(&http, "others", json!({"data": -n})).await;
     }
+    for n in 1..=5 {
+        assert_eq!(pop(&http, "jobs").await["data"], n);
+    }
+    assert!(is_empty(&http, "jobs").await);
+    assert_eq!(pop(&http, "others").await["data"], -1);
+}
 
-    async fn each_item_goes_to_one_of_many(server: Server) {
-        let http = Http::admin(&server).await;
-        let workers: Vec<_> = (0..4).map(|_| tokio::spawn({
-            let http = http.clone();
-            async move {
-                let mut got = Vec::new();
-                for _ in 0..10 {
-                    got.push(pop(&http, "jobs").await["data"].as_u64().unwrap());
+#[apply(both_backends!)]
+async fn each_item_goes_to_one_of_many(server: Server) {
+    let http = Http::admin(&server).await;
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::spawn({
+                let http = http.clone();
+                async move {
+                    let mut got = Vec::new();
+                    for _ in 0..10 {
+                        got.push(pop(&http, "jobs").await["data"].as_u64().unwrap());
+                    }
+                    got
                 }
-                got
-            }
-        })).collect();
-        for n in 0..40 {
-            push(&http, "jobs", json!({"data": n})).await;
-        }
-        let mut all = Vec::new();
-        for worker in workers {
-            all.extend(worker.await.unwrap());
-        }
-        all.sort_unstable();
-        assert_eq!(all, (0..40).collect::<Vec<_>>());
+            })
+        })
+        .collect();
+    for n in 0..40 {
+        push(&http, "jobs", json!({"data": n})).await;
     }
-
-    async fn refusals_name_what_is_wrong(server: Server) {
-        let http = Http::admin(&server).await;
-        let answer = http.post("/latest/push/jobs", &json!({"x": 1})).await;
-        assert_eq!((answer.status, &answer.json["detail"][0]["msg"]), (422, &json!("Field required")), "500 in KernelCI");
-        for path in ["/latest/push/a%20b", "/latest/push/kernelci%2Fx"] {
-            let answer = http.post(path, &json!({"data": 1})).await;
-            assert_eq!((answer.status, &answer.json["detail"][0]["loc"]), (422, &json!(["path", "list"])), "{}", answer.text);
-        }
-        let anonymous = Http::new(&server);
-        assert_eq!(anonymous.post("/latest/push/jobs", &json!({"data": 1})).await.status, 401);
-        assert_eq!(anonymous.get("/latest/pop/jobs").await.status, 401);
-        let large = json!({"data": "x".repeat(1 << 20)});
-        assert_eq!(http.post("/latest/push/jobs", &large).await.status, 413);
-        // Names that were keys of the counters in KernelCI are lists like any other.
-        push(&http, "kernelci-api-event-seq", json!({"data": 1})).await;
-        assert_eq!(pop(&http, "kernelci-api-event-seq").await["data"], 1);
-        let mut raw = server.admin().await;
-        let error = raw.fail("queue.ack", json!({"lease": "nonsense"})).await;
-        assert_eq!(error["data"]["status"], 422);
-        let error = raw.fail("queue.pop", json!({"list": "jobs", "lease_ms": 1})).await;
-        assert!(error["data"]["detail"].to_string().contains("lease_ms"), "{error}");
+    let mut all = Vec::new();
+    for worker in workers {
+        all.extend(worker.await.unwrap());
     }
+    all.sort_unstable();
+    assert_eq!(all, (0..40).collect::<Vec<_>>());
+}
 
-    async fn an_item_waits_through_a_kill(server: Server) {
-        let mut server = server;
-        let http = Http::admin(&server).await;
-        push(&http, "jobs", json!({"data": "precious"})).await;
-        server.kill9();
-        server.restart().await;
-        assert_eq!(pop(&http, "jobs").await["data"], "precious");
+#[apply(both_backends!)]
+async fn refusals_name_what_is_wrong(server: Server) {
+    let http = Http::admin(&server).await;
+    let answer = http.post("/latest/push/jobs", &json!({"x": 1})).await;
+    assert_eq!(
+        (answer.status, &answer.json["detail"][0]["msg"]),
+        (422, &json!("Field required")),
+        "500 in KernelCI"
+    );
+    for path in ["/latest/push/a%20b", "/latest/push/kernelci%2Fx"] {
+        let answer = http.post(path, &json!({"data": 1})).await;
+        assert_eq!(
+            (answer.status, &answer.json["detail"][0]["loc"]),
+            (422, &json!(["path", "list"])),
+            "{}",
+            answer.text
+        );
     }
+    let anonymous = Http::new(&server);
+    assert_eq!(anonymous.post("/latest/push/jobs", &json!({"data": 1})).await.status, 401);
+    assert_eq!(anonymous.get("/latest/pop/jobs").await.status, 401);
+    let large = json!({"data": "x".repeat(1 << 20)});
+    assert_eq!(http.post("/latest/push/jobs", &large).await.status, 413);
+    // Names that were keys of the counters in KernelCI are lists like any other.
+    push(&http, "kernelci-api-event-seq", json!({"data": 1})).await;
+    assert_eq!(pop(&http, "kernelci-api-event-seq").await["data"], 1);
+    let mut raw = server.admin().await;
+    let error = raw.fail("queue.ack", json!({"lease": "nonsense"})).await;
+    assert_eq!(error["data"]["status"], 422);
+    let error = raw.fail("queue.pop", json!({"list": "jobs", "lease_ms": 1})).await;
+    assert!(error["data"]["detail"].to_string().contains("lease_ms"), "{error}");
+}
 
-    async fn an_item_for_a_client_that_has_gone_is_offered_again(server: Server) {
-        let http = Http::admin(&server).await;
-        for n in 1..=10 {
-            let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
-            let request = format!("GET /latest/pop/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n", server.token().await);
-            stream.write_all(request.as_bytes()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(20 * (n % 4))).await;
-            drop(stream);
-            if n % 3 == 0 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            push(&http, "jobs", json!({"data": n})).await;
-            let begun = Instant::now();
-            assert_eq!(pop(&http, "jobs").await["data"], n);
-            assert!(begun.elapsed() < Duration::from_secs(20), "at once, not after a lease: {:?}", begun.elapsed());
+#[apply(both_backends!)]
+async fn an_item_waits_through_a_kill(server: Server) {
+    let mut server = server;
+    let http = Http::admin(&server).await;
+    push(&http, "jobs", json!({"data": "precious"})).await;
+    server.kill9();
+    server.restart().await;
+    assert_eq!(pop(&http, "jobs").await["data"], "precious");
+}
+
+#[apply(both_backends!)]
+async fn an_item_for_a_client_that_has_gone_is_offered_again(server: Server) {
+    let http = Http::admin(&server).await;
+    for n in 1..=10 {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        let request = format!(
+            "GET /latest/pop/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
+            server.token().await
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20 * (n % 4))).await;
+        drop(stream);
+        if n % 3 == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        push(&http, "jobs", json!({"data": n})).await;
+        let begun = Instant::now();
+        assert_eq!(pop(&http, "jobs").await["data"], n);
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "at once, not after a lease: {:?}",
+            begun.elapsed()
+        );
     }
+}
 
-    async fn a_pop_is_woken_by_a_push_and_sent_home_by_a_drain(server: Server) {
-        let mut server = server;
-        let http = Http::admin(&server).await;
-        let waiting = |http: Http| tokio::spawn(async move { http.get("/latest/pop/jobs").await });
-        let mut best = Duration::MAX;
-        for n in 1..=3 {
-            let poll = waiting(http.clone());
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let begun = Instant::now();
-            push(&http, "jobs", json!({"data": n})).await;
-            assert_eq!(poll.await.unwrap().ok()["data"], n);
-            best = best.min(begun.elapsed());
-        }
-        assert!(best < Duration::from_secs(3), "{best:?}");
+#[apply(both_backends!)]
+async fn a_pop_is_woken_by_a_push_and_sent_home_by_a_drain(server: Server) {
+    let mut server = server;
+    let http = Http::admin(&server).await;
+    let waiting = |http: Http| tokio::spawn(async move { http.get("/latest/pop/jobs").await });
+    let mut best = Duration::MAX;
+    for n in 1..=3 {
         let poll = waiting(http.clone());
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(server.terminate().await.success());
-        let answer = poll.await.unwrap();
-        assert_eq!((answer.status, answer.headers["retry-after"].to_str().unwrap()), (503, "1"));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let begun = Instant::now();
+        push(&http, "jobs", json!({"data": n})).await;
+        assert_eq!(poll.await.unwrap().ok()["data"], n);
+        best = best.min(begun.elapsed());
     }
+    assert!(best < Duration::from_secs(3), "{best:?}");
+    let poll = waiting(http.clone());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(server.terminate().await.success());
+    let answer = poll.await.unwrap();
+    assert_eq!((answer.status, answer.headers["retry-after"].to_str().unwrap()), (503, "1"));
+}
 
-    async fn a_key_makes_a_push_repeatable(server: Server) {
-        let http = Http::admin(&server).await;
-        for _ in 0..3 {
-            push(&http, "jobs?idempotency_key=k", json!({"data": 1})).await;
-        }
-        assert_eq!(pop(&http, "jobs").await["data"], 1);
+#[apply(both_backends!)]
+async fn a_key_makes_a_push_repeatable(server: Server) {
+    let http = Http::admin(&server).await;
+    for _ in 0..3 {
         push(&http, "jobs?idempotency_key=k", json!({"data": 1})).await;
-        assert!(is_empty(&http, "jobs").await, "also after it was popped");
-        push(&http, "others?idempotency_key=k", json!({"data": 2})).await;
-        assert_eq!(pop(&http, "others").await["data"], 2);
     }
+    assert_eq!(pop(&http, "jobs").await["data"], 1);
+    push(&http, "jobs?idempotency_key=k", json!({"data": 1})).await;
+    assert!(is_empty(&http, "jobs").await, "also after it was popped");
+    push(&http, "others?idempotency_key=k", json!({"data": 2})).await;
+    assert_eq!(pop(&http, "others").await["data"], 2);
+}
 
-    async fn a_lease_ends_with_an_ack_or_by_itself(server: Server) {
-        let mut raw = server.admin().await;
-        let http = Http::admin(&server).await;
-        for n in 1..=3 {
-            raw.call("queue.push", json!({"list": "jobs", "event": {"data": n}})).await;
-        }
-        let lease = json!({"list": "jobs", "lease_ms": 8000});
-        let first = raw.call("queue.pop", lease.clone()).await;
-        assert_eq!((&first["event"]["data"], &first["deliveries"]), (&json!(1), &json!(1)));
-        let second = raw.call("queue.pop", lease.clone()).await;
-        raw.call("queue.ack", json!({"lease": second["lease"]})).await;
-        let third = raw.call("queue.pop", json!({"list": "jobs", "lease_ms": 60_000})).await;
-        raw.call("queue.ack", json!({"lease": third["lease"], "release": true})).await;
-        assert_eq!(pop(&http, "jobs").await["data"], 3);
-        // The first one is offered again when its lease has ended.
-        let again = raw.call("queue.pop", json!({"list": "jobs", "lease_ms": 60_000})).await;
-        assert_eq!((&again["event"], &again["deliveries"]), (&first["event"], &json!(2)));
-        let late = raw.fail("queue.ack", json!({"lease": first["lease"]})).await;
-        assert_eq!(late["data"]["status"], 409);
-        raw.call("queue.extend", json!({"lease": again["lease"], "lease_ms": 70_000})).await;
-        let error = raw.fail("queue.extend", json!({"lease": again["lease"], "lease_ms": 999})).await;
-        assert_eq!(error["data"]["status"], 422);
-        let late = raw.fail("queue.extend", json!({"lease": first["lease"], "lease_ms": 70_000})).await;
-        assert_eq!(late["data"]["status"], 409);
-        raw.call("queue.ack", json!({"lease": again["lease"]})).await;
-        let gone = raw.fail("queue.ack", json!({"lease": again["lease"]})).await;
-        assert_eq!(gone["data"]["status"], 409);
-        assert!(is_empty(&http, "jobs").await);
-        // A plain pop on the WebSocket needs no ack.
-        push(&http, "jobs", json!({"data": 4})).await;
-        let popped = raw.call("queue.pop", json!({"list": "jobs"})).await;
-        assert_eq!((&popped["event"]["data"], &popped["lease"]), (&json!(4), &Value::Null));
+#[apply(both_backends!)]
+async fn a_lease_ends_with_an_ack_or_by_itself(server: Server) {
+    let mut raw = server.admin().await;
+    let http = Http::admin(&server).await;
+    for n in 1..=3 {
+        raw.call("queue.push", json!({"list": "jobs", "event": {"data": n}})).await;
     }
+    let lease = json!({"list": "jobs", "lease_ms": 8000});
+    let first = raw.call("queue.pop", lease.clone()).await;
+    assert_eq!((&first["event"]["data"], &first["deliveries"]), (&json!(1), &json!(1)));
+    let second = raw.call("queue.pop", lease.clone()).await;
+    raw.call("queue.ack", json!({"lease": second["lease"]})).await;
+    let third = raw.call("queue.pop", json!({"list": "jobs", "lease_ms": 60_000})).await;
+    raw.call("queue.ack", json!({"lease": third["lease"], "release": true})).await;
+    assert_eq!(pop(&http, "jobs").await["data"], 3);
+    // The first one is offered again when its lease has ended.
+    let again = raw.call("queue.pop", json!({"list": "jobs", "lease_ms": 60_000})).await;
+    assert_eq!((&again["event"], &again["deliveries"]), (&first["event"], &json!(2)));
+    let late = raw.fail("queue.ack", json!({"lease": first["lease"]})).await;
+    assert_eq!(late["data"]["status"], 409);
+    raw.call("queue.extend", json!({"lease": again["lease"], "lease_ms": 70_000})).await;
+    let error = raw.fail("queue.extend", json!({"lease": again["lease"], "lease_ms": 999})).await;
+    assert_eq!(error["data"]["status"], 422);
+    let late = raw.fail("queue.extend", json!({"lease": first["lease"], "lease_ms": 70_000})).await;
+    assert_eq!(late["data"]["status"], 409);
+    raw.call("queue.ack", json!({"lease": again["lease"]})).await;
+    let gone = raw.fail("queue.ack", json!({"lease": again["lease"]})).await;
+    assert_eq!(gone["data"]["status"], 409);
+    assert!(is_empty(&http, "jobs").await);
+    // A plain pop on the WebSocket needs no ack.
+    push(&http, "jobs", json!({"data": 4})).await;
+    let popped = raw.call("queue.pop", json!({"list": "jobs"})).await;
+    assert_eq!((&popped["event"]["data"], &popped["lease"]), (&json!(4), &Value::Null));
 }
 
 /// A push on one instance wakes a pop on another.

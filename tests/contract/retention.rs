@@ -1,5 +1,6 @@
 //! How long events and telemetry are kept (contract 6.9, 7.5, D-12).
 
+use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use bson::{Document, doc};
@@ -71,40 +72,40 @@ async fn a_database_with_other_indexes_is_taken_over_with_its_history() {
     assert_eq!(events[0]["sequence_id"], 7, "{events}");
 }
 
-both_backends! {
-    async fn telemetry_ends_after_a_while(backend: Backend) {
-        // SQLite looks for what is old the more often, the shorter events are kept.
-        let settings = [("TELEMETRY_TTL_SECONDS", "60"), ("EVENT_HISTORY_TTL_SECONDS", "20")];
-        let server = Server::start_with(backend, &settings).await;
-        let http = Http::admin(&server).await;
-        let past = (chrono::Utc::now() - chrono::Duration::seconds(120)).format("%Y-%m-%dT%H:%M:%S").to_string();
-        let events = json!([
-            {"kind": "k", "runtime": "old", "ts": past},
-            {"kind": "k", "runtime": "new"},
-        ]);
-        http.post("/telemetry", &events).await.ok();
-        let mut page = json!(null);
-        // MongoDB of the tests looks every second.
-        for _ in 0..700 {
-            page = http.get("/telemetry").await.ok();
-            if page["items"].as_array().is_some_and(|items| items.len() == 1) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+#[apply(both_backends!)]
+async fn telemetry_ends_after_a_while(backend: Backend) {
+    // SQLite looks for what is old the more often, the shorter events are kept.
+    let settings = [("TELEMETRY_TTL_SECONDS", "60"), ("EVENT_HISTORY_TTL_SECONDS", "20")];
+    let server = Server::start_with(backend, &settings).await;
+    let http = Http::admin(&server).await;
+    let past = (chrono::Utc::now() - chrono::Duration::seconds(120)).format("%Y-%m-%dT%H:%M:%S").to_string();
+    let events = json!([
+        {"kind": "k", "runtime": "old", "ts": past},
+        {"kind": "k", "runtime": "new"},
+    ]);
+    http.post("/telemetry", &events).await.ok();
+    let mut page = json!(null);
+    // MongoDB of the tests looks every second.
+    for _ in 0..700 {
+        page = http.get("/telemetry").await.ok();
+        if page["items"].as_array().is_some_and(|items| items.len() == 1) {
+            break;
         }
-        assert_eq!(page["items"][0]["runtime"], "new", "{page}");
-        assert_eq!(page["items"].as_array().map(Vec::len), Some(1));
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert_eq!(page["items"][0]["runtime"], "new", "{page}");
+    assert_eq!(page["items"].as_array().map(Vec::len), Some(1));
+}
 
-    async fn settings_are_checked(backend: Backend) {
-        // A server that starts with the shortest settings works.
-        let settings = [("EVENT_HISTORY_TTL_SECONDS", "3600"), ("TELEMETRY_TTL_SECONDS", "3600")];
-        let server = Server::start_with(backend, &settings).await;
-        assert_eq!(Http::new(&server).get("/ready").await.status, 200);
-        if backend == Backend::Production {
-            let database = database(&server).await;
-            until_ttl(&database, "eventhistory", "timestamp", 3600).await;
-            until_ttl(&database, "telemetry", "ts", 3600).await;
-        }
+#[apply(both_backends!)]
+async fn settings_are_checked(backend: Backend) {
+    // A server that starts with the shortest settings works.
+    let settings = [("EVENT_HISTORY_TTL_SECONDS", "3600"), ("TELEMETRY_TTL_SECONDS", "3600")];
+    let server = Server::start_with(backend, &settings).await;
+    assert_eq!(Http::new(&server).get("/ready").await.status, 200);
+    if backend == Backend::Production {
+        let database = database(&server).await;
+        until_ttl(&database, "eventhistory", "timestamp", 3600).await;
+        until_ttl(&database, "telemetry", "ts", 3600).await;
     }
 }

@@ -1,6 +1,7 @@
 //! Telemetry over REST (contract 7.2, 7.5).
 
 use bson::doc;
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::{Backend, Http, Server, both_backends, services};
@@ -30,170 +31,204 @@ fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().collect()
 }
 
-both_backends! {
-    async fn records_are_added_and_listed(backend: Backend) {
-        // Records of January must not be too old.
-        let server = Server::start_with(backend, &[("TELEMETRY_TTL_SECONDS", "2147483647")]).await;
-        let (http, anonymous) = (Http::admin(&server).await, Http::new(&server));
-        let events = json!([
-            {"kind": "job_result", "runtime": "lab-a", "device_type": "pi", "result": "pass", "unknown": 1, "retry": 1},
-            {"kind": "runtime_error", "runtime": "lab-b", "ts": "2026-01-01T00:00:00", "is_infra_error": "yes",
-             "extra": {"url": "http://x/", "deep": {"x": "y"}}, "error_msg": "no\nroute"},
-            {"kind": "job_skip", "runtime": "lab-a", "ts": "2026-01-02 00:00:00+02:00"},
-        ]);
-        assert_eq!(http.post("/telemetry", &events).await.ok(), json!({"inserted": 3}));
-        let page = anonymous.get("/telemetry").await.ok();
-        assert_eq!(keys(&page), ["items", "total", "limit", "offset"]);
-        assert_eq!((&page["total"], &page["limit"], &page["offset"]), (&json!(3), &json!(50), &json!(0)));
-        assert_eq!(column(&page["items"], "kind"), ["job_result", "runtime_error", "job_skip"]);
-        let second = &page["items"][1];
-        let order = "id ts kind runtime device_type device_id job_name test_name job_id node_id tree branch arch result \
-                     is_infra_error error_type error_msg retry extra";
-        assert_eq!(keys(second), words(order));
-        assert_eq!(second["ts"], "2026-01-01T00:00:00");
-        assert_eq!(second["is_infra_error"], true);
-        assert_eq!(second["extra"], json!({"url": "http://x/", "deep": {"x": "y"}}));
-        assert_eq!((&second["result"], &second["retry"]), (&Value::Null, &json!(0)));
-        assert_eq!(page["items"][2]["ts"], "2026-01-01T22:00:00");
-        for (query, kinds, total) in [
-            ("runtime=lab-a", vec!["job_result", "job_skip"], 2),
-            ("runtime=lab-a&limit=1", vec!["job_result"], 2),
-            ("runtime=lab-a&limit=1&offset=1", vec!["job_skip"], 2),
-            ("offset=3", vec![], 3),
-            ("kind=job_skip&runtime=lab-b", vec![], 0),
-            ("is_infra_error=True", vec!["runtime_error"], 1),
-            ("is_infra_error=false&device_type=pi", vec!["job_result"], 1),
-            ("since=2026-01-01T00:00:00&until=2026-01-01T22:00:00Z", vec!["runtime_error", "job_skip"], 2),
-            ("until=2026-01-01T21:59:59", vec!["runtime_error"], 1),
-            ("since=2026-01-01T00:00:00.001&until=2026-01-01T21:59:59", vec![], 0),
-            ("extra.deep.x=y", vec!["runtime_error"], 1),
-            ("extra.deep.x=z", vec![], 0),
-            ("retry=1", vec!["job_result"], 1),
-        ] {
-            let page = anonymous.get(&format!("/telemetry?{query}")).await.ok();
-            assert_eq!(column(&page["items"], "kind"), kinds, "{query}");
-            assert_eq!(page["total"], total, "{query}");
-        }
-        let mut ws = server.anonymous().await;
-        let found = ws.call("telemetry.find", json!({"filter": {"runtime": "lab-b"}, "limit": 5})).await;
-        assert_eq!(found["items"][0], *second);
+#[apply(both_backends!)]
+async fn records_are_added_and_listed(backend: Backend) {
+    // Records of January must not be too old.
+    let server = Server::start_with(backend, &[("TELEMETRY_TTL_SECONDS", "2147483647")]).await;
+    let (http, anonymous) = (Http::admin(&server).await, Http::new(&server));
+    let events = json!([
+        {"kind": "job_result", "runtime": "lab-a", "device_type": "pi", "result": "pass", "unknown": 1, "retry": 1},
+        {"kind": "runtime_error", "runtime": "lab-b", "ts": "2026-01-01T00:00:00", "is_infra_error": "yes",
+         "extra": {"url": "http://x/", "deep": {"x": "y"}}, "error_msg": "no\nroute"},
+        {"kind": "job_skip", "runtime": "lab-a", "ts": "2026-01-02 00:00:00+02:00"},
+    ]);
+    assert_eq!(http.post("/telemetry", &events).await.ok(), json!({"inserted": 3}));
+    let page = anonymous.get("/telemetry").await.ok();
+    assert_eq!(keys(&page), ["items", "total", "limit", "offset"]);
+    assert_eq!((&page["total"], &page["limit"], &page["offset"]), (&json!(3), &json!(50), &json!(0)));
+    assert_eq!(column(&page["items"], "kind"), ["job_result", "runtime_error", "job_skip"]);
+    let second = &page["items"][1];
+    let order = "id ts kind runtime device_type device_id job_name test_name job_id node_id tree branch arch result \
+                 is_infra_error error_type error_msg retry extra";
+    assert_eq!(keys(second), words(order));
+    assert_eq!(second["ts"], "2026-01-01T00:00:00");
+    assert_eq!(second["is_infra_error"], true);
+    assert_eq!(second["extra"], json!({"url": "http://x/", "deep": {"x": "y"}}));
+    assert_eq!((&second["result"], &second["retry"]), (&Value::Null, &json!(0)));
+    assert_eq!(page["items"][2]["ts"], "2026-01-01T22:00:00");
+    for (query, kinds, total) in [
+        ("runtime=lab-a", vec!["job_result", "job_skip"], 2),
+        ("runtime=lab-a&limit=1", vec!["job_result"], 2),
+        ("runtime=lab-a&limit=1&offset=1", vec!["job_skip"], 2),
+        ("offset=3", vec![], 3),
+        ("kind=job_skip&runtime=lab-b", vec![], 0),
+        ("is_infra_error=True", vec!["runtime_error"], 1),
+        ("is_infra_error=false&device_type=pi", vec!["job_result"], 1),
+        ("since=2026-01-01T00:00:00&until=2026-01-01T22:00:00Z", vec!["runtime_error", "job_skip"], 2),
+        ("until=2026-01-01T21:59:59", vec!["runtime_error"], 1),
+        ("since=2026-01-01T00:00:00.001&until=2026-01-01T21:59:59", vec![], 0),
+        ("extra.deep.x=y", vec!["runtime_error"], 1),
+        ("extra.deep.x=z", vec![], 0),
+        ("retry=1", vec!["job_result"], 1),
+    ] {
+        let page = anonymous.get(&format!("/telemetry?{query}")).await.ok();
+        assert_eq!(column(&page["items"], "kind"), kinds, "{query}");
+        assert_eq!(page["total"], total, "{query}");
     }
+    let mut ws = server.anonymous().await;
+    let found = ws.call("telemetry.find", json!({"filter": {"runtime": "lab-b"}, "limit": 5})).await;
+    assert_eq!(found["items"][0], *second);
+}
 
-    async fn what_is_wrong_is_told_in_the_words_of_the_contract(server: Server) {
-        let (http, anonymous) = (Http::admin(&server).await, Http::new(&server));
-        assert_eq!(anonymous.post("/telemetry", &json!([])).await.refusal(), (401, json!("Unauthorized")));
-        assert_eq!(http.post("/telemetry", &json!([])).await.refusal(), (400, json!("Events list cannot be empty")));
-        let good = json!({"kind": "k", "runtime": "r"});
-        let bad = http.post("/telemetry", &json!([good, {"kind": "k"}])).await;
-        assert_eq!(bad.status, 400);
-        let detail = bad.json["detail"].as_str().expect("text");
-        let wanted = "Invalid telemetry event: 1 validation error for TelemetryEvent\nruntime\n  Field required [type=missing";
-        assert!(detail.starts_with(wanted), "{detail}");
-        for body in [json!({"kind": "k", "runtime": "r"}), json!("x"), json!(null), json!([good, 5]), json!([good, [good]])] {
-            assert_eq!(http.post("/telemetry", &body).await.status, 422, "{body}");
-        }
-        let large = json!([{"kind": "k", "runtime": "r", "extra": {"x": "y".repeat(17 << 10)}}]);
-        assert_eq!(http.post("/telemetry", &large).await.status, 400);
-        let many = Value::from(vec![good.clone(); 10_001]);
-        assert_eq!(http.post("/telemetry", &many).await.status, 413);
-        assert_eq!(http.get("/telemetry").await.ok()["total"], 0, "nothing was added");
-        for (query, detail) in [
-            ("telemetry?is_infra_error=1", "Bad is_infra_error value, use 'true' or 'false'"),
-            ("telemetry?since=yesterday", "Invalid isoformat string: 'yesterday'"),
-            ("telemetry?no.such=1", "no.such: there is no such field"),
-            ("telemetry?$where=1", "$where: there is no such field"),
-            ("telemetry?extra.$x=1", "extra.$x: there is no such field"),
-            ("telemetry/stats", "'group_by' parameter is required"),
-            ("telemetry/stats?group_by=", "'group_by' parameter is required"),
-            ("telemetry/stats?group_by=foo", "Invalid group_by fields: {'foo'}"),
-            ("telemetry/stats?group_by=runtime,foo", "Invalid group_by fields: {'foo'}"),
-            ("telemetry/stats?group_by=lab&lab=a&runtime=b", "'lab' and 'runtime' must match when both are provided"),
-            ("telemetry/stats?group_by=lab&until=zz", "Invalid isoformat string: 'zz'"),
-            ("telemetry/anomalies?window=7h", "Invalid window '7h'. Use: 1h, 3h, 6h, 12h, 24h, 48h"),
-        ] {
-            assert_eq!(anonymous.get(&format!("/{query}")).await.refusal(), (400, json!(detail)), "{query}");
-        }
-        for query in [
-            "telemetry?limit=0", "telemetry?limit=x", "telemetry?offset=-1", "telemetry/anomalies?threshold=1.5",
-            "telemetry/anomalies?threshold=x", "telemetry/anomalies?min_total=0", "telemetry/anomalies?scope=lab",
-        ] {
-            let answer = anonymous.get(&format!("/{query}")).await;
-            assert_eq!(answer.status, 422, "{query}: {}", answer.text);
-            assert_eq!(answer.json["detail"][0]["loc"][0], "query", "{query}");
-        }
+#[apply(both_backends!)]
+async fn what_is_wrong_is_told_in_the_words_of_the_contract(server: Server) {
+    let (http, anonymous) = (Http::admin(&server).await, Http::new(&server));
+    assert_eq!(anonymous.post("/telemetry", &json!([])).await.refusal(), (401, json!("Unauthorized")));
+    assert_eq!(
+        http.post("/telemetry", &json!([])).await.refusal(),
+        (400, json!("Events list cannot be empty"))
+    );
+    let good = json!({"kind": "k", "runtime": "r"});
+    let bad = http.post("/telemetry", &json!([good, {"kind": "k"}])).await;
+    assert_eq!(bad.status, 400);
+    let detail = bad.json["detail"].as_str().expect("text");
+    let wanted = "Invalid telemetry event: 1 validation error for TelemetryEvent\nruntime\n  Field required [type=missing";
+    assert!(detail.starts_with(wanted), "{detail}");
+    for body in [
+        json!({"kind": "k", "runtime": "r"}),
+        json!("x"),
+        json!(null),
+        json!([good, 5]),
+        json!([good, [good]]),
+    ] {
+        assert_eq!(http.post("/telemetry", &body).await.status, 422, "{body}");
     }
+    let large = json!([{"kind": "k", "runtime": "r", "extra": {"x": "y".repeat(17 << 10)}}]);
+    assert_eq!(http.post("/telemetry", &large).await.status, 400);
+    let many = Value::from(vec![good.clone(); 10_001]);
+    assert_eq!(http.post("/telemetry", &many).await.status, 413);
+    assert_eq!(http.get("/telemetry").await.ok()["total"], 0, "nothing was added");
+    for (query, detail) in [
+        ("telemetry?is_infra_error=1", "Bad is_infra_error value, use 'true' or 'false'"),
+        ("telemetry?since=yesterday", "Invalid isoformat string: 'yesterday'"),
+        ("telemetry?no.such=1", "no.such: there is no such field"),
+        ("telemetry?$where=1", "$where: there is no such field"),
+        ("telemetry?extra.$x=1", "extra.$x: there is no such field"),
+        ("telemetry/stats", "'group_by' parameter is required"),
+        ("telemetry/stats?group_by=", "'group_by' parameter is required"),
+        ("telemetry/stats?group_by=foo", "Invalid group_by fields: {'foo'}"),
+        ("telemetry/stats?group_by=runtime,foo", "Invalid group_by fields: {'foo'}"),
+        (
+            "telemetry/stats?group_by=lab&lab=a&runtime=b",
+            "'lab' and 'runtime' must match when both are provided",
+        ),
+        ("telemetry/stats?group_by=lab&until=zz", "Invalid isoformat string: 'zz'"),
+        ("telemetry/anomalies?window=7h", "Invalid window '7h'. Use: 1h, 3h, 6h, 12h, 24h, 48h"),
+    ] {
+        assert_eq!(anonymous.get(&format!("/{query}")).await.refusal(), (400, json!(detail)), "{query}");
+    }
+    for query in [
+        "telemetry?limit=0",
+        "telemetry?limit=x",
+        "telemetry?offset=-1",
+        "telemetry/anomalies?threshold=1.5",
+        "telemetry/anomalies?threshold=x",
+        "telemetry/anomalies?min_total=0",
+        "telemetry/anomalies?scope=lab",
+    ] {
+        let answer = anonymous.get(&format!("/{query}")).await;
+        assert_eq!(answer.status, 422, "{query}: {}", answer.text);
+        assert_eq!(answer.json["detail"][0]["loc"][0], "query", "{query}");
+    }
+}
 
-    async fn results_are_added_up(server: Server) {
-        let http = Http::admin(&server).await;
-        let mut events = Vec::new();
-        for n in 0..4 {
-            events.push(result("lab-a", ("pi", "pi-1"), if n == 0 { "fail" } else { "pass" }, n == 0, n));
-        }
-        events.push(result("lab-b", ("pc", ""), "incomplete", true, 5));
-        let old = json!({"kind": "job_result", "runtime": "lab-b", "result": "skip", "ts": ago(60 * 24 * 10)});
-        events.push(old);
-        http.post("/telemetry", &events.into()).await.ok();
-        let stats = http.get("/telemetry/stats?group_by=lab,device_type").await.ok();
-        assert_eq!(stats, json!([
+#[apply(both_backends!)]
+async fn results_are_added_up(server: Server) {
+    let http = Http::admin(&server).await;
+    let mut events = Vec::new();
+    for n in 0..4 {
+        events.push(result("lab-a", ("pi", "pi-1"), if n == 0 { "fail" } else { "pass" }, n == 0, n));
+    }
+    events.push(result("lab-b", ("pc", ""), "incomplete", true, 5));
+    let old = json!({"kind": "job_result", "runtime": "lab-b", "result": "skip", "ts": ago(60 * 24 * 10)});
+    events.push(old);
+    http.post("/telemetry", &events.into()).await.ok();
+    let stats = http.get("/telemetry/stats?group_by=lab,device_type").await.ok();
+    assert_eq!(
+        stats,
+        json!([
             {"lab": "lab-a", "device_type": "pi", "total": 4, "pass": 3, "fail": 1, "incomplete": 0, "skip": 0, "infra_error": 1},
             {"lab": "lab-b", "device_type": null, "total": 1, "pass": 0, "fail": 0, "incomplete": 0, "skip": 1, "infra_error": 0},
             {"lab": "lab-b", "device_type": "pc", "total": 1, "pass": 0, "fail": 0, "incomplete": 1, "skip": 0, "infra_error": 1},
-        ]));
-        let recent = format!("/telemetry/stats?group_by=runtime,%20lab&lab=lab-b&since={}", ago(60));
-        assert_eq!(http.get(&recent).await.ok(), json!([
+        ])
+    );
+    let recent = format!("/telemetry/stats?group_by=runtime,%20lab&lab=lab-b&since={}", ago(60));
+    assert_eq!(
+        http.get(&recent).await.ok(),
+        json!([
             {"runtime": "lab-b", "lab": "lab-b", "total": 1, "pass": 0, "fail": 0, "incomplete": 1, "skip": 0, "infra_error": 1},
-        ]));
-        let one = "/telemetry/stats?group_by=tree&runtime=lab-a&lab=lab-a&tree=mainline&kind=job_result";
-        let one = http.get(one).await.ok();
-        assert_eq!((one[0]["tree"].as_str(), one[0]["total"].as_u64()), (Some("mainline"), Some(4)));
-        assert_eq!(http.get("/telemetry/stats?group_by=arch&tree=next").await.ok(), json!([]));
-    }
+        ])
+    );
+    let one = "/telemetry/stats?group_by=tree&runtime=lab-a&lab=lab-a&tree=mainline&kind=job_result";
+    let one = http.get(one).await.ok();
+    assert_eq!((one[0]["tree"].as_str(), one[0]["total"].as_u64()), (Some("mainline"), Some(4)));
+    assert_eq!(http.get("/telemetry/stats?group_by=arch&tree=next").await.ok(), json!([]));
+}
 
-    async fn anomalies_stand_out(server: Server) {
-        let http = Http::admin(&server).await;
-        let mut events = Vec::new();
-        for n in 0..4 {
-            events.push(result("lab-a", ("pi", "pi-1"), if n == 3 { "pass" } else { "fail" }, false, n));
-            events.push(result("lab-b", ("pc", "pc-1"), "incomplete", true, n));
-            events.push(result("lab-c", ("ok", "ok-1"), "pass", false, n));
-            events.push(json!({"kind": "runtime_error", "runtime": "lab-b", "error_type": "Timeout", "ts": ago(n)}));
-        }
-        // Too few, and too old.
-        events.push(result("lab-d", ("few", "few-1"), "fail", false, 1));
-        events.extend((0..5).map(|n| result("lab-e", ("old", "old-1"), "fail", true, 7 * 60 + n)));
-        events.push(json!({"kind": "job_skip", "runtime": "lab-a", "error_type": "Busy", "ts": ago(1)}));
-        let mut test = result("lab-a", ("pi", ""), "fail", false, 9);
-        test["kind"] = "test_result".into();
-        events.push(test);
-        http.post("/telemetry", &events.into()).await.ok();
-        let found = http.get("/telemetry/anomalies").await.ok();
-        assert_eq!(keys(&found), words("window threshold min_total scope since result_anomalies error_anomalies"));
-        let asked = [&found["window"], &found["threshold"], &found["min_total"], &found["scope"]];
-        assert_eq!(asked, [&json!("6h"), &json!(0.5), &json!(3), &json!("device_type")]);
-        assert!(found["since"].as_str().unwrap().ends_with("+00:00"), "{}", found["since"]);
-        let results = &found["result_anomalies"];
-        assert_eq!(column(results, "runtime"), ["lab-b", "lab-a"]);
-        let order = "runtime lab device_type total pass fail incomplete skip infra_error infra_rate fail_rate constant_failure \
-                     constant_infra_failure last_seen latest_error_type latest_error_msg";
-        assert_eq!(keys(&results[0]), words(order));
-        let says = |index: usize, names: &str| words(names).iter().map(|name| results[index][name].clone()).collect::<Vec<_>>();
-        let names = "infra_rate fail_rate constant_failure constant_infra_failure latest_error_type latest_error_msg";
-        let worst = [json!(1.0), json!(1.0), json!(true), json!(true), json!("Infrastructure"), json!("incomplete 0")];
-        assert_eq!(says(0, names), worst);
-        // Three of four jobs and the test.
-        let second = [json!(5), json!(0.8), json!(0.0), json!(false)];
-        assert_eq!(says(1, "total fail_rate infra_rate constant_failure"), second);
-        assert_eq!(found["error_anomalies"], json!([{"runtime": "lab-b", "error_type": "Timeout", "count": 4}]));
-
-        let device = "/telemetry/anomalies?scope=device&threshold=0.9&min_total=1&window=48h";
-        let device = http.get(device).await.ok();
-        let mut devices = column(&device["result_anomalies"], "device_id");
-        assert_eq!(devices.pop(), Some(json!("few-1")), "only others have infrastructure errors");
-        devices.sort_by_key(Value::to_string);
-        assert_eq!(devices, ["old-1", "pc-1"]);
-        let errors = http.get("/telemetry/anomalies?min_total=1").await.ok();
-        assert_eq!(column(&errors["error_anomalies"], "count"), [4, 1]);
+#[apply(both_backends!)]
+async fn anomalies_stand_out(server: Server) {
+    let http = Http::admin(&server).await;
+    let mut events = Vec::new();
+    for n in 0..4 {
+        events.push(result("lab-a", ("pi", "pi-1"), if n == 3 { "pass" } else { "fail" }, false, n));
+        events.push(result("lab-b", ("pc", "pc-1"), "incomplete", true, n));
+        events.push(result("lab-c", ("ok", "ok-1"), "pass", false, n));
+        events.push(
+            json!({"kind": "runtime_error", "runtime": "lab-b", "error_type": "Timeout", "ts": ago(n)}),
+        );
     }
+    // Too few, and too old.
+    events.push(result("lab-d", ("few", "few-1"), "fail", false, 1));
+    events.extend((0..5).map(|n| result("lab-e", ("old", "old-1"), "fail", true, 7 * 60 + n)));
+    events.push(json!({"kind": "job_skip", "runtime": "lab-a", "error_type": "Busy", "ts": ago(1)}));
+    let mut test = result("lab-a", ("pi", ""), "fail", false, 9);
+    test["kind"] = "test_result".into();
+    events.push(test);
+    http.post("/telemetry", &events.into()).await.ok();
+    let found = http.get("/telemetry/anomalies").await.ok();
+    assert_eq!(
+        keys(&found),
+        words("window threshold min_total scope since result_anomalies error_anomalies")
+    );
+    let asked = [&found["window"], &found["threshold"], &found["min_total"], &found["scope"]];
+    assert_eq!(asked, [&json!("6h"), &json!(0.5), &json!(3), &json!("device_type")]);
+    assert!(found["since"].as_str().unwrap().ends_with("+00:00"), "{}", found["since"]);
+    let results = &found["result_anomalies"];
+    assert_eq!(column(results, "runtime"), ["lab-b", "lab-a"]);
+    let order = "runtime lab device_type total pass fail incomplete skip infra_error infra_rate fail_rate constant_failure \
+                 constant_infra_failure last_seen latest_error_type latest_error_msg";
+    assert_eq!(keys(&results[0]), words(order));
+    let says = |index: usize, names: &str| {
+        words(names).iter().map(|name| results[index][name].clone()).collect::<Vec<_>>()
+    };
+    let names =
+        "infra_rate fail_rate constant_failure constant_infra_failure latest_error_type latest_error_msg";
+    let worst =
+        [json!(1.0), json!(1.0), json!(true), json!(true), json!("Infrastructure"), json!("incomplete 0")];
+    assert_eq!(says(0, names), worst);
+    // Three of four jobs and the test.
+    let second = [json!(5), json!(0.8), json!(0.0), json!(false)];
+    assert_eq!(says(1, "total fail_rate infra_rate constant_failure"), second);
+    assert_eq!(found["error_anomalies"], json!([{"runtime": "lab-b", "error_type": "Timeout", "count": 4}]));
+
+    let device = "/telemetry/anomalies?scope=device&threshold=0.9&min_total=1&window=48h";
+    let device = http.get(device).await.ok();
+    let mut devices = column(&device["result_anomalies"], "device_id");
+    assert_eq!(devices.pop(), Some(json!("few-1")), "only others have infrastructure errors");
+    devices.sort_by_key(Value::to_string);
+    assert_eq!(devices, ["old-1", "pc-1"]);
+    let errors = http.get("/telemetry/anomalies?min_total=1").await.ok();
+    assert_eq!(column(&errors["error_anomalies"], "count"), [4, 1]);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! what the test has prepared. A case runs once on each transport, so one that writes writes twice; ids and dates
 //! of what is new differ and are not compared.
 
+use macro_rules_attribute::apply;
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
@@ -261,15 +262,14 @@ fn nodes() -> Vec<Case> {
     ]
 }
 
-both_backends! {
-    async fn nodes_are_the_same_on_both(server: Server) {
-        let http = Http::admin(&server).await;
-        let mut job = node("job", "job");
-        job["data"] = json!({"arch": "arm"});
-        let job = http.post("/node", &job).await.ok();
-        let mut done = node("kbuild", "done");
-        done["state"] = "done".into();
-        let done = http.post("/node", &done).await.ok();
-        same(&server, &nodes(), &[("job", &job["id"]), ("done", &done["id"])]).await;
-    }
+#[apply(both_backends!)]
+async fn nodes_are_the_same_on_both(server: Server) {
+    let http = Http::admin(&server).await;
+    let mut job = node("job", "job");
+    job["data"] = json!({"arch": "arm"});
+    let job = http.post("/node", &job).await.ok();
+    let mut done = node("kbuild", "done");
+    done["state"] = "done".into();
+    let done = http.post("/node", &done).await.ok();
+    same(&server, &nodes(), &[("job", &job["id"]), ("done", &done["id"])]).await;
 }

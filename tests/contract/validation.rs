@@ -1,5 +1,6 @@
 //! Bodies of 422 and the order of checks (contract 1.5): golden items, row by row.
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::{Http, Server, answer, both_backends, node};
@@ -18,168 +19,199 @@ fn with(field: &str, value: Value) -> Value {
     node
 }
 
-both_backends! {
-    async fn fields_of_nodes(server: Server) {
-        let http = Http::admin(&server).await;
-        let post = async |body: Value| items(&http, "POST", "/node", Some(body)).await;
+#[apply(both_backends!)]
+async fn fields_of_nodes(server: Server) {
+    let http = Http::admin(&server).await;
+    let post = async |body: Value| items(&http, "POST", "/node", Some(body)).await;
 
-        let body = json!({"kind": "checkout"});
+    let body = json!({"kind": "checkout"});
+    assert_eq!(
+        post(body.clone()).await,
+        json!([
+            {"type": "missing", "loc": ["body", "name"], "msg": "Field required", "input": body},
+            {"type": "missing", "loc": ["body", "path"], "msg": "Field required", "input": body},
+        ])
+    );
+    let states = "'running', 'available', 'closing' or 'done'";
+    for (field, value, kind, msg, ctx) in [
+        ("name", json!(5), "string_type", "Input should be a valid string", None),
+        ("path", json!("a"), "list_type", "Input should be a valid list", None),
+        ("data", json!([]), "dict_type", "Input should be a valid dictionary", None),
+        ("retry_counter", json!("1"), "int_type", "Input should be a valid integer", None),
+        ("retry_counter", json!(1.0), "int_type", "Input should be a valid integer", None),
+        ("retry_counter", json!(true), "int_type", "Input should be a valid integer", None),
+        (
+            "state",
+            json!("ended"),
+            "enum",
+            &format!("Input should be {states}"),
+            Some(json!({"expected": states})),
+        ),
+        (
+            "result",
+            json!("ok"),
+            "enum",
+            "Input should be 'pass', 'fail', 'skip' or 'incomplete'",
+            Some(json!({"expected": "'pass', 'fail', 'skip' or 'incomplete'"})),
+        ),
+        (
+            "processed_by_kcidb_bridge",
+            json!("maybe"),
+            "bool_parsing",
+            "Input should be a valid boolean, unable to interpret input",
+            None,
+        ),
+        (
+            "user_groups",
+            json!(["a", "a"]),
+            "value_error",
+            "Value error, Groups must have unique names.",
+            Some(json!({"error": {}})),
+        ),
+        (
+            "timeout",
+            json!("soon"),
+            "datetime_from_date_parsing",
+            "Input should be a valid datetime or date, input is too short",
+            Some(json!({"error": "input is too short"})),
+        ),
+        ("timeout", json!(null), "datetime_type", "Input should be a valid datetime", None),
+        ("created", json!([]), "datetime_type", "Input should be a valid datetime", None),
+    ] {
+        let mut item = json!({"type": kind, "loc": ["body", field], "msg": msg, "input": value});
+        if let Some(ctx) = ctx {
+            item["ctx"] = ctx;
+        }
+        assert_eq!(post(with(field, value)).await, json!([item]), "{field}");
+    }
+}
+
+#[apply(both_backends!)]
+async fn ids_and_urls_of_nodes(server: Server) {
+    let http = Http::admin(&server).await;
+    let post =
+        async |field: &str, value: Value| items(&http, "POST", "/node", Some(with(field, value))).await;
+    for field in ["parent", "id", "_id"] {
         assert_eq!(
-            post(body.clone()).await,
+            post(field, json!("zz")).await,
             json!([
-                {"type": "missing", "loc": ["body", "name"], "msg": "Field required", "input": body},
-                {"type": "missing", "loc": ["body", "path"], "msg": "Field required", "input": body},
+                {"type": "is_instance_of", "loc": ["body", field, "is-instance[ObjectId]"],
+                 "msg": "Input should be an instance of ObjectId", "input": "zz", "ctx": {"class": "ObjectId"}},
+                {"type": "value_error", "loc": ["body", field, "chain[str,function-plain[validate()]]"],
+                 "msg": "Value error, Invalid ObjectId: zz", "input": "zz", "ctx": {"error": {}}},
             ])
         );
-        let states = "'running', 'available', 'closing' or 'done'";
-        for (field, value, kind, msg, ctx) in [
-            ("name", json!(5), "string_type", "Input should be a valid string", None),
-            ("path", json!("a"), "list_type", "Input should be a valid list", None),
-            ("data", json!([]), "dict_type", "Input should be a valid dictionary", None),
-            ("retry_counter", json!("1"), "int_type", "Input should be a valid integer", None),
-            ("retry_counter", json!(1.0), "int_type", "Input should be a valid integer", None),
-            ("retry_counter", json!(true), "int_type", "Input should be a valid integer", None),
-            ("state", json!("ended"), "enum", &format!("Input should be {states}"), Some(json!({"expected": states}))),
-            (
-                "result", json!("ok"), "enum", "Input should be 'pass', 'fail', 'skip' or 'incomplete'",
-                Some(json!({"expected": "'pass', 'fail', 'skip' or 'incomplete'"})),
-            ),
-            (
-                "processed_by_kcidb_bridge", json!("maybe"), "bool_parsing",
-                "Input should be a valid boolean, unable to interpret input", None,
-            ),
-            (
-                "user_groups", json!(["a", "a"]), "value_error",
-                "Value error, Groups must have unique names.", Some(json!({"error": {}})),
-            ),
-            (
-                "timeout", json!("soon"), "datetime_from_date_parsing",
-                "Input should be a valid datetime or date, input is too short", Some(json!({"error": "input is too short"})),
-            ),
-            ("timeout", json!(null), "datetime_type", "Input should be a valid datetime", None),
-            ("created", json!([]), "datetime_type", "Input should be a valid datetime", None),
+    }
+    let url = async |text: &str| {
+        let items = post("artifacts", json!({"log": text})).await;
+        assert_eq!(items[0]["loc"], json!(["body", "artifacts", "log"]));
+        (items[0]["type"].clone(), items[0]["msg"].clone())
+    };
+    let scheme = ("url_scheme".into(), "URL scheme should be 'http' or 'https'".into());
+    assert_eq!(url("ftp://x/y").await, scheme);
+    let reason = "Input should be a valid URL, relative URL without a base";
+    assert_eq!(url("x/y").await, ("url_parsing".into(), reason.into()));
+    assert_eq!(
+        url("http://").await,
+        ("url_parsing".into(), "Input should be a valid URL, empty host".into())
+    );
+}
+
+#[apply(both_backends!)]
+async fn bodies_as_a_whole(server: Server) {
+    let http = Http::admin(&server).await;
+    let made = http.post("/node", &node("checkout", "a")).await.ok();
+    let id = made["id"].as_str().expect("an id");
+    for (method, path) in [
+        ("POST", "/node".to_owned()),
+        ("PUT", format!("/node/{id}")),
+        ("PATCH", format!("/node/{id}")),
+        ("PUT", format!("/nodes/{id}")),
+        ("PUT", "/batch/nodeset".into()),
+    ] {
+        let missing = json!([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": null}]);
+        assert_eq!(items(&http, method, &path, None).await, missing, "{method} {path}");
+        assert_eq!(items(&http, method, &path, Some(json!(null))).await, missing, "{method} {path}");
+        for body in [json!([]), json!("x"), json!(5)] {
+            let msg = "Input should be a valid dictionary or object to extract fields from";
+            let item = json!([{"type": "model_attributes_type", "loc": ["body"], "msg": msg, "input": body}]);
+            assert_eq!(items(&http, method, &path, Some(body)).await, item, "{method} {path}");
+        }
+        for (text, at, reason) in [
+            ("{\"a\":", 5, "Expecting value"),
+            ("{\"a\" 1}", 5, "Expecting ':' delimiter"),
+            ("nope", 0, "Expecting value"),
+            ("{} x", 3, "Extra data"),
         ] {
-            let mut item = json!({"type": kind, "loc": ["body", field], "msg": msg, "input": value});
-            if let Some(ctx) = ctx {
-                item["ctx"] = ctx;
-            }
-            assert_eq!(post(with(field, value)).await, json!([item]), "{field}");
+            let refused =
+                answer(http.request(method, &path).header("content-type", "application/json").body(text))
+                    .await;
+            let item = json!({"type": "json_invalid", "loc": ["body", at], "msg": "JSON decode error", "input": {},
+                "ctx": {"error": reason}});
+            assert_eq!(refused.refusal(), (422, json!([item])), "{method} {path} {text}");
         }
     }
+    assert_eq!(http.get(&format!("/node/{id}")).await.ok()["name"], "a");
+}
 
-    async fn ids_and_urls_of_nodes(server: Server) {
-        let http = Http::admin(&server).await;
-        let post = async |field: &str, value: Value| items(&http, "POST", "/node", Some(with(field, value))).await;
-        for field in ["parent", "id", "_id"] {
-            assert_eq!(
-                post(field, json!("zz")).await,
-                json!([
-                    {"type": "is_instance_of", "loc": ["body", field, "is-instance[ObjectId]"],
-                     "msg": "Input should be an instance of ObjectId", "input": "zz", "ctx": {"class": "ObjectId"}},
-                    {"type": "value_error", "loc": ["body", field, "chain[str,function-plain[validate()]]"],
-                     "msg": "Value error, Invalid ObjectId: zz", "input": "zz", "ctx": {"error": {}}},
-                ])
-            );
+/// The reference refuses it (contract 12.1.14); being lenient is safe.
+#[apply(both_backends!)]
+async fn json_needs_no_content_type(server: Server) {
+    let http = Http::admin(&server).await;
+    for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
+        let mut request = http.request("POST", "/node").body(node("checkout", "a").to_string());
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
         }
-        let url = async |text: &str| {
-            let items = post("artifacts", json!({"log": text})).await;
-            assert_eq!(items[0]["loc"], json!(["body", "artifacts", "log"]));
-            (items[0]["type"].clone(), items[0]["msg"].clone())
-        };
-        let scheme = ("url_scheme".into(), "URL scheme should be 'http' or 'https'".into());
-        assert_eq!(url("ftp://x/y").await, scheme);
-        let reason = "Input should be a valid URL, relative URL without a base";
-        assert_eq!(url("x/y").await, ("url_parsing".into(), reason.into()));
-        assert_eq!(url("http://").await, ("url_parsing".into(), "Input should be a valid URL, empty host".into()));
+        assert_eq!(answer(request).await.ok()["name"], "a", "{kind:?}");
     }
+}
 
-    async fn bodies_as_a_whole(server: Server) {
-        let http = Http::admin(&server).await;
-        let made = http.post("/node", &node("checkout", "a")).await.ok();
-        let id = made["id"].as_str().expect("an id");
-        for (method, path) in [
-            ("POST", "/node".to_owned()),
-            ("PUT", format!("/node/{id}")),
-            ("PATCH", format!("/node/{id}")),
-            ("PUT", format!("/nodes/{id}")),
-            ("PUT", "/batch/nodeset".into()),
-        ] {
-            let missing = json!([{"type": "missing", "loc": ["body"], "msg": "Field required", "input": null}]);
-            assert_eq!(items(&http, method, &path, None).await, missing, "{method} {path}");
-            assert_eq!(items(&http, method, &path, Some(json!(null))).await, missing, "{method} {path}");
-            for body in [json!([]), json!("x"), json!(5)] {
-                let msg = "Input should be a valid dictionary or object to extract fields from";
-                let item = json!([{"type": "model_attributes_type", "loc": ["body"], "msg": msg, "input": body}]);
-                assert_eq!(items(&http, method, &path, Some(body)).await, item, "{method} {path}");
-            }
-            for (text, at, reason) in [
-                ("{\"a\":", 5, "Expecting value"),
-                ("{\"a\" 1}", 5, "Expecting ':' delimiter"),
-                ("nope", 0, "Expecting value"),
-                ("{} x", 3, "Extra data"),
-            ] {
-                let refused = answer(http.request(method, &path).header("content-type", "application/json").body(text)).await;
-                let item = json!({"type": "json_invalid", "loc": ["body", at], "msg": "JSON decode error", "input": {},
-                    "ctx": {"error": reason}});
-                assert_eq!(refused.refusal(), (422, json!([item])), "{method} {path} {text}");
-            }
-        }
-        assert_eq!(http.get(&format!("/node/{id}")).await.ok()["name"], "a");
-    }
+#[apply(both_backends!)]
+async fn parameters_of_queries(server: Server) {
+    let http = Http::admin(&server).await;
+    let of_limit = async |text: &str| items(&http, "GET", &format!("/nodes?limit={text}"), None).await;
+    let msg = "Input should be a valid integer, unable to parse string as an integer";
+    let item = json!([{"type": "int_parsing", "loc": ["query", "limit"], "msg": msg, "input": "abc"}]);
+    assert_eq!(of_limit("abc").await, item);
+    let msg = "Input should be greater than or equal to 1";
+    let item = json!([{"type": "greater_than_equal", "loc": ["query", "limit"], "msg": msg, "input": "0", "ctx": {"ge": 1}}]);
+    assert_eq!(of_limit("0").await, item);
+    let msg = "Input should be greater than or equal to 0";
+    let item = json!([{"type": "greater_than_equal", "loc": ["query", "offset"], "msg": msg, "input": "-1", "ctx": {"ge": 0}}]);
+    assert_eq!(items(&http, "GET", "/nodes?offset=-1", None).await, item);
+    let made = http.post("/node", &node("checkout", "a")).await.ok();
+    let path = format!("/node/{}?noevent=perhaps", made["id"].as_str().expect("an id"));
+    let msg = "Input should be a valid boolean, unable to interpret input";
+    let item = json!([{"type": "bool_parsing", "loc": ["query", "noevent"], "msg": msg, "input": "perhaps"}]);
+    assert_eq!(items(&http, "PUT", &path, Some(made)).await, item);
+}
 
-    /// The reference refuses it (contract 12.1.14); being lenient is safe.
-    async fn json_needs_no_content_type(server: Server) {
-        let http = Http::admin(&server).await;
-        for kind in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {
-            let mut request = http.request("POST", "/node").body(node("checkout", "a").to_string());
-            if let Some(kind) = kind {
-                request = request.header("content-type", kind);
-            }
-            assert_eq!(answer(request).await.ok()["name"], "a", "{kind:?}");
-        }
+#[apply(both_backends!)]
+async fn the_order_of_checks(server: Server) {
+    let admin = Http::admin(&server).await;
+    let nobody = Http::new(&server);
+    let made = admin.post("/node", &node("checkout", "a")).await.ok();
+    let path = format!("/latest/node/{}", made["id"].as_str().expect("an id"));
+    let unauthorized = (401, json!("Unauthorized"));
+    // The syntax of the body, before anybody asks who it is.
+    let broken = |http: &Http, path: &str| answer(http.request("PUT", path).body("{"));
+    assert_eq!(broken(&nobody, &path).await.status, 422);
+    assert_eq!(broken(&admin, "/node/zz").await.status, 422);
+    // Who it is, before what the rest says.
+    for (path, body) in [(&*path, json!({})), ("/node/zz", json!({})), ("/node/zz?noevent=x", json!([]))] {
+        assert_eq!(nobody.put(path, &body).await.refusal(), unauthorized, "{path}");
     }
-
-    async fn parameters_of_queries(server: Server) {
-        let http = Http::admin(&server).await;
-        let of_limit = async |text: &str| items(&http, "GET", &format!("/nodes?limit={text}"), None).await;
-        let msg = "Input should be a valid integer, unable to parse string as an integer";
-        let item = json!([{"type": "int_parsing", "loc": ["query", "limit"], "msg": msg, "input": "abc"}]);
-        assert_eq!(of_limit("abc").await, item);
-        let msg = "Input should be greater than or equal to 1";
-        let item = json!([{"type": "greater_than_equal", "loc": ["query", "limit"], "msg": msg, "input": "0", "ctx": {"ge": 1}}]);
-        assert_eq!(of_limit("0").await, item);
-        let msg = "Input should be greater than or equal to 0";
-        let item = json!([{"type": "greater_than_equal", "loc": ["query", "offset"], "msg": msg, "input": "-1", "ctx": {"ge": 0}}]);
-        assert_eq!(items(&http, "GET", "/nodes?offset=-1", None).await, item);
-        let made = http.post("/node", &node("checkout", "a")).await.ok();
-        let path = format!("/node/{}?noevent=perhaps", made["id"].as_str().expect("an id"));
-        let msg = "Input should be a valid boolean, unable to interpret input";
-        let item = json!([{"type": "bool_parsing", "loc": ["query", "noevent"], "msg": msg, "input": "perhaps"}]);
-        assert_eq!(items(&http, "PUT", &path, Some(made)).await, item);
-    }
-
-    async fn the_order_of_checks(server: Server) {
-        let admin = Http::admin(&server).await;
-        let nobody = Http::new(&server);
-        let made = admin.post("/node", &node("checkout", "a")).await.ok();
-        let path = format!("/latest/node/{}", made["id"].as_str().expect("an id"));
-        let unauthorized = (401, json!("Unauthorized"));
-        // The syntax of the body, before anybody asks who it is.
-        let broken = |http: &Http, path: &str| answer(http.request("PUT", path).body("{"));
-        assert_eq!(broken(&nobody, &path).await.status, 422);
-        assert_eq!(broken(&admin, "/node/zz").await.status, 422);
-        // Who it is, before what the rest says.
-        for (path, body) in [(&*path, json!({})), ("/node/zz", json!({})), ("/node/zz?noevent=x", json!([]))] {
-            assert_eq!(nobody.put(path, &body).await.refusal(), unauthorized, "{path}");
-        }
-        // The node, before the fields of the body.
-        assert_eq!(admin.put("/node/zz", &json!({})).await.status, 400);
-        let missing = (404, json!("Node not found with id: 000000000000000000000000"));
-        assert_eq!(admin.put("/node/000000000000000000000000", &json!({})).await.refusal(), missing);
-        assert_eq!(admin.patch("/node/000000000000000000000000", &json!({"state": "x"})).await.refusal(), missing);
-        assert_eq!(admin.put("/nodes/000000000000000000000000", &json!({})).await.refusal(), missing);
-        // The fields, before the rules.
-        let body = json!({"kind": "nope", "name": 5, "path": []});
-        assert_eq!(admin.put(&path, &body).await.status, 422);
-    }
+    // The node, before the fields of the body.
+    assert_eq!(admin.put("/node/zz", &json!({})).await.status, 400);
+    let missing = (404, json!("Node not found with id: 000000000000000000000000"));
+    assert_eq!(admin.put("/node/000000000000000000000000", &json!({})).await.refusal(), missing);
+    assert_eq!(
+        admin.patch("/node/000000000000000000000000", &json!({"state": "x"})).await.refusal(),
+        missing
+    );
+    assert_eq!(admin.put("/nodes/000000000000000000000000", &json!({})).await.refusal(), missing);
+    // The fields, before the rules.
+    let body = json!({"kind": "nope", "name": 5, "path": []});
+    assert_eq!(admin.put(&path, &body).await.status, 422);
 }

@@ -3,9 +3,9 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::fault::DAY;
-use crate::services::Keeps;
+use super::cluster::Cluster;
+use super::fault::DAY;
+use super::services::Keeps;
 use crate::support::{Http, Raw, node};
 
 async fn create(raw: &mut Raw, name: &str) -> Value {
@@ -65,12 +65,12 @@ async fn jump(cluster: Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clock_of_an_embedded_server_jumps() {
-    let _turn = crate::ONE_AT_A_TIME.lock().await;
+    let _turn = super::ONE_AT_A_TIME.lock().await;
     jump(Cluster::embedded().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_clock_of_an_instance_jumps() {
-    let _turn = crate::ONE_AT_A_TIME.lock().await;
+    let _turn = super::ONE_AT_A_TIME.lock().await;
     jump(Cluster::production(1, 1, Keeps::Nothing).await).await;
 }

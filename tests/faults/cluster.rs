@@ -1,8 +1,8 @@
 //! What is tested: instances with a proxy in front of them, and proxies between each of them and its services.
 
-use crate::clock::Clock;
-use crate::disk::Disk;
-use crate::services::{Keeps, Mongo, Redis};
+use super::clock::Clock;
+use super::disk::Disk;
+use super::services::{Keeps, Mongo, Redis};
 use crate::support::{Backend, Proxy, Server};
 
 /// Some instances behind one address.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::readers::{Reader, connected, fault, saw};
+use super::readers::{Reader, connected, fault, saw};
+use super::workload::Target;
 use crate::support::{Lost, Raw};
-use crate::workload::Target;
 
 /// A WebSocket that has said hello, if somebody answers now.
 async fn session(target: &Target) -> Option<Raw> {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
-use crate::services::Keeps;
+use super::cluster::Cluster;
+use super::services::Keeps;
 use crate::support::{Http, Mode, PATIENCE, Raw, node};
 
 /// What counts as at once on a busy machine; a request that waits for a timeout takes longer.
@@ -40,7 +40,7 @@ async fn fails_at_once(raw: &mut Raw, method: &str, params: Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_is_away_is_told_of_and_not_waited_for() {
-    let _turn = crate::ONE_AT_A_TIME.lock().await;
+    let _turn = super::ONE_AT_A_TIME.lock().await;
     // Other requests take longer than a session of the usual clusters may be silent.
     let settings = [("DRAIN_MS", "500"), ("PING_INTERVAL_MS", "25000")];
     let mut cluster = Cluster::production_with(1, 1, Keeps::Nothing, &settings).await;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use kernelci_live::client::{Auth, Client, Delivery, Options, Publish, State, Subscribe};
 use serde_json::json;
 
-use crate::cluster::Cluster;
-use crate::run::number;
-use crate::services::Keeps;
+use super::cluster::Cluster;
+use super::run::number;
+use super::services::Keeps;
 use crate::support::PATIENCE;
 
 /// One client that follows a channel; it notes when it comes back and what it is shown.
@@ -41,7 +41,7 @@ async fn follow(
 /// Restarts both instances under `FAULT_CLIENTS` clients over `FAULT_DRAIN_SECONDS` each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_moves_clients_evenly() {
-    let _turn = crate::ONE_AT_A_TIME.lock().await;
+    let _turn = super::ONE_AT_A_TIME.lock().await;
     let clients = number("FAULT_CLIENTS").unwrap_or(200) as usize;
     let seconds = number("FAULT_DRAIN_SECONDS").unwrap_or(4);
     let drain = (seconds * 1000).to_string();

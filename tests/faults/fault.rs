@@ -5,8 +5,8 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::cluster::Cluster;
-use crate::services::freeze;
+use super::cluster::Cluster;
+use super::services::freeze;
 use crate::support::{Mode, Proxy};
 
 /// What can go wrong.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use kernelci_live::client::Client;
 use serde_json::{Value, json};
 
-use crate::readers::{self, Reader, Seen};
-use crate::workload::{CHANNEL, Ledger, Shared, Target};
+use super::readers::{self, Reader, Seen};
+use super::workload::{CHANNEL, Ledger, Shared, Target};
 
 /// How long readers may be shown nothing of what is left, once everything is whole again.
 const PATIENCE: Duration = Duration::from_secs(60);

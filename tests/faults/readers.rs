@@ -7,9 +7,9 @@ use futures::StreamExt;
 use kernelci_live::client::{Delivery, Start, Subscribe};
 use serde_json::{Value, json};
 
-use crate::consumers;
+use super::consumers;
+use super::workload::Target;
 use crate::support::{Lost, Raw};
-use crate::workload::Target;
 
 /// What a reader was shown.
 pub struct Seen {
@@ -64,12 +64,12 @@ pub fn connected(reader: &Reader) {
 
 /// How long the reader that stops once does so: `FAULT_STOP_SECONDS`, or a few seconds.
 pub fn stop() -> Duration {
-    Duration::from_secs(crate::run::number("FAULT_STOP_SECONDS").unwrap_or(8))
+    Duration::from_secs(super::run::number("FAULT_STOP_SECONDS").unwrap_or(8))
 }
 
 /// Starts one reader of every kind, before anything is written; they read until their tasks are aborted.
 pub async fn start(target: &Target) -> (Vec<Reader>, Vec<tokio::task::JoinHandle<()>>) {
-    let channel = crate::workload::CHANNEL;
+    let channel = super::workload::CHANNEL;
     let all = [
         reader("client", "node", None),
         reader("client, published", channel, None),

@@ -9,14 +9,14 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinHandle;
 
-use crate::cluster::Cluster;
-use crate::fault::Fault;
-use crate::oracle;
-use crate::readers::{self, Reader};
-use crate::services::Keeps;
+use super::cluster::Cluster;
+use super::fault::Fault;
+use super::oracle;
+use super::readers::{self, Reader};
+use super::services::Keeps;
+use super::table::Table;
+use super::workload::{self, Shared, Target};
 use crate::support::PATIENCE;
-use crate::table::Table;
-use crate::workload::{self, Shared, Target};
 
 /// The number in an environment variable.
 pub fn number(variable: &str) -> Option<u64> {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cluster::Cluster;
-use crate::services::Keeps;
+use super::cluster::Cluster;
+use super::services::Keeps;
 use crate::support::{Answer, Http, Mode, PATIENCE, Proxy};
 
 /// Opens the subscription `taken` through this instance, which ends the one before.
@@ -34,7 +34,7 @@ async fn hears(polls: &Http, takes: &Http, while_away: impl AsyncFn(bool)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_that_was_missed_is_made_up_for() {
-    let _turn = crate::ONE_AT_A_TIME.lock().await;
+    let _turn = super::ONE_AT_A_TIME.lock().await;
     // Keep-alives would end the polls as well.
     let cluster = Cluster::production_with(2, 1, Keeps::Nothing, &[("KEEP_ALIVE_PERIOD", "600")]).await;
     let token = cluster.servers[0].token().await;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::fault::Fault;
-use crate::oracle::Verdict;
+use super::fault::Fault;
+use super::oracle::Verdict;
 
 /// One fault on one back end. The counts of a row are those of the whole runs in which the fault was one of several.
 #[derive(Default)]

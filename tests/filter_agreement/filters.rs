@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
 
-use crate::documents::{STRINGS, id, key, moment, number, scalar, string};
+use super::documents::{STRINGS, id, key, moment, number, scalar, string};
 
 fn path(schema: &'static Schema) -> impl Strategy<Value = String> {
     let declared = select(schema.fields.iter().map(|(path, _)| (*path).to_owned()).collect::<Vec<_>>());

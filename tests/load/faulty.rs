@@ -9,7 +9,7 @@ use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 
-use crate::generator::load;
+use super::generator::load;
 
 /// What becomes of the message at this place among those of its publisher; only the first subscriber notices.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use crate::generator::load;
+use super::generator::load;
 use crate::support::services;
 
 struct Plain(Child);

@@ -1,6 +1,6 @@
 //! Each scenario delivers, counts right and reports.
 
-use crate::generator::load;
+use super::generator::load;
 use crate::support::{Backend, Server};
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use bson::doc;
 use kernelci_live::model::{Node, ObjectId};
 use kernelci_live::store::{Commit, Committed, IdempotencyKey, Store};
 
-use crate::support::{Servers, commit, node, revisions};
+use super::support::{Servers, commit, node, revisions};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hierarchy_of_5000_nodes_is_one_step() {
@@ -114,7 +114,7 @@ async fn overlapping_hierarchies_of_two_instances_do_not_mix() {
     let (a, b) = (servers.open().await, servers.open().await);
     let nodes: Vec<Node> = (0..10).map(|i| node(&format!("n{i}"))).collect();
     a.store.commit(commit(&nodes)).await.unwrap();
-    let writer = async |instance: &crate::support::Instance, name: &str, reverse: bool| {
+    let writer = async |instance: &super::support::Instance, name: &str, reverse: bool| {
         let mut won = 0;
         for _ in 0..20 {
             let ids: Vec<ObjectId> = nodes.iter().map(|node| node.id).collect();

@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::support::{Instance, Servers, commit, event, eventually, node, revisions};
+use super::support::{Instance, Servers, commit, event, eventually, node, revisions};
 
 /// Steps of a run.
 const STEPS: usize = 60;

@@ -10,7 +10,7 @@ use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 use serde_json::json;
 
-use crate::support::{Servers, commit, event, node, write};
+use super::support::{Servers, commit, event, node, write};
 
 #[tokio::test]
 async fn old_nodes_are_read_and_updated_in_place() {

@@ -9,7 +9,7 @@ use kernelci_live::store::mongo::{Options, open};
 use kernelci_live::store::{Committed, Store};
 use serde_json::json;
 
-use crate::support::{Instance, Servers, commit, event, eventually, node, revisions};
+use super::support::{Instance, Servers, commit, event, eventually, node, revisions};
 
 async fn publish(instance: &Instance, count: usize) {
     for i in 0..count {

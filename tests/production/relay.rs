@@ -10,7 +10,7 @@ use kernelci_live::model::{Node, ObjectId};
 use kernelci_live::store::{Committed, Store};
 use serde_json::json;
 
-use crate::support::{Instance, Servers, commit, event, eventually, node, revisions};
+use super::support::{Instance, Servers, commit, event, eventually, node, revisions};
 
 /// Writes the node `count` times, whatever others write in between.
 async fn write_repeatedly(instance: &Instance, id: ObjectId, count: usize) {

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use kernelci_live::model::Node;
 use kernelci_live::store::{Committed, Store};
 
-use crate::support::{Servers, commit, eventually, node, revisions, variable};
+use super::support::{Servers, commit, eventually, node, revisions, variable};
 
 /// Ends the process with the test.
 struct Mongod(Child);

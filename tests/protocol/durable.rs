@@ -1,5 +1,6 @@
 //! Durable subscriptions: a place that is kept, acknowledged, taken over, moved.
 
+use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -102,267 +103,305 @@ async fn ended(raw: &mut Raw, sub: u64) -> String {
     params["reason"].as_str().unwrap().to_owned()
 }
 
-both_backends! {
-    /// Acknowledged is done; all else comes again, in order, also after the server was killed.
-    async fn what_is_not_acknowledged_comes_again(server: Server) {
-        let mut server = server;
-        let mut raw = server.admin().await;
-        let answer = subscribe(&mut raw, 1, json!({})).await;
-        assert_eq!((&answer["resumed"], &answer["recovered"]), (&json!(false), &json!(true)), "{answer}");
-        assert_eq!(answer["position"]["seq"], 0);
-        publish(&mut raw, 1..=6).await;
-        expect(&mut raw, 1, 1..=6).await;
-        // Cumulative: whatever comes later counts for all before.
-        ack(&mut raw, 1, 2).await;
-        ack(&mut raw, 1, 1).await;
-        stands_at(&mut raw, 2).await;
-        // An orderly end loses nothing of what was acknowledged, with or without an answer.
-        raw.send_text(json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": 3}}).to_string()).await;
-        raw.call("event.unsubscribe", json!({"sub": 1})).await;
-        assert_eq!(raw.call("consumer.get", json!({"name": "d"})).await["subscription"], Value::Null);
-        let answer = subscribe(&mut raw, 1, json!({"from": "now"})).await;
-        let from = (&answer["resumed"], &answer["recovered"], &answer["position"]["seq"]);
-        assert_eq!(from, (&json!(true), &json!(true), &json!(3)), "{answer}");
-        expect(&mut raw, 1, 4..=6).await;
-        raw.send_text(json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": 4}}).to_string()).await;
-        drop(raw);
-        let mut raw = server.admin().await;
-        stands_at(&mut raw, 4).await;
-        subscribe(&mut raw, 7, json!({})).await;
-        publish(&mut raw, 7..=7).await;
-        expect(&mut raw, 7, 5..=7).await;
-        ack(&mut raw, 7, 5).await;
-        server.kill9();
-        server.restart().await;
-        let mut raw = server.admin().await;
-        let answer = subscribe(&mut raw, 1, json!({})).await;
-        assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(true), &json!(5)), "{answer}");
-        expect(&mut raw, 1, 6..=7).await;
-        raw.send_text(json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": 7}}).to_string()).await;
-        // The acknowledgement has come in when what was sent behind it is answered.
-        raw.call("event.find", json!({"limit": 1})).await;
-        assert!(server.terminate().await.success());
-        server.restart().await;
-        let mut raw = server.admin().await;
-        stands_at(&mut raw, 7).await;
-        subscribe(&mut raw, 1, json!({})).await;
-        raw.no_event(1, QUIET).await;
-    }
+/// Acknowledged is done; all else comes again, in order, also after the server was killed.
+#[apply(both_backends!)]
+async fn what_is_not_acknowledged_comes_again(server: Server) {
+    let mut server = server;
+    let mut raw = server.admin().await;
+    let answer = subscribe(&mut raw, 1, json!({})).await;
+    assert_eq!((&answer["resumed"], &answer["recovered"]), (&json!(false), &json!(true)), "{answer}");
+    assert_eq!(answer["position"]["seq"], 0);
+    publish(&mut raw, 1..=6).await;
+    expect(&mut raw, 1, 1..=6).await;
+    // Cumulative: whatever comes later counts for all before.
+    ack(&mut raw, 1, 2).await;
+    ack(&mut raw, 1, 1).await;
+    stands_at(&mut raw, 2).await;
+    // An orderly end loses nothing of what was acknowledged, with or without an answer.
+    raw.send_text(
+        json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": 3}}).to_string(),
+    )
+    .await;
+    raw.call("event.unsubscribe", json!({"sub": 1})).await;
+    assert_eq!(raw.call("consumer.get", json!({"name": "d"})).await["subscription"], Value::Null);
+    let answer = subscribe(&mut raw, 1, json!({"from": "now"})).await;
+    let from = (&answer["resumed"], &answer["recovered"], &answer["position"]["seq"]);
+    assert_eq!(from, (&json!(true), &json!(true), &json!(3)), "{answer}");
+    expect(&mut raw, 1, 4..=6).await;
+    raw.send_text(
+        json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": 4}}).to_string(),
+    )
+    .await;
+    drop(raw);
+    let mut raw = server.admin().await;
+    stands_at(&mut raw, 4).await;
+    subscribe(&mut raw, 7, json!({})).await;
+    publish(&mut raw, 7..=7).await;
+    expect(&mut raw, 7, 5..=7).await;
+    ack(&mut raw, 7, 5).await;
+    server.kill9();
+    server.restart().await;
+    let mut raw = server.admin().await;
+    let answer = subscribe(&mut raw, 1, json!({})).await;
+    assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(true), &json!(5)), "{answer}");
+    expect(&mut raw, 1, 6..=7).await;
+    raw.send_text(
+        json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": 7}}).to_string(),
+    )
+    .await;
+    // The acknowledgement has come in when what was sent behind it is answered.
+    raw.call("event.find", json!({"limit": 1})).await;
+    assert!(server.terminate().await.success());
+    server.restart().await;
+    let mut raw = server.admin().await;
+    stands_at(&mut raw, 7).await;
+    subscribe(&mut raw, 1, json!({})).await;
+    raw.no_event(1, QUIET).await;
+}
 
-    async fn a_window_of_events_waits_to_be_acknowledged(server: Server) {
-        let mut raw = server.admin().await;
-        publish(&mut raw, 1..=9).await;
-        subscribe(&mut raw, 1, json!({"from": "earliest", "window": 3})).await;
-        expect(&mut raw, 1, 1..=3).await;
-        raw.no_event(1, QUIET).await;
-        ack(&mut raw, 1, 1).await;
-        expect(&mut raw, 1, 4..=4).await;
-        raw.no_event(1, QUIET).await;
-        ack(&mut raw, 1, 4).await;
-        expect(&mut raw, 1, 5..=7).await;
-        publish(&mut raw, 10..=10).await;
-        raw.no_event(1, QUIET).await;
-        // Another subscription of the session is not held up.
-        raw.call("event.subscribe", json!({"sub": 2, "channel": "lab", "from": "earliest"})).await;
-        expect(&mut raw, 2, 1..=10).await;
-        ack(&mut raw, 1, 7).await;
-        expect(&mut raw, 1, 8..=10).await;
-        stands_at(&mut raw, 7).await;
-        // The narrowest window, acknowledged one by one without waiting.
-        raw.call("event.unsubscribe", json!({"sub": 1})).await;
-        raw.call("consumer.seek", json!({"name": "d", "to": "earliest"})).await;
-        subscribe(&mut raw, 1, json!({"window": 1})).await;
-        for number in 1..=10 {
-            expect(&mut raw, 1, number..=number).await;
-            raw.send_text(json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": number}}).to_string()).await;
-        }
-        stands_at(&mut raw, 10).await;
+#[apply(both_backends!)]
+async fn a_window_of_events_waits_to_be_acknowledged(server: Server) {
+    let mut raw = server.admin().await;
+    publish(&mut raw, 1..=9).await;
+    subscribe(&mut raw, 1, json!({"from": "earliest", "window": 3})).await;
+    expect(&mut raw, 1, 1..=3).await;
+    raw.no_event(1, QUIET).await;
+    ack(&mut raw, 1, 1).await;
+    expect(&mut raw, 1, 4..=4).await;
+    raw.no_event(1, QUIET).await;
+    ack(&mut raw, 1, 4).await;
+    expect(&mut raw, 1, 5..=7).await;
+    publish(&mut raw, 10..=10).await;
+    raw.no_event(1, QUIET).await;
+    // Another subscription of the session is not held up.
+    raw.call("event.subscribe", json!({"sub": 2, "channel": "lab", "from": "earliest"})).await;
+    expect(&mut raw, 2, 1..=10).await;
+    ack(&mut raw, 1, 7).await;
+    expect(&mut raw, 1, 8..=10).await;
+    stands_at(&mut raw, 7).await;
+    // The narrowest window, acknowledged one by one without waiting.
+    raw.call("event.unsubscribe", json!({"sub": 1})).await;
+    raw.call("consumer.seek", json!({"name": "d", "to": "earliest"})).await;
+    subscribe(&mut raw, 1, json!({"window": 1})).await;
+    for number in 1..=10 {
+        expect(&mut raw, 1, number..=number).await;
+        raw.send_text(
+            json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": number}}).to_string(),
+        )
+        .await;
     }
+    stands_at(&mut raw, 10).await;
+}
 
-    /// Many acknowledgements at once, far more than requests may be in flight, and none is lost.
-    async fn acknowledgements_may_come_in_any_number(server: Server) {
-        let mut raw = server.admin().await;
-        publish(&mut raw, 1..=100).await;
-        subscribe(&mut raw, 1, json!({"from": "earliest", "window": 1000})).await;
-        expect(&mut raw, 1, 1..=100).await;
-        let mut sent = Vec::new();
-        for seq in 1..=100 {
-            raw.send_text(json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": seq}}).to_string()).await;
-            sent.push(raw.send_request("event.ack", json!({"sub": 1, "seq": seq})).await.unwrap());
-        }
-        for id in sent {
-            assert_eq!(raw.answer(id).await["result"], json!({}));
-        }
-        assert_eq!(raw.call("consumer.get", json!({"name": "d"})).await["position"]["seq"], 100);
+/// Many acknowledgements at once, far more than requests may be in flight, and none is lost.
+#[apply(both_backends!)]
+async fn acknowledgements_may_come_in_any_number(server: Server) {
+    let mut raw = server.admin().await;
+    publish(&mut raw, 1..=100).await;
+    subscribe(&mut raw, 1, json!({"from": "earliest", "window": 1000})).await;
+    expect(&mut raw, 1, 1..=100).await;
+    let mut sent = Vec::new();
+    for seq in 1..=100 {
+        raw.send_text(
+            json!({"jsonrpc": "2.0", "method": "event.ack", "params": {"sub": 1, "seq": seq}}).to_string(),
+        )
+        .await;
+        sent.push(raw.send_request("event.ack", json!({"sub": 1, "seq": seq})).await.unwrap());
     }
+    for id in sent {
+        assert_eq!(raw.answer(id).await["result"], json!({}));
+    }
+    assert_eq!(raw.call("consumer.get", json!({"name": "d"})).await["position"]["seq"], 100);
+}
 
-    async fn a_second_subscription_takes_over(server: Server) {
-        let (mut one, mut two) = (server.admin().await, server.admin().await);
-        subscribe(&mut one, 1, json!({})).await;
-        publish(&mut one, 1..=3).await;
-        expect(&mut one, 1, 1..=3).await;
-        ack(&mut one, 1, 1).await;
-        // Another session.
-        let answer = subscribe(&mut two, 4, json!({})).await;
-        assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(true), &json!(1)), "{answer}");
-        expect(&mut two, 4, 2..=3).await;
-        assert_eq!(ended(&mut one, 1).await, "taken over");
-        let error = one.fail("event.ack", json!({"sub": 1, "seq": 3})).await;
-        assert_eq!((&error["data"]["status"], &error["data"]["detail"]), (&json!(409), &json!("sub: taken over")));
-        stands_at(&mut two, 1).await;
-        // The same session.
-        subscribe(&mut two, 5, json!({})).await;
-        assert_eq!(ended(&mut two, 4).await, "taken over");
-        expect(&mut two, 5, 2..=3).await;
-        assert_eq!(two.fail("event.ack", json!({"sub": 4, "seq": 3})).await["data"]["status"], 409);
-        // A number that is free is taken again.
-        subscribe(&mut two, 4, json!({})).await;
-        assert_eq!(ended(&mut two, 5).await, "taken over");
-        ack(&mut two, 4, 1).await;
-        // A long poll, and back.
-        let http = Http::admin(&server).await;
-        let id = http.post("/latest/subscribe/lab?subscriber_id=d", &Value::Null).await.ok()["id"].clone();
-        assert_eq!(ended(&mut two, 4).await, "taken over");
-        let message = http.get(&format!("/latest/listen/{id}")).await.ok();
-        let event: Value = serde_json::from_str(message["data"].as_str().unwrap()).unwrap();
-        assert_eq!(event["data"]["n"], 2);
-        subscribe(&mut one, 1, json!({})).await;
-        expect(&mut one, 1, 2..=3).await;
-        assert_eq!(http.get(&format!("/latest/listen/{id}")).await.status, 404);
-        ack(&mut one, 1, 3).await;
-    }
+#[apply(both_backends!)]
+async fn a_second_subscription_takes_over(server: Server) {
+    let (mut one, mut two) = (server.admin().await, server.admin().await);
+    subscribe(&mut one, 1, json!({})).await;
+    publish(&mut one, 1..=3).await;
+    expect(&mut one, 1, 1..=3).await;
+    ack(&mut one, 1, 1).await;
+    // Another session.
+    let answer = subscribe(&mut two, 4, json!({})).await;
+    assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(true), &json!(1)), "{answer}");
+    expect(&mut two, 4, 2..=3).await;
+    assert_eq!(ended(&mut one, 1).await, "taken over");
+    let error = one.fail("event.ack", json!({"sub": 1, "seq": 3})).await;
+    assert_eq!(
+        (&error["data"]["status"], &error["data"]["detail"]),
+        (&json!(409), &json!("sub: taken over"))
+    );
+    stands_at(&mut two, 1).await;
+    // The same session.
+    subscribe(&mut two, 5, json!({})).await;
+    assert_eq!(ended(&mut two, 4).await, "taken over");
+    expect(&mut two, 5, 2..=3).await;
+    assert_eq!(two.fail("event.ack", json!({"sub": 4, "seq": 3})).await["data"]["status"], 409);
+    // A number that is free is taken again.
+    subscribe(&mut two, 4, json!({})).await;
+    assert_eq!(ended(&mut two, 5).await, "taken over");
+    ack(&mut two, 4, 1).await;
+    // A long poll, and back.
+    let http = Http::admin(&server).await;
+    let id = http.post("/latest/subscribe/lab?subscriber_id=d", &Value::Null).await.ok()["id"].clone();
+    assert_eq!(ended(&mut two, 4).await, "taken over");
+    let message = http.get(&format!("/latest/listen/{id}")).await.ok();
+    let event: Value = serde_json::from_str(message["data"].as_str().unwrap()).unwrap();
+    assert_eq!(event["data"]["n"], 2);
+    subscribe(&mut one, 1, json!({})).await;
+    expect(&mut one, 1, 2..=3).await;
+    assert_eq!(http.get(&format!("/latest/listen/{id}")).await.status, 404);
+    ack(&mut one, 1, 3).await;
+}
 
-    async fn moving_or_removing_it_ends_the_subscription(server: Server) {
-        let (mut raw, mut operator) = (server.admin().await, server.admin().await);
-        subscribe(&mut raw, 1, json!({})).await;
-        publish(&mut raw, 1..=4).await;
-        expect(&mut raw, 1, 1..=4).await;
-        ack(&mut raw, 1, 4).await;
-        operator.call("consumer.seek", json!({"name": "d", "to": "earliest"})).await;
-        assert_eq!(ended(&mut raw, 1).await, "moved: subscribe again");
-        let error = raw.fail("event.ack", json!({"sub": 1, "seq": 4})).await;
-        assert_eq!(error["data"]["status"], 409, "{error}");
-        subscribe(&mut raw, 1, json!({})).await;
-        expect(&mut raw, 1, 1..=4).await;
-        ack(&mut raw, 1, 2).await;
-        operator.call("consumer.delete", json!({"name": "d"})).await;
-        assert_eq!(ended(&mut raw, 1).await, "deleted");
-        assert_eq!(raw.fail("event.ack", json!({"sub": 1, "seq": 3})).await["data"]["detail"], "sub: deleted");
-        let answer = subscribe(&mut raw, 1, json!({})).await;
-        assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(false), &json!(4)), "{answer}");
-    }
+#[apply(both_backends!)]
+async fn moving_or_removing_it_ends_the_subscription(server: Server) {
+    let (mut raw, mut operator) = (server.admin().await, server.admin().await);
+    subscribe(&mut raw, 1, json!({})).await;
+    publish(&mut raw, 1..=4).await;
+    expect(&mut raw, 1, 1..=4).await;
+    ack(&mut raw, 1, 4).await;
+    operator.call("consumer.seek", json!({"name": "d", "to": "earliest"})).await;
+    assert_eq!(ended(&mut raw, 1).await, "moved: subscribe again");
+    let error = raw.fail("event.ack", json!({"sub": 1, "seq": 4})).await;
+    assert_eq!(error["data"]["status"], 409, "{error}");
+    subscribe(&mut raw, 1, json!({})).await;
+    expect(&mut raw, 1, 1..=4).await;
+    ack(&mut raw, 1, 2).await;
+    operator.call("consumer.delete", json!({"name": "d"})).await;
+    assert_eq!(ended(&mut raw, 1).await, "deleted");
+    assert_eq!(raw.fail("event.ack", json!({"sub": 1, "seq": 3})).await["data"]["detail"], "sub: deleted");
+    let answer = subscribe(&mut raw, 1, json!({})).await;
+    assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(false), &json!(4)), "{answer}");
+}
 
-    /// What a filter leaves out needs no acknowledgement; the place moves past it.
-    async fn the_place_moves_past_what_is_not_wanted(backend: Backend) {
-        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
-        let mut raw = server.admin().await;
-        subscribe(&mut raw, 1, json!({"filter": {"data.n": 3}})).await;
-        publish(&mut raw, 1..=2).await;
-        stands_at(&mut raw, 2).await;
-        publish(&mut raw, 3..=5).await;
-        expect(&mut raw, 1, 3..=3).await;
-        // Not past what waits to be acknowledged.
-        while raw.next_notification("progress", PATIENCE).await["seq"] != 5 {}
-        raw.try_notification("progress", QUIET * 2).await.expect_err("there is nothing to tell");
-        stands_at(&mut raw, 2).await;
-        ack(&mut raw, 1, 3).await;
-        stands_at(&mut raw, 5).await;
-    }
+/// What a filter leaves out needs no acknowledgement; the place moves past it.
+#[apply(both_backends!)]
+async fn the_place_moves_past_what_is_not_wanted(backend: Backend) {
+    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
+    let mut raw = server.admin().await;
+    subscribe(&mut raw, 1, json!({"filter": {"data.n": 3}})).await;
+    publish(&mut raw, 1..=2).await;
+    stands_at(&mut raw, 2).await;
+    publish(&mut raw, 3..=5).await;
+    expect(&mut raw, 1, 3..=3).await;
+    // Not past what waits to be acknowledged.
+    while raw.next_notification("progress", PATIENCE).await["seq"] != 5 {}
+    raw.try_notification("progress", QUIET * 2).await.expect_err("there is nothing to tell");
+    stands_at(&mut raw, 2).await;
+    ack(&mut raw, 1, 3).await;
+    stands_at(&mut raw, 5).await;
+}
 
-    async fn it_does_not_expire_while_it_is_used(backend: Backend) {
-        let settings = [("PING_INTERVAL_MS", "1000"), ("CONSUMER_IDLE_SECONDS", "8")];
-        let server = Server::start_with(backend, &settings).await;
-        let mut raw = server.admin().await;
-        subscribe(&mut raw, 1, json!({})).await;
-        // The other one, which nobody uses, goes.
-        raw.call("consumer.open", json!({"channel": "lab", "subscriber_id": "unused"})).await;
-        let end = tokio::time::Instant::now() + PATIENCE;
-        while raw.call("consumer.list", json!({})).await["items"].as_array().unwrap().len() > 1 {
-            assert!(tokio::time::Instant::now() < end);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        publish(&mut raw, 1..=1).await;
-        expect(&mut raw, 1, 1..=1).await;
-        ack(&mut raw, 1, 1).await;
+#[apply(both_backends!)]
+async fn it_does_not_expire_while_it_is_used(backend: Backend) {
+    let settings = [("PING_INTERVAL_MS", "1000"), ("CONSUMER_IDLE_SECONDS", "8")];
+    let server = Server::start_with(backend, &settings).await;
+    let mut raw = server.admin().await;
+    subscribe(&mut raw, 1, json!({})).await;
+    // The other one, which nobody uses, goes.
+    raw.call("consumer.open", json!({"channel": "lab", "subscriber_id": "unused"})).await;
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while raw.call("consumer.list", json!({})).await["items"].as_array().unwrap().len() > 1 {
+        assert!(tokio::time::Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    publish(&mut raw, 1..=1).await;
+    expect(&mut raw, 1, 1..=1).await;
+    ack(&mut raw, 1, 1).await;
+}
 
-    /// Signals may get lost: the next acknowledgement notices, or the next ping.
-    async fn a_takeover_is_noticed_without_being_told(backend: Backend) {
-        let mut server = Server::start(backend).await;
-        let mut raw = server.admin().await;
-        subscribe(&mut raw, 1, json!({})).await;
-        publish(&mut raw, 1..=2).await;
-        expect(&mut raw, 1, 1..=2).await;
-        ack(&mut raw, 1, 1).await;
-        take_over_silently(&server).await;
-        let error = raw.fail("event.ack", json!({"sub": 1, "seq": 2})).await;
-        assert_eq!((&error["data"]["status"], &error["data"]["detail"]), (&json!(409), &json!("sub: taken over")));
-        assert_eq!(ended(&mut raw, 1).await, "taken over");
-        stands_at(&mut raw, 1).await;
-        server.kill9();
-        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
-        let mut raw = server.admin().await;
-        subscribe(&mut raw, 1, json!({})).await;
-        take_over_silently(&server).await;
-        assert_eq!(ended(&mut raw, 1).await, "taken over");
-    }
+/// Signals may get lost: the next acknowledgement notices, or the next ping.
+#[apply(both_backends!)]
+async fn a_takeover_is_noticed_without_being_told(backend: Backend) {
+    let mut server = Server::start(backend).await;
+    let mut raw = server.admin().await;
+    subscribe(&mut raw, 1, json!({})).await;
+    publish(&mut raw, 1..=2).await;
+    expect(&mut raw, 1, 1..=2).await;
+    ack(&mut raw, 1, 1).await;
+    take_over_silently(&server).await;
+    let error = raw.fail("event.ack", json!({"sub": 1, "seq": 2})).await;
+    assert_eq!(
+        (&error["data"]["status"], &error["data"]["detail"]),
+        (&json!(409), &json!("sub: taken over"))
+    );
+    assert_eq!(ended(&mut raw, 1).await, "taken over");
+    stands_at(&mut raw, 1).await;
+    server.kill9();
+    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
+    let mut raw = server.admin().await;
+    subscribe(&mut raw, 1, json!({})).await;
+    take_over_silently(&server).await;
+    assert_eq!(ended(&mut raw, 1).await, "taken over");
+}
 
-    async fn what_has_aged_out_is_told_exactly(server: Server) {
-        let mut server = server;
-        let mut raw = server.admin().await;
-        subscribe(&mut raw, 1, json!({})).await;
-        publish(&mut raw, 1..=6).await;
-        expect(&mut raw, 1, 1..=6).await;
-        ack(&mut raw, 1, 1).await;
-        server.terminate().await;
-        expire(&server, 3).await;
-        server.restart().await;
-        let mut raw = server.admin().await;
-        // Until it is acknowledged it is told again.
-        for sub in 1..=2 {
-            let answer = subscribe(&mut raw, sub, json!({})).await;
-            let told = (&answer["recovered"], &answer["missed"], &answer["position"]["seq"]);
-            assert_eq!(told, (&json!(false), &json!({"from": 2, "to": 3}), &json!(3)), "{answer}");
-            expect(&mut raw, sub, 4..=6).await;
-        }
-        ack(&mut raw, 2, 3).await;
-        let answer = subscribe(&mut raw, 3, json!({})).await;
-        assert_eq!((&answer["recovered"], &answer["position"]["seq"]), (&json!(true), &json!(3)), "{answer}");
-        expect(&mut raw, 3, 4..=6).await;
+#[apply(both_backends!)]
+async fn what_has_aged_out_is_told_exactly(server: Server) {
+    let mut server = server;
+    let mut raw = server.admin().await;
+    subscribe(&mut raw, 1, json!({})).await;
+    publish(&mut raw, 1..=6).await;
+    expect(&mut raw, 1, 1..=6).await;
+    ack(&mut raw, 1, 1).await;
+    server.terminate().await;
+    expire(&server, 3).await;
+    server.restart().await;
+    let mut raw = server.admin().await;
+    // Until it is acknowledged it is told again.
+    for sub in 1..=2 {
+        let answer = subscribe(&mut raw, sub, json!({})).await;
+        let told = (&answer["recovered"], &answer["missed"], &answer["position"]["seq"]);
+        assert_eq!(told, (&json!(false), &json!({"from": 2, "to": 3}), &json!(3)), "{answer}");
+        expect(&mut raw, sub, 4..=6).await;
     }
+    ack(&mut raw, 2, 3).await;
+    let answer = subscribe(&mut raw, 3, json!({})).await;
+    assert_eq!((&answer["recovered"], &answer["position"]["seq"]), (&json!(true), &json!(3)), "{answer}");
+    expect(&mut raw, 3, 4..=6).await;
+}
 
-    async fn it_belongs_to_its_user(server: Server) {
-        let mut raw = server.admin().await;
-        subscribe(&mut raw, 1, json!({})).await;
-        let params = json!({"sub": 1, "channel": "lab", "durable": "d"});
-        let mut bob = server.connect().await;
-        let token = server.user("bob").await;
-        bob.call("session.hello", json!({"token": token})).await;
-        let error = bob.fail("event.subscribe", params.clone()).await;
-        assert_eq!((&error["data"]["status"], &error["data"]["detail"]), (&json!(403), &json!("durable: it belongs to another user")));
-        let elsewhere = json!({"sub": 2, "channel": "node", "durable": "d"});
-        let error = raw.fail("event.subscribe", elsewhere).await;
-        assert_eq!(error["data"]["status"], 409, "{error}");
-        assert!(error["data"]["detail"].as_str().unwrap().contains("channel lab"), "{error}");
-        let error = server.anonymous().await.fail("event.subscribe", params.clone()).await;
-        assert_eq!(error["data"]["status"], 401, "{error}");
-        // None of them has taken it over.
-        publish(&mut raw, 1..=1).await;
-        expect(&mut raw, 1, 1..=1).await;
-        ack(&mut raw, 1, 1).await;
-        // It ends when the session is another user's, or nobody's any more; the place is kept.
-        raw.call("session.refresh", json!({"token": token})).await;
-        assert_eq!(ended(&mut raw, 1).await, "the session has another user now");
-        let mut params = params;
-        params["durable"] = "bobs".into();
-        bob.call("event.subscribe", params).await;
-        let admin = Http::admin(&server).await;
-        let users = admin.get("/latest/users?username=bob").await.ok();
-        admin.patch(&format!("/latest/user/{}", users["items"][0]["id"].as_str().unwrap()), &json!({"is_active": false})).await.ok();
-        assert_eq!(ended(&mut bob, 1).await, "the session has no user any more");
-        let mut raw = server.admin().await;
-        stands_at(&mut raw, 1).await;
-    }
+#[apply(both_backends!)]
+async fn it_belongs_to_its_user(server: Server) {
+    let mut raw = server.admin().await;
+    subscribe(&mut raw, 1, json!({})).await;
+    let params = json!({"sub": 1, "channel": "lab", "durable": "d"});
+    let mut bob = server.connect().await;
+    let token = server.user("bob").await;
+    bob.call("session.hello", json!({"token": token})).await;
+    let error = bob.fail("event.subscribe", params.clone()).await;
+    assert_eq!(
+        (&error["data"]["status"], &error["data"]["detail"]),
+        (&json!(403), &json!("durable: it belongs to another user"))
+    );
+    let elsewhere = json!({"sub": 2, "channel": "node", "durable": "d"});
+    let error = raw.fail("event.subscribe", elsewhere).await;
+    assert_eq!(error["data"]["status"], 409, "{error}");
+    assert!(error["data"]["detail"].as_str().unwrap().contains("channel lab"), "{error}");
+    let error = server.anonymous().await.fail("event.subscribe", params.clone()).await;
+    assert_eq!(error["data"]["status"], 401, "{error}");
+    // None of them has taken it over.
+    publish(&mut raw, 1..=1).await;
+    expect(&mut raw, 1, 1..=1).await;
+    ack(&mut raw, 1, 1).await;
+    // It ends when the session is another user's, or nobody's any more; the place is kept.
+    raw.call("session.refresh", json!({"token": token})).await;
+    assert_eq!(ended(&mut raw, 1).await, "the session has another user now");
+    let mut params = params;
+    params["durable"] = "bobs".into();
+    bob.call("event.subscribe", params).await;
+    let admin = Http::admin(&server).await;
+    let users = admin.get("/latest/users?username=bob").await.ok();
+    admin
+        .patch(
+            &format!("/latest/user/{}", users["items"][0]["id"].as_str().unwrap()),
+            &json!({"is_active": false}),
+        )
+        .await
+        .ok();
+    assert_eq!(ended(&mut bob, 1).await, "the session has no user any more");
+    let mut raw = server.admin().await;
+    stands_at(&mut raw, 1).await;
 }
 
 /// MongoDB was restored from a backup, and Redis is empty: what is left is delivered, what is lost is told, and what

@@ -1,6 +1,7 @@
 //! The one-way feeds: bare CloudEvents over a WebSocket, and the same as server-sent events.
 
 use futures::StreamExt;
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
@@ -45,57 +46,60 @@ async fn sse(server: &Server, query: &str, last_id: Option<&str>, count: usize) 
     events
 }
 
-both_backends! {
-    async fn bare_cloudevents_over_a_websocket(server: Server) {
-        let mut raw = server.admin().await;
-        for (kind, name) in [("checkout", "a"), ("job", "b")] {
-            raw.call("node.create", json!({"node": node(kind, name)})).await;
-        }
-        let url = feed(&server, "ws", "channel=node&from=earliest&data.kind=job");
-        let mut jobs = Raw::connect(&url, Some("cloudevents.json"), &[]).await.expect("upgrades");
-        assert_eq!(jobs.upgrade.headers()["sec-websocket-protocol"], "cloudevents.json");
-        let event = jobs.receive(PATIENCE).await.expect("an event");
-        assert_eq!((&event["specversion"], &event["data"]["name"]), (&json!("1.0"), &json!("b")));
-        assert_eq!(event["sequence"], format!("{:020}", 2));
-        raw.call("node.create", json!({"node": node("job", "c")})).await;
-        assert_eq!(jobs.receive(PATIENCE).await.expect("an event")["data"]["name"], "c");
+#[apply(both_backends!)]
+async fn bare_cloudevents_over_a_websocket(server: Server) {
+    let mut raw = server.admin().await;
+    for (kind, name) in [("checkout", "a"), ("job", "b")] {
+        raw.call("node.create", json!({"node": node(kind, name)})).await;
     }
+    let url = feed(&server, "ws", "channel=node&from=earliest&data.kind=job");
+    let mut jobs = Raw::connect(&url, Some("cloudevents.json"), &[]).await.expect("upgrades");
+    assert_eq!(jobs.upgrade.headers()["sec-websocket-protocol"], "cloudevents.json");
+    let event = jobs.receive(PATIENCE).await.expect("an event");
+    assert_eq!((&event["specversion"], &event["data"]["name"]), (&json!("1.0"), &json!("b")));
+    assert_eq!(event["sequence"], format!("{:020}", 2));
+    raw.call("node.create", json!({"node": node("job", "c")})).await;
+    assert_eq!(jobs.receive(PATIENCE).await.expect("an event")["data"]["name"], "c");
+}
 
-    async fn server_sent_events_resume_after_the_last_id(server: Server) {
-        let mut raw = server.admin().await;
-        for name in ["a", "b", "c"] {
-            raw.call("node.create", json!({"node": node("checkout", name)})).await;
-        }
-        let first = sse(&server, "channel=node&from=earliest", None, 3).await;
-        let names: Vec<&Value> = first.iter().map(|(_, event)| &event["data"]["name"]).collect();
-        assert_eq!(names, ["a", "b", "c"]);
-        let rest = sse(&server, "channel=node&from=earliest", Some(&first[0].0), 2).await;
-        assert_eq!(rest, first[1..]);
+#[apply(both_backends!)]
+async fn server_sent_events_resume_after_the_last_id(server: Server) {
+    let mut raw = server.admin().await;
+    for name in ["a", "b", "c"] {
+        raw.call("node.create", json!({"node": node("checkout", name)})).await;
     }
+    let first = sse(&server, "channel=node&from=earliest", None, 3).await;
+    let names: Vec<&Value> = first.iter().map(|(_, event)| &event["data"]["name"]).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let rest = sse(&server, "channel=node&from=earliest", Some(&first[0].0), 2).await;
+    assert_eq!(rest, first[1..]);
+}
 
-    async fn a_full_instance_has_no_room_for_feeds_either(backend: Backend) {
-        let server = Server::start_with(backend, &[("MAX_SESSIONS", "2")]).await;
-        let session = server.anonymous().await;
-        let get = async || reqwest::get(feed(&server, "http", "")).await.expect("answers");
-        let followed = get().await;
-        assert_eq!(followed.status(), 200);
-        assert_eq!(get().await.status(), 503);
-        let refused = Raw::connect(&feed(&server, "ws", ""), Some("cloudevents.json"), &[]).await;
-        assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 503));
-        assert_eq!(server.connect().await.expect_close().await, 1013);
-        drop((session, followed));
-        let since = std::time::Instant::now();
-        while get().await.status() != 200 {
-            assert!(since.elapsed() < PATIENCE, "those who left make room");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+#[apply(both_backends!)]
+async fn a_full_instance_has_no_room_for_feeds_either(backend: Backend) {
+    let server = Server::start_with(backend, &[("MAX_SESSIONS", "2")]).await;
+    let session = server.anonymous().await;
+    let get = async || reqwest::get(feed(&server, "http", "")).await.expect("answers");
+    let followed = get().await;
+    assert_eq!(followed.status(), 200);
+    assert_eq!(get().await.status(), 503);
+    let refused = Raw::connect(&feed(&server, "ws", ""), Some("cloudevents.json"), &[]).await;
+    assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 503));
+    assert_eq!(server.connect().await.expect_close().await, 1013);
+    drop((session, followed));
+    let since = std::time::Instant::now();
+    while get().await.status() != 200 {
+        assert!(since.elapsed() < PATIENCE, "those who left make room");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+}
 
-    async fn a_wrong_query_is_refused(server: Server) {
-        for query in ["channel=node&from=yesterday", "channel=node&data.name__re=(", "channel=no%20channel"] {
-            let request = reqwest::Client::new().get(feed(&server, "http", query)).header("accept", "text/event-stream");
-            let answer = request.send().await.expect("answers");
-            assert!(matches!(answer.status().as_u16(), 400 | 422), "{query}: {}", answer.status());
-        }
+#[apply(both_backends!)]
+async fn a_wrong_query_is_refused(server: Server) {
+    for query in ["channel=node&from=yesterday", "channel=node&data.name__re=(", "channel=no%20channel"] {
+        let request =
+            reqwest::Client::new().get(feed(&server, "http", query)).header("accept", "text/event-stream");
+        let answer = request.send().await.expect("answers");
+        assert!(matches!(answer.status().as_u16(), 400 | 422), "{query}: {}", answer.status());
     }
 }

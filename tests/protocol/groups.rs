@@ -1,5 +1,6 @@
 //! Groups: subscriptions that share a durable name.
 
+use macro_rules_attribute::apply;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -62,286 +63,305 @@ async fn ended(raw: &mut Raw, sub: u64) -> String {
     params["reason"].as_str().unwrap().to_owned()
 }
 
-both_backends! {
-    /// Each event goes to one member; what one leaves behind goes to the other, with its count.
-    async fn each_event_goes_to_one_member(server: Server) {
-        let (mut one, mut two) = (server.admin().await, server.admin().await);
-        let long = json!({"ack_wait_ms": 3_600_000, "window": 2});
-        let answer = join(&mut one, 1, long).await;
-        assert_eq!((&answer["resumed"], &answer["recovered"]), (&json!(false), &json!(true)), "{answer}");
-        let answer = join(&mut two, 5, json!({"window": 2})).await;
-        assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(true), &json!(0)), "{answer}");
-        publish(&mut one, 6).await;
-        let mut first = BTreeSet::from([next(&mut one, 1).await, next(&mut one, 1).await]);
-        let second = BTreeSet::from([next(&mut two, 5).await, next(&mut two, 5).await]);
-        assert_eq!(&first | &second, BTreeSet::from([(1, 1), (2, 1), (3, 1), (4, 1)]));
-        one.no_event(1, QUIET).await;
-        let (mine, _) = first.pop_first().unwrap();
-        // Not of the other's, not twice, not of what is not there.
-        assert_eq!(status(&mut two, "event.ack", json!({"sub": 5, "seq": mine})).await.0, 409);
-        ack(&mut one, 1, mine).await;
-        for seq in [mine, 99] {
-            let (status, detail) = status(&mut one, "event.ack", json!({"sub": 1, "seq": seq})).await;
-            assert_eq!((status, detail), (409, format!("seq: event {seq} is not in the hands of this member (any more)")));
-        }
-        assert_eq!(next(&mut one, 1).await, (5, 1), "one at a time, as room comes");
-        shows(&mut one, "both members", |now| now["group"]["members"] == 2 && now["group"]["held"] == 4).await;
-        // An orderly end, and a connection that breaks.
-        for (seq, _) in second {
-            ack(&mut two, 5, seq).await;
-        }
-        assert_eq!(next(&mut two, 5).await, (6, 1));
-        one.call("event.unsubscribe", json!({"sub": 1})).await;
-        let (rest, _) = first.pop_first().unwrap();
-        assert_eq!(next(&mut two, 5).await, (rest, 2));
-        drop(two);
-        join(&mut one, 1, json!({"window": 9})).await;
-        let again = BTreeSet::from([next(&mut one, 1).await, next(&mut one, 1).await, next(&mut one, 1).await]);
-        assert_eq!(again, BTreeSet::from([(5, 2), (6, 2), (rest, 3)]));
-        for (seq, _) in again {
-            // As notifications, many at once.
-            let params = json!({"sub": 1, "seq": seq});
-            one.send_text(json!({"jsonrpc": "2.0", "method": "event.ack", "params": params}).to_string()).await;
-        }
-        shows(&mut one, "all done", |now| now["position"]["seq"] == 6 && now["group"]["outstanding"] == 0).await;
+/// Each event goes to one member; what one leaves behind goes to the other, with its count.
+#[apply(both_backends!)]
+async fn each_event_goes_to_one_member(server: Server) {
+    let (mut one, mut two) = (server.admin().await, server.admin().await);
+    let long = json!({"ack_wait_ms": 3_600_000, "window": 2});
+    let answer = join(&mut one, 1, long).await;
+    assert_eq!((&answer["resumed"], &answer["recovered"]), (&json!(false), &json!(true)), "{answer}");
+    let answer = join(&mut two, 5, json!({"window": 2})).await;
+    assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(true), &json!(0)), "{answer}");
+    publish(&mut one, 6).await;
+    let mut first = BTreeSet::from([next(&mut one, 1).await, next(&mut one, 1).await]);
+    let second = BTreeSet::from([next(&mut two, 5).await, next(&mut two, 5).await]);
+    assert_eq!(&first | &second, BTreeSet::from([(1, 1), (2, 1), (3, 1), (4, 1)]));
+    one.no_event(1, QUIET).await;
+    let (mine, _) = first.pop_first().unwrap();
+    // Not of the other's, not twice, not of what is not there.
+    assert_eq!(status(&mut two, "event.ack", json!({"sub": 5, "seq": mine})).await.0, 409);
+    ack(&mut one, 1, mine).await;
+    for seq in [mine, 99] {
+        let (status, detail) = status(&mut one, "event.ack", json!({"sub": 1, "seq": seq})).await;
+        assert_eq!(
+            (status, detail),
+            (409, format!("seq: event {seq} is not in the hands of this member (any more)"))
+        );
     }
-
-    async fn a_lease_ends_unless_it_is_extended(server: Server) {
-        let mut raw = server.admin().await;
-        join(&mut raw, 1, json!({"ack_wait_ms": 5_000})).await;
-        publish(&mut raw, 2).await;
-        assert_eq!((next(&mut raw, 1).await, next(&mut raw, 1).await), ((1, 1), (2, 1)));
-        let begun = Instant::now();
-        // For as long as the other one comes a second time, this one does not.
-        let mut extended = Instant::now();
-        let again = loop {
-            raw.call("event.extend", json!({"sub": 1, "seq": 1})).await;
-            assert!(extended.elapsed() < Duration::from_millis(4900), "this machine is too slow for the test");
-            extended = Instant::now();
-            if let Ok(event) = raw.try_notification("event", Duration::from_millis(200)).await {
-                break event;
-            }
-        };
-        assert_eq!((&again["seq"], &again["deliveries"]), (&json!(2), &json!(2)));
-        assert!(begun.elapsed() > Duration::from_millis(4500), "{:?}", begun.elapsed());
-        // What was said of the first delivery does not count for the second.
-        let stale = json!({"sub": 1, "seq": 2, "deliveries": 1});
-        assert_eq!(status(&mut raw, "event.ack", stale).await.0, 409);
-        raw.call("event.ack", json!({"sub": 1, "seq": 2, "deliveries": 2})).await;
-        ack(&mut raw, 1, 1).await;
+    assert_eq!(next(&mut one, 1).await, (5, 1), "one at a time, as room comes");
+    shows(&mut one, "both members", |now| now["group"]["members"] == 2 && now["group"]["held"] == 4).await;
+    // An orderly end, and a connection that breaks.
+    for (seq, _) in second {
+        ack(&mut two, 5, seq).await;
     }
+    assert_eq!(next(&mut two, 5).await, (6, 1));
+    one.call("event.unsubscribe", json!({"sub": 1})).await;
+    let (rest, _) = first.pop_first().unwrap();
+    assert_eq!(next(&mut two, 5).await, (rest, 2));
+    drop(two);
+    join(&mut one, 1, json!({"window": 9})).await;
+    let again = BTreeSet::from([next(&mut one, 1).await, next(&mut one, 1).await, next(&mut one, 1).await]);
+    assert_eq!(again, BTreeSet::from([(5, 2), (6, 2), (rest, 3)]));
+    for (seq, _) in again {
+        // As notifications, many at once.
+        let params = json!({"sub": 1, "seq": seq});
+        one.send_text(json!({"jsonrpc": "2.0", "method": "event.ack", "params": params}).to_string()).await;
+    }
+    shows(&mut one, "all done", |now| now["position"]["seq"] == 6 && now["group"]["outstanding"] == 0).await;
+}
 
-    async fn what_is_given_back_waits_and_ends_as_a_dead_letter(server: Server) {
-        let mut raw = server.admin().await;
-        raw.call("event.subscribe", json!({"sub": 9, "channel": "dead.g"})).await;
-        join(&mut raw, 1, json!({"max_deliveries": 2, "ack_wait_ms": 3_600_000})).await;
-        publish(&mut raw, 1).await;
-        assert_eq!(next(&mut raw, 1).await, (1, 1));
-        let given_back = Instant::now();
-        raw.call("event.nack", json!({"sub": 1, "seq": 1, "delay_ms": 700})).await;
-        assert_eq!(next(&mut raw, 1).await, (1, 2));
-        assert!(given_back.elapsed() >= Duration::from_millis(650), "{:?}", given_back.elapsed());
-        raw.call("event.nack", json!({"sub": 1, "seq": 1, "reason": "no such board"})).await;
-        let letter = raw.event(9).await["event"].take();
-        assert_eq!((&letter["type"], &letter["owner"]), (&json!("api.kernelci.org.dead"), &json!("admin")));
-        let mut data = letter["data"].clone();
-        assert_eq!(data["event"].take()["data"], json!({"n": 0}));
-        let expected = json!({"consumer": "g", "channel": "lab", "seq": 1, "deliveries": 2, "reason": "no such board", "event": null});
-        assert_eq!(data, expected);
-        shows(&mut raw, "done", |now| now["position"]["seq"] == 1 && now["group"]["outstanding"] == 0).await;
+#[apply(both_backends!)]
+async fn a_lease_ends_unless_it_is_extended(server: Server) {
+    let mut raw = server.admin().await;
+    join(&mut raw, 1, json!({"ack_wait_ms": 5_000})).await;
+    publish(&mut raw, 2).await;
+    assert_eq!((next(&mut raw, 1).await, next(&mut raw, 1).await), ((1, 1), (2, 1)));
+    let begun = Instant::now();
+    // For as long as the other one comes a second time, this one does not.
+    let mut extended = Instant::now();
+    let again = loop {
+        raw.call("event.extend", json!({"sub": 1, "seq": 1})).await;
+        assert!(extended.elapsed() < Duration::from_millis(4900), "this machine is too slow for the test");
+        extended = Instant::now();
+        if let Ok(event) = raw.try_notification("event", Duration::from_millis(200)).await {
+            break event;
+        }
+    };
+    assert_eq!((&again["seq"], &again["deliveries"]), (&json!(2), &json!(2)));
+    assert!(begun.elapsed() > Duration::from_millis(4500), "{:?}", begun.elapsed());
+    // What was said of the first delivery does not count for the second.
+    let stale = json!({"sub": 1, "seq": 2, "deliveries": 1});
+    assert_eq!(status(&mut raw, "event.ack", stale).await.0, 409);
+    raw.call("event.ack", json!({"sub": 1, "seq": 2, "deliveries": 2})).await;
+    ack(&mut raw, 1, 1).await;
+}
+
+#[apply(both_backends!)]
+async fn what_is_given_back_waits_and_ends_as_a_dead_letter(server: Server) {
+    let mut raw = server.admin().await;
+    raw.call("event.subscribe", json!({"sub": 9, "channel": "dead.g"})).await;
+    join(&mut raw, 1, json!({"max_deliveries": 2, "ack_wait_ms": 3_600_000})).await;
+    publish(&mut raw, 1).await;
+    assert_eq!(next(&mut raw, 1).await, (1, 1));
+    let given_back = Instant::now();
+    raw.call("event.nack", json!({"sub": 1, "seq": 1, "delay_ms": 700})).await;
+    assert_eq!(next(&mut raw, 1).await, (1, 2));
+    assert!(given_back.elapsed() >= Duration::from_millis(650), "{:?}", given_back.elapsed());
+    raw.call("event.nack", json!({"sub": 1, "seq": 1, "reason": "no such board"})).await;
+    let letter = raw.event(9).await["event"].take();
+    assert_eq!((&letter["type"], &letter["owner"]), (&json!("api.kernelci.org.dead"), &json!("admin")));
+    let mut data = letter["data"].clone();
+    assert_eq!(data["event"].take()["data"], json!({"n": 0}));
+    let expected = json!({"consumer": "g", "channel": "lab", "seq": 1, "deliveries": 2, "reason": "no such board", "event": null});
+    assert_eq!(data, expected);
+    shows(&mut raw, "done", |now| now["position"]["seq"] == 1 && now["group"]["outstanding"] == 0).await;
+    raw.no_event(1, QUIET).await;
+    assert_eq!(status(&mut raw, "event.ack", json!({"sub": 1, "seq": 1})).await.0, 409);
+}
+
+/// Events of one tree go one after the other, those of others meanwhile.
+#[apply(both_backends!)]
+async fn an_ordered_group_takes_trees_in_turn(server: Server) {
+    let mut raw = server.admin().await;
+    let checkout = |name: &str| {
+        let mut node = node("checkout", name);
+        node["treeid"] = format!("tree of {name}").into();
+        json!({"node": node})
+    };
+    let root = raw.call("node.create", checkout("one")).await;
+    raw.call("event.subscribe", json!({"sub": 2, "channel": "node"})).await;
+    let group = json!({
+        "sub": 1, "durable": "g", "group": true, "ordered": true, "ack_wait_ms": 3_600_000,
+        "filter": {"data.op": "updated"}, "include": ["node", "ancestors"],
+    });
+    raw.call("event.subscribe", group).await;
+    for n in 0..3 {
+        raw.call("node.update", json!({"id": root["id"], "set": {"data": {"n": n}}})).await;
+    }
+    let other = raw.call("node.create", checkout("two")).await;
+    raw.call("node.update", json!({"id": other["id"], "set": {"data": {"n": 9}}})).await;
+    let mut updates = Vec::new();
+    while updates.len() < 4 {
+        let event = raw.event(2).await;
+        if event["event"]["data"]["op"] == "updated" {
+            updates.push(event["seq"].as_u64().unwrap());
+        }
+    }
+    let first = raw.event(1).await;
+    assert_eq!((&first["node"]["id"], &first["ancestors"]), (&root["id"], &json!([])));
+    assert_eq!((&first["seq"], first["deliveries"].as_u64()), (&json!(updates[0]), Some(1)));
+    assert_eq!(next(&mut raw, 1).await, (updates[3], 1));
+    for n in 1..3 {
         raw.no_event(1, QUIET).await;
-        assert_eq!(status(&mut raw, "event.ack", json!({"sub": 1, "seq": 1})).await.0, 409);
+        ack(&mut raw, 1, updates[n - 1]).await;
+        assert_eq!(next(&mut raw, 1).await, (updates[n], 1));
     }
+}
 
-    /// Events of one tree go one after the other, those of others meanwhile.
-    async fn an_ordered_group_takes_trees_in_turn(server: Server) {
-        let mut raw = server.admin().await;
-        let checkout = |name: &str| {
-            let mut node = node("checkout", name);
-            node["treeid"] = format!("tree of {name}").into();
-            json!({"node": node})
-        };
-        let root = raw.call("node.create", checkout("one")).await;
-        raw.call("event.subscribe", json!({"sub": 2, "channel": "node"})).await;
-        let group = json!({
-            "sub": 1, "durable": "g", "group": true, "ordered": true, "ack_wait_ms": 3_600_000,
-            "filter": {"data.op": "updated"}, "include": ["node", "ancestors"],
-        });
-        raw.call("event.subscribe", group).await;
-        for n in 0..3 {
-            raw.call("node.update", json!({"id": root["id"], "set": {"data": {"n": n}}})).await;
-        }
-        let other = raw.call("node.create", checkout("two")).await;
-        raw.call("node.update", json!({"id": other["id"], "set": {"data": {"n": 9}}})).await;
-        let mut updates = Vec::new();
-        while updates.len() < 4 {
-            let event = raw.event(2).await;
-            if event["event"]["data"]["op"] == "updated" {
-                updates.push(event["seq"].as_u64().unwrap());
-            }
-        }
-        let first = raw.event(1).await;
-        assert_eq!((&first["node"]["id"], &first["ancestors"]), (&root["id"], &json!([])));
-        assert_eq!((&first["seq"], first["deliveries"].as_u64()), (&json!(updates[0]), Some(1)));
-        assert_eq!(next(&mut raw, 1).await, (updates[3], 1));
-        for n in 1..3 {
-            raw.no_event(1, QUIET).await;
-            ack(&mut raw, 1, updates[n - 1]).await;
-            assert_eq!(next(&mut raw, 1).await, (updates[n], 1));
-        }
+#[apply(both_backends!)]
+async fn members_agree_on_what_the_group_is(server: Server) {
+    let mut raw = server.admin().await;
+    let made = json!({"ordered": true, "ack_wait_ms": 5000, "max_deliveries": 7, "filter": {"data.n": 1}});
+    join(&mut raw, 1, made.clone()).await;
+    join(&mut raw, 2, made).await;
+    join(&mut raw, 3, json!({})).await;
+    for (field, value) in [
+        ("ordered", json!(false)),
+        ("ack_wait_ms", json!(6000)),
+        ("max_deliveries", json!(5)),
+        ("filter", json!({"data.n": 2})),
+    ] {
+        let (status, detail) = status(&mut raw, "event.subscribe", params(4, &json!({field: value}))).await;
+        assert_eq!(status, 409, "{detail}");
+        assert!(detail.starts_with(&format!("{field}: the group was made with")), "{detail}");
     }
+    let shown = raw.call("consumer.get", json!({"name": "g"})).await;
+    let expected = json!({
+        "filter": {"data.n": 1}, "ordered": true, "ack_wait_ms": 5000, "max_deliveries": 7, "members": 3,
+        "outstanding": 0, "held": 0,
+    });
+    assert_eq!((&shown["group"], &shown["subscription"]), (&expected, &Value::Null));
+    // A name is shared or it is not.
+    let alone = json!({"sub": 5, "channel": "lab", "durable": "g"});
+    assert_eq!(status(&mut raw, "event.subscribe", alone).await.0, 409);
+    raw.call("event.subscribe", json!({"sub": 6, "channel": "lab", "durable": "alone"})).await;
+    let shared = json!({"sub": 7, "channel": "lab", "durable": "alone", "group": true});
+    assert_eq!(status(&mut raw, "event.subscribe", shared).await.0, 409);
+    let poll = json!({"channel": "lab", "subscriber_id": "g"});
+    assert_eq!(status(&mut raw, "consumer.open", poll).await.0, 409);
+    let elsewhere = json!({"sub": 8, "channel": "node", "durable": "g", "group": true});
+    assert_eq!(status(&mut raw, "event.subscribe", elsewhere).await.0, 409);
+    // It belongs to one user.
+    let mut bob = server.connect().await;
+    bob.call("session.hello", json!({"token": server.user("bob").await})).await;
+    assert_eq!(status(&mut bob, "event.subscribe", params(1, &json!({}))).await.0, 403);
+    assert_eq!(status(&mut server.anonymous().await, "event.subscribe", params(1, &json!({}))).await.0, 401);
+}
 
-    async fn members_agree_on_what_the_group_is(server: Server) {
-        let mut raw = server.admin().await;
-        let made = json!({"ordered": true, "ack_wait_ms": 5000, "max_deliveries": 7, "filter": {"data.n": 1}});
-        join(&mut raw, 1, made.clone()).await;
-        join(&mut raw, 2, made).await;
-        join(&mut raw, 3, json!({})).await;
-        for (field, value) in [
-            ("ordered", json!(false)),
-            ("ack_wait_ms", json!(6000)),
-            ("max_deliveries", json!(5)),
-            ("filter", json!({"data.n": 2})),
-        ] {
-            let (status, detail) = status(&mut raw, "event.subscribe", params(4, &json!({field: value}))).await;
-            assert_eq!(status, 409, "{detail}");
-            assert!(detail.starts_with(&format!("{field}: the group was made with")), "{detail}");
-        }
-        let shown = raw.call("consumer.get", json!({"name": "g"})).await;
-        let expected = json!({
-            "filter": {"data.n": 1}, "ordered": true, "ack_wait_ms": 5000, "max_deliveries": 7, "members": 3,
-            "outstanding": 0, "held": 0,
-        });
-        assert_eq!((&shown["group"], &shown["subscription"]), (&expected, &Value::Null));
-        // A name is shared or it is not.
-        let alone = json!({"sub": 5, "channel": "lab", "durable": "g"});
-        assert_eq!(status(&mut raw, "event.subscribe", alone).await.0, 409);
-        raw.call("event.subscribe", json!({"sub": 6, "channel": "lab", "durable": "alone"})).await;
-        let shared = json!({"sub": 7, "channel": "lab", "durable": "alone", "group": true});
-        assert_eq!(status(&mut raw, "event.subscribe", shared).await.0, 409);
-        let poll = json!({"channel": "lab", "subscriber_id": "g"});
-        assert_eq!(status(&mut raw, "consumer.open", poll).await.0, 409);
-        let elsewhere = json!({"sub": 8, "channel": "node", "durable": "g", "group": true});
-        assert_eq!(status(&mut raw, "event.subscribe", elsewhere).await.0, 409);
-        // It belongs to one user.
-        let mut bob = server.connect().await;
-        bob.call("session.hello", json!({"token": server.user("bob").await})).await;
-        assert_eq!(status(&mut bob, "event.subscribe", params(1, &json!({}))).await.0, 403);
-        assert_eq!(status(&mut server.anonymous().await, "event.subscribe", params(1, &json!({}))).await.0, 401);
+#[apply(both_backends!)]
+async fn bad_parameters_are_named(server: Server) {
+    let mut raw = server.admin().await;
+    for (more, field) in [
+        (json!({"ack_wait_ms": 999}), "ack_wait_ms"),
+        (json!({"ack_wait_ms": 43_200_001}), "ack_wait_ms"),
+        (json!({"max_deliveries": 0}), "max_deliveries"),
+        (json!({"max_deliveries": 1001}), "max_deliveries"),
+        (json!({"window": 0}), "window"),
+        (json!({"window": 257}), "window"),
+        (json!({"on_slow": "latest"}), "on_slow"),
+        (json!({"durable": "a name"}), "durable"),
+        (json!({"durable": "x".repeat(60)}), "durable"),
+        (json!({"durable": ""}), "durable"),
+        (json!({"durable": null}), "group"),
+        (json!({"channel": "dead.g"}), "channel"),
+        (json!({"group": false, "ordered": true}), "ordered"),
+        (json!({"group": false, "ack_wait_ms": 5000}), "ack_wait_ms"),
+        (json!({"group": false, "max_deliveries": 5}), "max_deliveries"),
+        (json!({"filter": {"data.n__re": "("}}), "data.n__re"),
+    ] {
+        let error = raw.fail("event.subscribe", params(1, &more)).await;
+        assert_eq!(error["data"]["status"], 422, "{more}: {error}");
+        assert!(error["data"]["detail"].to_string().contains(field), "{more}: {error}");
     }
+    for (field, value) in [
+        ("ack_wait_ms", json!("5 s")),
+        ("ordered", json!(1)),
+        ("max_deliveries", json!(-1)),
+        ("group", json!("yes")),
+    ] {
+        let error = raw.fail("event.subscribe", params(1, &json!({field: value}))).await;
+        assert!(error.to_string().contains(field), "{error}");
+    }
+    // Nothing of this has made a group.
+    assert_eq!(raw.call("consumer.list", json!({})).await["items"], json!([]));
+    join(&mut raw, 1, json!({})).await;
+    raw.call("event.subscribe", json!({"sub": 2, "channel": "lab"})).await;
+    raw.call("event.subscribe", json!({"sub": 3, "channel": "lab", "durable": "alone"})).await;
+    for (method, params, expected) in [
+        ("event.nack", json!({"sub": 1, "seq": 1, "delay_ms": 43_200_001}), 422),
+        ("event.nack", json!({"sub": 1, "seq": 1, "reason": "x".repeat(257)}), 422),
+        ("event.nack", json!({"sub": 1, "seq": 1}), 409),
+        ("event.extend", json!({"sub": 1, "seq": 1}), 409),
+        ("event.nack", json!({"sub": 2, "seq": 1}), 400),
+        ("event.nack", json!({"sub": 3, "seq": 1}), 400),
+        ("event.extend", json!({"sub": 3, "seq": 1}), 400),
+        ("event.ack", json!({"sub": 3, "seq": 0, "deliveries": 1}), 422),
+        ("event.nack", json!({"sub": 4, "seq": 1}), 404),
+        ("event.extend", json!({"sub": 4, "seq": 1}), 404),
+    ] {
+        assert_eq!(status(&mut raw, method, params.clone()).await.0, expected, "{method} {params}");
+    }
+}
 
-    async fn bad_parameters_are_named(server: Server) {
-        let mut raw = server.admin().await;
-        for (more, field) in [
-            (json!({"ack_wait_ms": 999}), "ack_wait_ms"),
-            (json!({"ack_wait_ms": 43_200_001}), "ack_wait_ms"),
-            (json!({"max_deliveries": 0}), "max_deliveries"),
-            (json!({"max_deliveries": 1001}), "max_deliveries"),
-            (json!({"window": 0}), "window"),
-            (json!({"window": 257}), "window"),
-            (json!({"on_slow": "latest"}), "on_slow"),
-            (json!({"durable": "a name"}), "durable"),
-            (json!({"durable": "x".repeat(60)}), "durable"),
-            (json!({"durable": ""}), "durable"),
-            (json!({"durable": null}), "group"),
-            (json!({"channel": "dead.g"}), "channel"),
-            (json!({"group": false, "ordered": true}), "ordered"),
-            (json!({"group": false, "ack_wait_ms": 5000}), "ack_wait_ms"),
-            (json!({"group": false, "max_deliveries": 5}), "max_deliveries"),
-            (json!({"filter": {"data.n__re": "("}}), "data.n__re"),
-        ] {
-            let error = raw.fail("event.subscribe", params(1, &more)).await;
-            assert_eq!(error["data"]["status"], 422, "{more}: {error}");
-            assert!(error["data"]["detail"].to_string().contains(field), "{more}: {error}");
-        }
-        for (field, value) in [("ack_wait_ms", json!("5 s")), ("ordered", json!(1)), ("max_deliveries", json!(-1)), ("group", json!("yes"))] {
-            let error = raw.fail("event.subscribe", params(1, &json!({field: value}))).await;
-            assert!(error.to_string().contains(field), "{error}");
-        }
-        // Nothing of this has made a group.
-        assert_eq!(raw.call("consumer.list", json!({})).await["items"], json!([]));
-        join(&mut raw, 1, json!({})).await;
-        raw.call("event.subscribe", json!({"sub": 2, "channel": "lab"})).await;
-        raw.call("event.subscribe", json!({"sub": 3, "channel": "lab", "durable": "alone"})).await;
-        for (method, params, expected) in [
-            ("event.nack", json!({"sub": 1, "seq": 1, "delay_ms": 43_200_001}), 422),
-            ("event.nack", json!({"sub": 1, "seq": 1, "reason": "x".repeat(257)}), 422),
-            ("event.nack", json!({"sub": 1, "seq": 1}), 409),
-            ("event.extend", json!({"sub": 1, "seq": 1}), 409),
-            ("event.nack", json!({"sub": 2, "seq": 1}), 400),
-            ("event.nack", json!({"sub": 3, "seq": 1}), 400),
-            ("event.extend", json!({"sub": 3, "seq": 1}), 400),
-            ("event.ack", json!({"sub": 3, "seq": 0, "deliveries": 1}), 422),
-            ("event.nack", json!({"sub": 4, "seq": 1}), 404),
-            ("event.extend", json!({"sub": 4, "seq": 1}), 404),
-        ] {
-            assert_eq!(status(&mut raw, method, params.clone()).await.0, expected, "{method} {params}");
-        }
+#[apply(both_backends!)]
+async fn moving_or_removing_it_ends_its_members(server: Server) {
+    let (mut one, mut two) = (server.admin().await, server.admin().await);
+    join(&mut one, 1, json!({"ack_wait_ms": 3_600_000, "window": 1})).await;
+    join(&mut two, 1, json!({"window": 1})).await;
+    publish(&mut one, 3).await;
+    let (first, _) = next(&mut one, 1).await;
+    ack(&mut one, 1, first).await;
+    one.call("consumer.seek", json!({"name": "g", "to": "earliest"})).await;
+    for raw in [&mut one, &mut two] {
+        assert_eq!(ended(raw, 1).await, "moved: subscribe again");
+        assert_eq!(status(raw, "event.ack", json!({"sub": 1, "seq": 1})).await.0, 409);
     }
+    // Whoever was a member may have read more than it has done.
+    let mut three = server.admin().await;
+    let answer = join(&mut three, 1, json!({"window": 9})).await;
+    assert_eq!(answer["position"]["seq"], 0);
+    for seq in 1..=3 {
+        assert_eq!(next(&mut three, 1).await, (seq, 1), "as if nothing had been");
+    }
+    one.call("consumer.delete", json!({"name": "g"})).await;
+    assert_eq!(ended(&mut three, 1).await, "deleted");
+    assert_eq!(status(&mut one, "consumer.get", json!({"name": "g"})).await.0, 404);
+    let answer = join(&mut one, 1, json!({"ordered": true})).await;
+    assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(false), &json!(3)));
+}
 
-    async fn moving_or_removing_it_ends_its_members(server: Server) {
-        let (mut one, mut two) = (server.admin().await, server.admin().await);
-        join(&mut one, 1, json!({"ack_wait_ms": 3_600_000, "window": 1})).await;
-        join(&mut two, 1, json!({"window": 1})).await;
-        publish(&mut one, 3).await;
-        let (first, _) = next(&mut one, 1).await;
-        ack(&mut one, 1, first).await;
-        one.call("consumer.seek", json!({"name": "g", "to": "earliest"})).await;
-        for raw in [&mut one, &mut two] {
-            assert_eq!(ended(raw, 1).await, "moved: subscribe again");
-            assert_eq!(status(raw, "event.ack", json!({"sub": 1, "seq": 1})).await.0, 409);
-        }
-        // Whoever was a member may have read more than it has done.
-        let mut three = server.admin().await;
-        let answer = join(&mut three, 1, json!({"window": 9})).await;
-        assert_eq!(answer["position"]["seq"], 0);
-        for seq in 1..=3 {
-            assert_eq!(next(&mut three, 1).await, (seq, 1), "as if nothing had been");
-        }
-        one.call("consumer.delete", json!({"name": "g"})).await;
-        assert_eq!(ended(&mut three, 1).await, "deleted");
-        assert_eq!(status(&mut one, "consumer.get", json!({"name": "g"})).await.0, 404);
-        let answer = join(&mut one, 1, json!({"ordered": true})).await;
-        assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(false), &json!(3)));
+#[apply(both_backends!)]
+async fn it_does_not_expire_while_it_has_members(backend: Backend) {
+    let server =
+        Server::start_with(backend, &[("PING_INTERVAL_MS", "900"), ("CONSUMER_IDLE_SECONDS", "8")]).await;
+    let mut raw = server.admin().await;
+    join(&mut raw, 1, json!({})).await;
+    raw.call("consumer.open", json!({"channel": "lab", "subscriber_id": "unused"})).await;
+    shows(&mut raw, "there", |now| now["group"]["members"] == 1).await;
+    let end = Instant::now() + PATIENCE;
+    while raw.call("consumer.list", json!({})).await["items"].as_array().unwrap().len() > 1 {
+        assert!(Instant::now() < end);
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    publish(&mut raw, 1).await;
+    assert_eq!(next(&mut raw, 1).await, (1, 1));
+    ack(&mut raw, 1, 1).await;
+}
 
-    async fn it_does_not_expire_while_it_has_members(backend: Backend) {
-        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "900"), ("CONSUMER_IDLE_SECONDS", "8")]).await;
-        let mut raw = server.admin().await;
-        join(&mut raw, 1, json!({})).await;
-        raw.call("consumer.open", json!({"channel": "lab", "subscriber_id": "unused"})).await;
-        shows(&mut raw, "there", |now| now["group"]["members"] == 1).await;
-        let end = Instant::now() + PATIENCE;
-        while raw.call("consumer.list", json!({})).await["items"].as_array().unwrap().len() > 1 {
-            assert!(Instant::now() < end);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        publish(&mut raw, 1).await;
-        assert_eq!(next(&mut raw, 1).await, (1, 1));
-        ack(&mut raw, 1, 1).await;
+/// What a server that is killed had given out comes again when its lease has ended; what it has been told does not.
+#[apply(both_backends!)]
+async fn it_survives_the_server(server: Server) {
+    let mut server = server;
+    let mut raw = server.admin().await;
+    join(&mut raw, 1, json!({"ack_wait_ms": 10_000, "window": 3})).await;
+    publish(&mut raw, 5).await;
+    assert_eq!(
+        (next(&mut raw, 1).await, next(&mut raw, 1).await, next(&mut raw, 1).await),
+        ((1, 1), (2, 1), (3, 1))
+    );
+    ack(&mut raw, 1, 2).await;
+    server.kill9();
+    server.restart().await;
+    let mut raw = server.admin().await;
+    join(&mut raw, 1, json!({"window": 9})).await;
+    // Two may have been given out in the last moment, unseen, and any may come again on a slow machine.
+    let mut seen = BTreeMap::new();
+    while seen.len() < 4 {
+        let (seq, deliveries) = next(&mut raw, 1).await;
+        seen.entry(seq).or_insert(deliveries);
     }
-
-    /// What a server that is killed had given out comes again when its lease has ended; what it has been told does not.
-    async fn it_survives_the_server(server: Server) {
-        let mut server = server;
-        let mut raw = server.admin().await;
-        join(&mut raw, 1, json!({"ack_wait_ms": 10_000, "window": 3})).await;
-        publish(&mut raw, 5).await;
-        assert_eq!((next(&mut raw, 1).await, next(&mut raw, 1).await, next(&mut raw, 1).await), ((1, 1), (2, 1), (3, 1)));
-        ack(&mut raw, 1, 2).await;
-        server.kill9();
-        server.restart().await;
-        let mut raw = server.admin().await;
-        join(&mut raw, 1, json!({"window": 9})).await;
-        // Two may have been given out in the last moment, unseen, and any may come again on a slow machine.
-        let mut seen = BTreeMap::new();
-        while seen.len() < 4 {
-            let (seq, deliveries) = next(&mut raw, 1).await;
-            seen.entry(seq).or_insert(deliveries);
-        }
-        assert_eq!(seen.keys().copied().collect::<Vec<u64>>(), [1, 3, 4, 5]);
-        assert_eq!((seen[&1], seen[&3]), (2, 2), "{seen:?}");
-    }
+    assert_eq!(seen.keys().copied().collect::<Vec<u64>>(), [1, 3, 4, 5]);
+    assert_eq!((seen[&1], seen[&3]), (2, 2), "{seen:?}");
 }
 
 /// Two instances share the work; one that is killed is missed until its leases end, one that is stopped at once.

@@ -1,5 +1,6 @@
 //! Subscriptions: where they begin, what they match, what they include, how they end.
 
+use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -25,210 +26,220 @@ async fn next(raw: &mut Raw, sub: u64) -> (String, u64) {
     (name, event["seq"].as_u64().expect("a sequence number"))
 }
 
-both_backends! {
-    async fn from_now_comes_what_happens_next(server: Server) {
-        let mut raw = server.admin().await;
-        checkouts(&mut raw, &["before"]).await;
-        // An event follows its write; one that comes later would still be new.
-        raw.call("event.subscribe", json!({"sub": 9, "channel": "node", "from": "earliest"})).await;
-        raw.event(9).await;
-        raw.call("event.unsubscribe", json!({"sub": 9})).await;
-        let answer = raw.call("event.subscribe", json!({"sub": 3, "channel": "node"})).await;
-        assert_eq!((&answer["sub"], &answer["recovered"]), (&json!(3), &json!(true)), "{answer}");
-        let head = answer["position"]["seq"].as_u64().expect("a position");
-        let made = checkouts(&mut raw, &["after"]).await.remove(0);
-        let params = raw.event(3).await;
-        assert_eq!(params["seq"], head + 1);
-        let event = &params["event"];
-        assert_eq!((&event["specversion"], &event["type"]), (&json!("1.0"), &json!("api.kernelci.org")));
-        assert_eq!((&event["subject"], &event["owner"]), (&made["id"], &json!("admin")));
-        assert_eq!(event["sequence"], format!("{:020}", head + 1));
-        let time = event["time"].as_str().expect("a time");
-        assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok(), "{time}");
-        let data = &event["data"];
-        assert_eq!((&data["op"], &data["id"], &data["name"]), (&json!("created"), &made["id"], &json!("after")));
-        assert_eq!((&data["state"], &data["is_hierarchy"]), (&json!("running"), &json!(false)));
-        raw.call("node.update", json!({"id": made["id"], "set": {"state": "done", "result": "pass"}})).await;
-        let updated = raw.event(3).await["event"]["data"].take();
-        assert_eq!((&updated["op"], &updated["state"]), (&json!("updated"), &json!("done")));
-        assert_eq!((&updated["previous_state"], &updated["previous_result"]), (&json!("running"), &Value::Null));
-    }
+#[apply(both_backends!)]
+async fn from_now_comes_what_happens_next(server: Server) {
+    let mut raw = server.admin().await;
+    checkouts(&mut raw, &["before"]).await;
+    // An event follows its write; one that comes later would still be new.
+    raw.call("event.subscribe", json!({"sub": 9, "channel": "node", "from": "earliest"})).await;
+    raw.event(9).await;
+    raw.call("event.unsubscribe", json!({"sub": 9})).await;
+    let answer = raw.call("event.subscribe", json!({"sub": 3, "channel": "node"})).await;
+    assert_eq!((&answer["sub"], &answer["recovered"]), (&json!(3), &json!(true)), "{answer}");
+    let head = answer["position"]["seq"].as_u64().expect("a position");
+    let made = checkouts(&mut raw, &["after"]).await.remove(0);
+    let params = raw.event(3).await;
+    assert_eq!(params["seq"], head + 1);
+    let event = &params["event"];
+    assert_eq!((&event["specversion"], &event["type"]), (&json!("1.0"), &json!("api.kernelci.org")));
+    assert_eq!((&event["subject"], &event["owner"]), (&made["id"], &json!("admin")));
+    assert_eq!(event["sequence"], format!("{:020}", head + 1));
+    let time = event["time"].as_str().expect("a time");
+    assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok(), "{time}");
+    let data = &event["data"];
+    assert_eq!((&data["op"], &data["id"], &data["name"]), (&json!("created"), &made["id"], &json!("after")));
+    assert_eq!((&data["state"], &data["is_hierarchy"]), (&json!("running"), &json!(false)));
+    raw.call("node.update", json!({"id": made["id"], "set": {"state": "done", "result": "pass"}})).await;
+    let updated = raw.event(3).await["event"]["data"].take();
+    assert_eq!((&updated["op"], &updated["state"]), (&json!("updated"), &json!("done")));
+    assert_eq!((&updated["previous_state"], &updated["previous_result"]), (&json!("running"), &Value::Null));
+}
 
-    async fn from_earliest_a_position_or_a_time(server: Server) {
-        let mut raw = server.admin().await;
-        checkouts(&mut raw, &["a", "b", "c"]).await;
-        let answer = raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "from": "earliest"})).await;
-        let mut times = Vec::new();
-        for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
-            let event = raw.event(1).await;
-            assert_eq!((&event["seq"], &event["event"]["data"]["name"]), (&json!(number + 1), &json!(name)));
-            times.push(event["event"]["time"].clone());
-        }
-        let from = json!({"epoch": answer["position"]["epoch"], "seq": 2});
-        let resumed = raw.call("event.subscribe", json!({"sub": 2, "channel": "node", "from": from})).await;
-        assert_eq!((&resumed["recovered"], &resumed["position"]), (&json!(true), &from));
-        assert_eq!(next(&mut raw, 2).await, ("c".to_owned(), 3));
-        raw.call("event.subscribe", json!({"sub": 3, "channel": "node", "from": {"time": times[1]}})).await;
-        assert_eq!(next(&mut raw, 3).await, ("b".to_owned(), 2));
-        assert_eq!(next(&mut raw, 3).await, ("c".to_owned(), 3));
-        // All of them are live now.
-        checkouts(&mut raw, &["d"]).await;
-        for sub in 1..=3 {
-            assert_eq!(next(&mut raw, sub).await, ("d".to_owned(), 4));
-        }
+#[apply(both_backends!)]
+async fn from_earliest_a_position_or_a_time(server: Server) {
+    let mut raw = server.admin().await;
+    checkouts(&mut raw, &["a", "b", "c"]).await;
+    let answer = raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "from": "earliest"})).await;
+    let mut times = Vec::new();
+    for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+        let event = raw.event(1).await;
+        assert_eq!((&event["seq"], &event["event"]["data"]["name"]), (&json!(number + 1), &json!(name)));
+        times.push(event["event"]["time"].clone());
     }
+    let from = json!({"epoch": answer["position"]["epoch"], "seq": 2});
+    let resumed = raw.call("event.subscribe", json!({"sub": 2, "channel": "node", "from": from})).await;
+    assert_eq!((&resumed["recovered"], &resumed["position"]), (&json!(true), &from));
+    assert_eq!(next(&mut raw, 2).await, ("c".to_owned(), 3));
+    raw.call("event.subscribe", json!({"sub": 3, "channel": "node", "from": {"time": times[1]}})).await;
+    assert_eq!(next(&mut raw, 3).await, ("b".to_owned(), 2));
+    assert_eq!(next(&mut raw, 3).await, ("c".to_owned(), 3));
+    // All of them are live now.
+    checkouts(&mut raw, &["d"]).await;
+    for sub in 1..=3 {
+        assert_eq!(next(&mut raw, sub).await, ("d".to_owned(), 4));
+    }
+}
 
-    async fn another_history_is_not_recovered(server: Server) {
-        let mut raw = server.admin().await;
-        checkouts(&mut raw, &["a"]).await;
-        let from = json!({"epoch": "of-another-server", "seq": 1});
-        let answer = raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "from": from})).await;
-        assert_eq!(answer["recovered"], false);
-        assert_ne!(answer["position"]["epoch"], "of-another-server");
-        assert_eq!(answer["missed"], json!({"from": 1, "to": 1}), "{answer}");
-        // A position that has not been reached in this history was never handed out.
-        let from = json!({"epoch": answer["position"]["epoch"], "seq": 1_000_000});
-        let ahead = raw.request("event.subscribe", json!({"sub": 2, "channel": "node", "from": from})).await;
-        assert!(ahead["result"]["recovered"] == false || ahead["error"]["data"]["status"] == 400, "{ahead}");
-    }
+#[apply(both_backends!)]
+async fn another_history_is_not_recovered(server: Server) {
+    let mut raw = server.admin().await;
+    checkouts(&mut raw, &["a"]).await;
+    let from = json!({"epoch": "of-another-server", "seq": 1});
+    let answer = raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "from": from})).await;
+    assert_eq!(answer["recovered"], false);
+    assert_ne!(answer["position"]["epoch"], "of-another-server");
+    assert_eq!(answer["missed"], json!({"from": 1, "to": 1}), "{answer}");
+    // A position that has not been reached in this history was never handed out.
+    let from = json!({"epoch": answer["position"]["epoch"], "seq": 1_000_000});
+    let ahead = raw.request("event.subscribe", json!({"sub": 2, "channel": "node", "from": from})).await;
+    assert!(ahead["result"]["recovered"] == false || ahead["error"]["data"]["status"] == 400, "{ahead}");
+}
 
-    async fn a_filter_selects_and_progress_goes_on(backend: Backend) {
-        let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
-        let mut raw = server.admin().await;
-        let filter = json!({"data.kind": "job", "data.state__in": ["running", "done"]});
-        raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "filter": filter})).await;
-        checkouts(&mut raw, &["a", "b"]).await;
-        raw.call("node.create", json!({"node": node("job", "j")})).await;
-        checkouts(&mut raw, &["c", "d"]).await;
-        assert_eq!(next(&mut raw, 1).await, ("j".to_owned(), 3));
-        loop {
-            let progress = raw.next_notification("progress", PATIENCE).await;
-            assert_eq!(progress["sub"], 1);
-            let seq = progress["seq"].as_u64().expect("a sequence number");
-            assert!(seq <= 5);
-            if seq == 5 {
-                break;
-            }
+#[apply(both_backends!)]
+async fn a_filter_selects_and_progress_goes_on(backend: Backend) {
+    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
+    let mut raw = server.admin().await;
+    let filter = json!({"data.kind": "job", "data.state__in": ["running", "done"]});
+    raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "filter": filter})).await;
+    checkouts(&mut raw, &["a", "b"]).await;
+    raw.call("node.create", json!({"node": node("job", "j")})).await;
+    checkouts(&mut raw, &["c", "d"]).await;
+    assert_eq!(next(&mut raw, 1).await, ("j".to_owned(), 3));
+    loop {
+        let progress = raw.next_notification("progress", PATIENCE).await;
+        assert_eq!(progress["sub"], 1);
+        let seq = progress["seq"].as_u64().expect("a sequence number");
+        assert!(seq <= 5);
+        if seq == 5 {
+            break;
         }
-        raw.no_event(1, QUIET).await;
     }
+    raw.no_event(1, QUIET).await;
+}
 
-    async fn the_node_and_its_ancestors_come_along(server: Server) {
-        let mut raw = server.admin().await;
-        let include = json!(["node", "ancestors"]);
-        raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "include": include})).await;
-        raw.call("event.subscribe", json!({"sub": 2, "channel": "node", "include": ["node"]})).await;
-        raw.call("event.subscribe", json!({"sub": 3, "channel": "node"})).await;
-        let mut parent = Value::Null;
-        let mut line = Vec::new();
-        for kind in ["checkout", "kbuild", "job"] {
-            let mut child = node(kind, kind);
-            child["parent"] = parent;
-            let made = raw.call("node.create", json!({"node": child})).await;
-            parent = made["id"].clone();
-            line.push(made["id"].clone());
-            let all = raw.event(1).await;
-            assert_eq!((&all["node"]["id"], &all["node"]["revision"]), (&made["id"], &json!(1)));
-            let above = all["ancestors"].as_array().expect("ancestors").iter().map(|node| &node["id"]);
-            assert!(above.eq(line[..line.len() - 1].iter()), "from the root down: {all}");
-            let one = raw.event(2).await;
-            assert_eq!((&one["node"]["id"], one.get("ancestors")), (&made["id"], None));
-            assert_eq!(raw.event(3).await.get("node"), None);
-        }
+#[apply(both_backends!)]
+async fn the_node_and_its_ancestors_come_along(server: Server) {
+    let mut raw = server.admin().await;
+    let include = json!(["node", "ancestors"]);
+    raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "include": include})).await;
+    raw.call("event.subscribe", json!({"sub": 2, "channel": "node", "include": ["node"]})).await;
+    raw.call("event.subscribe", json!({"sub": 3, "channel": "node"})).await;
+    let mut parent = Value::Null;
+    let mut line = Vec::new();
+    for kind in ["checkout", "kbuild", "job"] {
+        let mut child = node(kind, kind);
+        child["parent"] = parent;
+        let made = raw.call("node.create", json!({"node": child})).await;
+        parent = made["id"].clone();
+        line.push(made["id"].clone());
+        let all = raw.event(1).await;
+        assert_eq!((&all["node"]["id"], &all["node"]["revision"]), (&made["id"], &json!(1)));
+        let above = all["ancestors"].as_array().expect("ancestors").iter().map(|node| &node["id"]);
+        assert!(above.eq(line[..line.len() - 1].iter()), "from the root down: {all}");
+        let one = raw.event(2).await;
+        assert_eq!((&one["node"]["id"], one.get("ancestors")), (&made["id"], None));
+        assert_eq!(raw.event(3).await.get("node"), None);
     }
+}
 
-    async fn unsubscribing_ends_it(server: Server) {
-        let mut raw = server.admin().await;
-        for sub in [1, 2] {
-            raw.call("event.subscribe", json!({"sub": sub, "channel": "node"})).await;
-        }
-        let taken = raw.fail("event.subscribe", json!({"sub": 2, "channel": "node"})).await;
-        assert!(taken["data"]["status"].as_u64().is_some_and(|status| (400..500).contains(&status)), "{taken}");
-        assert_eq!(raw.call("event.unsubscribe", json!({"sub": 1})).await, json!({}));
-        checkouts(&mut raw, &["a"]).await;
-        raw.event(2).await;
-        raw.no_event(1, QUIET).await;
-        assert_eq!(raw.fail("event.unsubscribe", json!({"sub": 1})).await["code"], -32004);
-        raw.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
+#[apply(both_backends!)]
+async fn unsubscribing_ends_it(server: Server) {
+    let mut raw = server.admin().await;
+    for sub in [1, 2] {
+        raw.call("event.subscribe", json!({"sub": sub, "channel": "node"})).await;
     }
+    let taken = raw.fail("event.subscribe", json!({"sub": 2, "channel": "node"})).await;
+    assert!(taken["data"]["status"].as_u64().is_some_and(|status| (400..500).contains(&status)), "{taken}");
+    assert_eq!(raw.call("event.unsubscribe", json!({"sub": 1})).await, json!({}));
+    checkouts(&mut raw, &["a"]).await;
+    raw.event(2).await;
+    raw.no_event(1, QUIET).await;
+    assert_eq!(raw.fail("event.unsubscribe", json!({"sub": 1})).await["code"], -32004);
+    raw.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
+}
 
-    async fn a_session_has_128_subscriptions_at_most(server: Server) {
-        let mut raw = server.anonymous().await;
-        for sub in 1..=128 {
-            raw.call("event.subscribe", json!({"sub": sub, "channel": "node"})).await;
-        }
-        let error = raw.fail("event.subscribe", json!({"sub": 129, "channel": "node"})).await;
-        assert_eq!((&error["code"], &error["data"]["status"]), (&json!(-32029), &json!(429)));
-        raw.call("event.unsubscribe", json!({"sub": 5})).await;
-        raw.call("event.subscribe", json!({"sub": 129, "channel": "node"})).await;
-        checkouts(&mut server.admin().await, &["a"]).await;
-        for sub in [1, 128, 129] {
-            raw.event(sub).await;
-        }
+#[apply(both_backends!)]
+async fn a_session_has_128_subscriptions_at_most(server: Server) {
+    let mut raw = server.anonymous().await;
+    for sub in 1..=128 {
+        raw.call("event.subscribe", json!({"sub": sub, "channel": "node"})).await;
     }
+    let error = raw.fail("event.subscribe", json!({"sub": 129, "channel": "node"})).await;
+    assert_eq!((&error["code"], &error["data"]["status"]), (&json!(-32029), &json!(429)));
+    raw.call("event.unsubscribe", json!({"sub": 5})).await;
+    raw.call("event.subscribe", json!({"sub": 129, "channel": "node"})).await;
+    checkouts(&mut server.admin().await, &["a"]).await;
+    for sub in [1, 128, 129] {
+        raw.event(sub).await;
+    }
+}
 
-    async fn nobody_in_particular_follows_channels_that_exist(server: Server) {
-        let (mut raw, mut nobody) = (server.admin().await, server.anonymous().await);
-        let subscribe = json!({"sub": 1, "channel": "board-7"});
-        let error = nobody.fail("event.subscribe", subscribe.clone()).await;
-        assert_eq!(error["data"]["status"], 404, "{error}");
-        raw.call("event.subscribe", subscribe.clone()).await;
-        raw.call("event.publish", json!({"channel": "board-7", "data": 1})).await;
-        raw.event(1).await;
-        nobody.call("event.subscribe", subscribe).await;
-    }
+#[apply(both_backends!)]
+async fn nobody_in_particular_follows_channels_that_exist(server: Server) {
+    let (mut raw, mut nobody) = (server.admin().await, server.anonymous().await);
+    let subscribe = json!({"sub": 1, "channel": "board-7"});
+    let error = nobody.fail("event.subscribe", subscribe.clone()).await;
+    assert_eq!(error["data"]["status"], 404, "{error}");
+    raw.call("event.subscribe", subscribe.clone()).await;
+    raw.call("event.publish", json!({"channel": "board-7", "data": 1})).await;
+    raw.event(1).await;
+    nobody.call("event.subscribe", subscribe).await;
+}
 
-    async fn own_events_are_published_and_found(server: Server) {
-        let mut raw = server.admin().await;
-        raw.call("event.subscribe", json!({"sub": 1, "channel": "lab"})).await;
-        raw.call("event.subscribe", json!({"sub": 2, "channel": "node"})).await;
-        let publish = json!({"channel": "lab", "data": {"board": 7}, "type": "org.example.board",
-            "source": "https://lab.example/", "attributes": {"rack": "r1"}, "idempotency_key": "p1"});
-        let first = raw.call("event.publish", publish.clone()).await;
-        assert_eq!(raw.call("event.publish", publish).await, first, "the repetition is the first one");
-        let params = raw.event(1).await;
-        let event = &params["event"];
-        assert_eq!((&params["seq"], &event["data"]), (&first["seq"], &json!({"board": 7})));
-        assert_eq!((&event["type"], &event["source"]), (&json!("org.example.board"), &json!("https://lab.example/")));
-        assert_eq!((&event["owner"], &event["rack"]), (&json!("admin"), &json!("r1")));
-        raw.no_event(1, QUIET).await;
-        raw.no_event(2, QUIET).await;
-        for number in 0..5 {
-            raw.call("event.publish", json!({"channel": "lab", "data": number})).await;
-        }
-        let mut found = Vec::new();
-        let mut after = Value::Null;
-        loop {
-            let mut params = json!({"channel": "lab", "limit": 2});
-            if !after.is_null() {
-                params["after"] = after;
-            }
-            let page = raw.call("event.find", params).await;
-            found.extend(page["items"].as_array().expect("items").iter().cloned());
-            after = page["next"].clone();
-            if after.is_null() {
-                break;
-            }
-        }
-        assert_eq!(found.len(), 6, "{found:?}");
-        let one = raw.call("event.find", json!({"channel": "lab", "filter": {"data.board": 7}})).await;
-        assert_eq!(one["items"].as_array().map(Vec::len), Some(1), "{one}");
-        for (params, word) in [
-            (json!({"channel": "no such channel!", "data": 1}), "channel"),
-            (json!({"channel": "lab", "data": 1, "attributes": {"Not-Valid": 1}}), "Not-Valid"),
-            (json!({"data": 1}), "channel"),
-            (json!({"channel": "lab", "data": {"a\u{0}": 1}}), "NUL"),
-            (json!({"channel": "lab", "data": [u64::MAX]}), "2^63"),
-        ] {
-            let error = raw.fail("event.publish", params).await;
-            assert!(error["data"]["detail"].to_string().contains(word), "{error}");
-        }
-        // A body over HTTP may be larger than a message, an event not.
-        let large = json!({"jsonrpc": "2.0", "id": 1, "method": "event.publish",
-            "params": {"channel": "lab", "data": "x".repeat(1 << 20)}});
-        let request = reqwest::Client::new().post(format!("{}/latest/rpc", server.url()));
-        let request = request.bearer_auth(server.token().await).body(large.to_string());
-        let answer: Value = request.send().await.expect("answers").json().await.expect("JSON");
-        assert_eq!(answer["error"]["data"]["status"], 413, "{answer}");
+#[apply(both_backends!)]
+async fn own_events_are_published_and_found(server: Server) {
+    let mut raw = server.admin().await;
+    raw.call("event.subscribe", json!({"sub": 1, "channel": "lab"})).await;
+    raw.call("event.subscribe", json!({"sub": 2, "channel": "node"})).await;
+    let publish = json!({"channel": "lab", "data": {"board": 7}, "type": "org.example.board",
+        "source": "https://lab.example/", "attributes": {"rack": "r1"}, "idempotency_key": "p1"});
+    let first = raw.call("event.publish", publish.clone()).await;
+    assert_eq!(raw.call("event.publish", publish).await, first, "the repetition is the first one");
+    let params = raw.event(1).await;
+    let event = &params["event"];
+    assert_eq!((&params["seq"], &event["data"]), (&first["seq"], &json!({"board": 7})));
+    assert_eq!(
+        (&event["type"], &event["source"]),
+        (&json!("org.example.board"), &json!("https://lab.example/"))
+    );
+    assert_eq!((&event["owner"], &event["rack"]), (&json!("admin"), &json!("r1")));
+    raw.no_event(1, QUIET).await;
+    raw.no_event(2, QUIET).await;
+    for number in 0..5 {
+        raw.call("event.publish", json!({"channel": "lab", "data": number})).await;
     }
+    let mut found = Vec::new();
+    let mut after = Value::Null;
+    loop {
+        let mut params = json!({"channel": "lab", "limit": 2});
+        if !after.is_null() {
+            params["after"] = after;
+        }
+        let page = raw.call("event.find", params).await;
+        found.extend(page["items"].as_array().expect("items").iter().cloned());
+        after = page["next"].clone();
+        if after.is_null() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 6, "{found:?}");
+    let one = raw.call("event.find", json!({"channel": "lab", "filter": {"data.board": 7}})).await;
+    assert_eq!(one["items"].as_array().map(Vec::len), Some(1), "{one}");
+    for (params, word) in [
+        (json!({"channel": "no such channel!", "data": 1}), "channel"),
+        (json!({"channel": "lab", "data": 1, "attributes": {"Not-Valid": 1}}), "Not-Valid"),
+        (json!({"data": 1}), "channel"),
+        (json!({"channel": "lab", "data": {"a\u{0}": 1}}), "NUL"),
+        (json!({"channel": "lab", "data": [u64::MAX]}), "2^63"),
+    ] {
+        let error = raw.fail("event.publish", params).await;
+        assert!(error["data"]["detail"].to_string().contains(word), "{error}");
+    }
+    // A body over HTTP may be larger than a message, an event not.
+    let large = json!({"jsonrpc": "2.0", "id": 1, "method": "event.publish",
+        "params": {"channel": "lab", "data": "x".repeat(1 << 20)}});
+    let request = reqwest::Client::new().post(format!("{}/latest/rpc", server.url()));
+    let request = request.bearer_auth(server.token().await).body(large.to_string());
+    let answer: Value = request.send().await.expect("answers").json().await.expect("JSON");
+    assert_eq!(answer["error"]["data"]["status"], 413, "{answer}");
 }

@@ -1,5 +1,6 @@
 //! Commits: conditional, all or nothing, idempotent.
 
+use macro_rules_attribute::apply;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -8,9 +9,11 @@ use kernelci_live::model::{Node, ObjectId};
 use kernelci_live::store::{Commit, Committed, Expect, IdempotencyKey};
 use serde_json::json;
 
-use crate::support::{Fixture, commit, ids, next, node, write};
+use super::support::{Fixture, commit, ids, next, node, write};
+use crate::support::both_backends;
 
-pub async fn a_new_node_is_read_back_as_it_was_written(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_new_node_is_read_back_as_it_was_written(f: Fixture) {
     let mut new = node("kbuild-gcc-14-arm64");
     new.parent = Some(ObjectId::new());
     new.data = json!({"arch": "arm64", "n": 7, "deep": [{"é\n\"": null}], "big": 9007199254740993_i64})
@@ -23,7 +26,8 @@ pub async fn a_new_node_is_read_back_as_it_was_written(f: Fixture) {
     assert!(f.store.nodes(&[]).await.unwrap().is_empty());
 }
 
-pub async fn a_new_node_conflicts_with_an_existing_one(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_new_node_conflicts_with_an_existing_one(f: Fixture) {
     let first = node("first");
     f.write(&first, Expect::Absent).await;
     let second = Node { name: "second".to_owned(), ..first.clone() };
@@ -31,7 +35,8 @@ pub async fn a_new_node_conflicts_with_an_existing_one(f: Fixture) {
     assert_eq!(f.stored(first.id).await.unwrap()["name"], "first");
 }
 
-pub async fn a_stale_revision_conflicts(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_stale_revision_conflicts(f: Fixture) {
     let first = node("n");
     f.write(&first, Expect::Absent).await;
     let (second, expect) = next(&first);
@@ -43,13 +48,15 @@ pub async fn a_stale_revision_conflicts(f: Fixture) {
     assert_eq!(f.events_from(NODE_CHANNEL, 1).await.len(), 2, "a conflict has no event");
 }
 
-pub async fn an_update_of_an_absent_node_conflicts(f: Fixture) {
+#[apply(both_backends!)]
+async fn an_update_of_an_absent_node_conflicts(f: Fixture) {
     let (ghost, expect) = next(&node("ghost"));
     assert_eq!(f.try_write(&ghost, expect).await, Committed::Conflict(ghost.id, None));
     assert_eq!(f.stored(ghost.id).await, None);
 }
 
-pub async fn a_commit_is_all_or_nothing(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_commit_is_all_or_nothing(f: Fixture) {
     if !f.store.facts().atomic_hierarchies {
         return;
     }
@@ -75,7 +82,8 @@ fn keyed(node: &Node, user: ObjectId, method: &'static str, key: &str) -> Commit
     Commit { writes: vec![write(node, Expect::Absent)], idempotency }
 }
 
-pub async fn a_repeated_commit_returns_the_first_result(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_repeated_commit_returns_the_first_result(f: Fixture) {
     let user = ObjectId::new();
     let (first, again) = (node("first"), node("again"));
     let done = f.store.commit(keyed(&first, user, "node.create", "k")).await.unwrap();
@@ -88,7 +96,8 @@ pub async fn a_repeated_commit_returns_the_first_result(f: Fixture) {
     assert_eq!(f.events_from(NODE_CHANNEL, 1).await.len(), 2, "a repetition has no event");
 }
 
-pub async fn idempotency_keys_of_others_are_others(f: Fixture) {
+#[apply(both_backends!)]
+async fn idempotency_keys_of_others_are_others(f: Fixture) {
     let user = ObjectId::new();
     for (user, method, key) in [
         (user, "node.create", "k"),
@@ -101,7 +110,8 @@ pub async fn idempotency_keys_of_others_are_others(f: Fixture) {
     }
 }
 
-pub async fn a_conflict_is_not_remembered(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_conflict_is_not_remembered(f: Fixture) {
     let existing = node("existing");
     f.write(&existing, Expect::Absent).await;
     let user = ObjectId::new();
@@ -111,7 +121,8 @@ pub async fn a_conflict_is_not_remembered(f: Fixture) {
     assert_eq!(end, Committed::Done);
 }
 
-pub async fn racing_repetitions_write_once(f: Fixture) {
+#[apply(both_backends!)]
+async fn racing_repetitions_write_once(f: Fixture) {
     let f = Arc::new(f);
     let user = ObjectId::new();
     let tasks = (0..16).map(|_| {
@@ -138,7 +149,8 @@ pub async fn racing_repetitions_write_once(f: Fixture) {
     assert_eq!(f.events_from(NODE_CHANNEL, 1).await.len(), 1);
 }
 
-pub async fn racing_writers_lose_no_update(f: Fixture) {
+#[apply(both_backends!)]
+async fn racing_writers_lose_no_update(f: Fixture) {
     const WRITERS: usize = 8;
     const UPDATES: usize = 10;
     let f = Arc::new(f);
@@ -176,7 +188,8 @@ pub async fn racing_writers_lose_no_update(f: Fixture) {
     assert_eq!(stored["revision"], WRITERS * UPDATES + 1);
 }
 
-pub async fn a_large_hierarchy_is_one_commit(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_large_hierarchy_is_one_commit(f: Fixture) {
     let nodes: Vec<Node> = (0..1_000).map(|i| node(&format!("test-{i}"))).collect();
     let writes = nodes.iter().map(|node| write(node, Expect::Absent)).collect();
     assert_eq!(f.store.commit(commit(writes)).await.unwrap(), Committed::Done);

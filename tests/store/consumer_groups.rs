@@ -3,8 +3,10 @@
 use kernelci_live::model::{ObjectId, Timestamp};
 use kernelci_live::store::consumer_groups::{KeptGroup, OpenedGroup};
 use kernelci_live::store::consumers::{ConsumerKey, Cursor, NewConsumer, Opened, Owner};
+use macro_rules_attribute::apply;
 
-use crate::support::Fixture;
+use super::support::Fixture;
+use crate::support::both_backends;
 
 fn new(owner: &Owner) -> NewConsumer {
     NewConsumer {
@@ -27,7 +29,8 @@ async fn open(f: &Fixture, new: &NewConsumer) -> KeptGroup {
     }
 }
 
-pub async fn a_group_is_made_once_and_keeps_its_state(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_group_is_made_once_and_keeps_its_state(f: Fixture) {
     let ann = ann();
     let begun = Timestamp::now().millis();
     let made = open(&f, &new(&ann)).await;
@@ -58,7 +61,8 @@ pub async fn a_group_is_made_once_and_keeps_its_state(f: Fixture) {
     assert_eq!((anew.state, anew.consumer.id == Some(id)), (None, false));
 }
 
-pub async fn a_name_is_a_group_or_it_is_not(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_name_is_a_group_or_it_is_not(f: Fixture) {
     let ann = ann();
     open(&f, &new(&ann)).await;
     assert_eq!(f.store.open_consumer(&new(&ann)).await.unwrap(), Opened::Group);
@@ -78,7 +82,8 @@ pub async fn a_name_is_a_group_or_it_is_not(f: Fixture) {
     assert_eq!(all.iter().filter(|consumer| consumer.group.is_some()).count(), 1);
 }
 
-pub async fn of_racing_writers_of_a_group_one_wins(f: Fixture) {
+#[apply(both_backends!)]
+async fn of_racing_writers_of_a_group_one_wins(f: Fixture) {
     let group = open(&f, &new(&ann())).await.consumer;
     let (id, turn) = (group.id.unwrap(), group.turn);
     let racers = (0..8).map(|n| {
@@ -98,7 +103,8 @@ pub async fn of_racing_writers_of_a_group_one_wins(f: Fixture) {
     assert_eq!(kept.consumer.turn, turn + 1);
 }
 
-pub async fn of_racing_openers_all_get_the_same_group(f: Fixture) {
+#[apply(both_backends!)]
+async fn of_racing_openers_all_get_the_same_group(f: Fixture) {
     let ann = ann();
     for round in 0..2 {
         let racers = (0..8).map(|_| {
@@ -116,7 +122,8 @@ pub async fn of_racing_openers_all_get_the_same_group(f: Fixture) {
     }
 }
 
-pub async fn a_group_that_was_moved_begins_anew(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_group_that_was_moved_begins_anew(f: Fixture) {
     let ann = ann();
     let made = open(&f, &new(&ann)).await.consumer;
     let id = made.id.unwrap();

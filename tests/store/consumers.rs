@@ -2,8 +2,10 @@
 
 use kernelci_live::model::ObjectId;
 use kernelci_live::store::consumers::{Consumer, ConsumerKey, Cursor, NewConsumer, Opened, Owner};
+use macro_rules_attribute::apply;
 
-use crate::support::Fixture;
+use super::support::Fixture;
+use crate::support::both_backends;
 
 fn owner(name: &str) -> Owner {
     Owner { id: Some(ObjectId::new()), name: name.to_owned() }
@@ -30,7 +32,8 @@ async fn by_id(f: &Fixture, id: u64) -> Option<Consumer> {
     f.store.consumer(ConsumerKey::Id(id)).await.unwrap()
 }
 
-pub async fn a_consumer_without_a_name_ends_with_its_subscription(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_consumer_without_a_name_ends_with_its_subscription(f: Fixture) {
     let ann = owner("ann");
     let (one, two) = (open(&f, &new(None, &ann)).await, open(&f, &new(None, &ann)).await);
     assert!(one.id < two.id, "numbers are never given again");
@@ -44,7 +47,8 @@ pub async fn a_consumer_without_a_name_ends_with_its_subscription(f: Fixture) {
     assert_eq!(f.store.consumers(None, 9).await.unwrap(), [two]);
 }
 
-pub async fn a_name_keeps_its_place_and_fences_off_who_read_before(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_name_keeps_its_place_and_fences_off_who_read_before(f: Fixture) {
     let ann = owner("ann");
     let first = open(&f, &new(Some("n"), &ann)).await;
     let id = first.id.unwrap();
@@ -70,7 +74,8 @@ pub async fn a_name_keeps_its_place_and_fences_off_who_read_before(f: Fixture) {
     assert_eq!(by_id(&f, third.id.unwrap()).await, None);
 }
 
-pub async fn a_name_belongs_to_one_user_and_channel(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_name_belongs_to_one_user_and_channel(f: Fixture) {
     let (ann, bob) = (owner("ann"), owner("bob"));
     open(&f, &new(Some("n"), &ann)).await;
     assert_eq!(f.store.open_consumer(&new(Some("n"), &bob)).await.unwrap(), Opened::Foreign);
@@ -88,7 +93,8 @@ pub async fn a_name_belongs_to_one_user_and_channel(f: Fixture) {
     assert_eq!(f.store.consumers(None, 2).await.unwrap().len(), 2);
 }
 
-pub async fn a_cursor_moves_in_turns(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_cursor_moves_in_turns(f: Fixture) {
     let consumer = open(&f, &new(None, &owner("ann"))).await;
     let (id, turn) = (consumer.id.unwrap(), consumer.turn);
     let offer = Cursor { offered: Some(6), ..Cursor::at("e", 5) };
@@ -116,7 +122,8 @@ pub async fn a_cursor_moves_in_turns(f: Fixture) {
     assert_eq!(by_id(&f, id).await.unwrap().cursor, Cursor::at("e", 6));
 }
 
-pub async fn of_racing_turns_one_wins(f: Fixture) {
+#[apply(both_backends!)]
+async fn of_racing_turns_one_wins(f: Fixture) {
     let consumer = open(&f, &new(None, &owner("ann"))).await;
     let id = consumer.id.unwrap();
     let racers = (0..8).map(|n| {
@@ -130,7 +137,8 @@ pub async fn of_racing_turns_one_wins(f: Fixture) {
     assert_eq!((won, by_id(&f, id).await.unwrap().turn), (1, 1));
 }
 
-pub async fn of_racing_openers_the_last_holds_the_name(f: Fixture) {
+#[apply(both_backends!)]
+async fn of_racing_openers_the_last_holds_the_name(f: Fixture) {
     let ann = owner("ann");
     let racers = (0..8).map(|_| {
         let (store, new) = (f.store.clone(), new(Some("n"), &ann));
@@ -149,7 +157,8 @@ pub async fn of_racing_openers_the_last_holds_the_name(f: Fixture) {
     assert_eq!(f.store.consumers(None, 99).await.unwrap().len(), 1);
 }
 
-pub async fn acks_are_cumulative_and_seeking_is_not(f: Fixture) {
+#[apply(both_backends!)]
+async fn acks_are_cumulative_and_seeking_is_not(f: Fixture) {
     let consumer = open(&f, &new(Some("n"), &owner("ann"))).await;
     let id = consumer.id.unwrap();
     for (seq, stands) in [(7, 7), (6, 7), (9, 9)] {
@@ -163,7 +172,8 @@ pub async fn acks_are_cumulative_and_seeking_is_not(f: Fixture) {
     assert!(!f.store.seek_consumer("m", &Cursor::at("f", 2)).await.unwrap());
 }
 
-pub async fn what_nobody_uses_expires(f: Fixture) {
+#[apply(both_backends!)]
+async fn what_nobody_uses_expires(f: Fixture) {
     let ann = owner("ann");
     let unnamed = open(&f, &new(None, &ann)).await;
     open(&f, &new(Some("n"), &ann)).await;

@@ -13,7 +13,7 @@ use kernelci_live::store::sqlite::{self, SqliteStore};
 use kernelci_live::store::{Commit, Committed, Expect, IdempotencyKey, IndexState, Store};
 use serde_json::json;
 
-use crate::support::{commit, event, ids, next, node, options, write};
+use super::support::{commit, event, ids, next, node, options, write};
 
 async fn open(dir: &Path) -> Result<(Arc<SqliteStore>, Arc<SqliteLog>)> {
     sqlite::open(dir, options()).await

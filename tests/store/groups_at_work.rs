@@ -1,5 +1,6 @@
 //! Groups at work: several instances, each with a hub and a registry of its own, over one store and log.
 
+use macro_rules_attribute::apply;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use kernelci_live::store::consumers::{ConsumerKey, Cursor, NewConsumer, Owner};
 use kernelci_live::sync::Bell;
 use serde_json::json;
 
-use crate::support::{Fixture, event, eventually};
+use super::support::{Fixture, event, eventually};
+use crate::support::both_backends;
 
 /// A lease that a machine under load does not miss.
 const LEASE: Duration = Duration::from_secs(4);
@@ -161,7 +163,8 @@ impl Oracle {
     }
 }
 
-pub async fn each_event_goes_to_one_member_in_the_order_of_its_tree(f: Fixture) {
+#[apply(both_backends!)]
+async fn each_event_goes_to_one_member_in_the_order_of_its_tree(f: Fixture) {
     const EVENTS: usize = 150;
     let site = Arc::new(Site::new(f).await);
     let wish = Wish { max_deliveries: Some(100), ..wish(true, LEASE) };
@@ -223,7 +226,8 @@ pub async fn each_event_goes_to_one_member_in_the_order_of_its_tree(f: Fixture) 
     assert!(oracle.done.values().all(|times| *times == 1), "{:?}", oracle.done);
 }
 
-pub async fn what_a_member_leaves_goes_to_others_at_once(f: Fixture) {
+#[apply(both_backends!)]
+async fn what_a_member_leaves_goes_to_others_at_once(f: Fixture) {
     let site = Site::new(f).await;
     let (one, two) = (site.instance("one"), site.instance("two"));
     let first = site.join(&one, &wish(false, FOREVER), 2).await;
@@ -254,7 +258,8 @@ pub async fn what_a_member_leaves_goes_to_others_at_once(f: Fixture) {
     two.close().await;
 }
 
-pub async fn what_nobody_can_do_becomes_a_dead_letter_once(f: Fixture) {
+#[apply(both_backends!)]
+async fn what_nobody_can_do_becomes_a_dead_letter_once(f: Fixture) {
     let site = Site::new(f).await;
     let instance = site.instance("one");
     let worker = site.join(&instance, &wish(true, Duration::from_secs(6)), 8).await;
@@ -290,7 +295,8 @@ pub async fn what_nobody_can_do_becomes_a_dead_letter_once(f: Fixture) {
     assert_eq!(site.f.events_from("dead.g", 1).await.len(), 1);
 }
 
-pub async fn a_group_that_is_moved_or_removed_ends_for_its_members(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_group_that_is_moved_or_removed_ends_for_its_members(f: Fixture) {
     let site = Site::new(f).await;
     let (one, two) = (site.instance("one"), site.instance("two"));
     site.publish(2, 0).await;
@@ -318,7 +324,8 @@ pub async fn a_group_that_is_moved_or_removed_ends_for_its_members(f: Fixture) {
     assert_eq!(new.event().await, (1, 1), "a new group with other settings");
 }
 
-pub async fn retention_is_told_to_the_group(f: Fixture) {
+#[apply(both_backends!)]
+async fn retention_is_told_to_the_group(f: Fixture) {
     let site = Site::new(f).await;
     let old = Timestamp::now().plus_seconds(-7200);
     for n in 0..4 {

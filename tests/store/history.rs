@@ -3,9 +3,11 @@
 use kernelci_live::event_log::{After, HistoryQuery};
 use kernelci_live::filter::{EVENT, Filter, Test};
 use kernelci_live::model::{Event, Timestamp};
+use macro_rules_attribute::apply;
 use serde_json::json;
 
-use crate::support::{Fixture, event};
+use super::support::{Fixture, event};
+use crate::support::both_backends;
 
 fn query(channel: Option<&str>, after: Option<After>, limit: usize) -> HistoryQuery {
     HistoryQuery { channel: channel.map(str::to_owned), filter: Filter::all(), after, skip: 0, limit }
@@ -40,7 +42,8 @@ fn pairs(channel_and_n: &[(&str, u64)]) -> Vec<(String, u64)> {
     channel_and_n.iter().map(|&(channel, n)| (channel.to_owned(), n)).collect()
 }
 
-pub async fn a_channel_is_read_in_order(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_channel_is_read_in_order(f: Fixture) {
     publish(&f).await;
     assert_eq!(found(&f, query(Some("odd"), None, 10)).await, pairs(&[("odd", 1), ("odd", 3), ("odd", 5)]));
     assert_eq!(found(&f, query(Some("odd"), None, 2)).await, pairs(&[("odd", 1), ("odd", 3)]));
@@ -49,7 +52,8 @@ pub async fn a_channel_is_read_in_order(f: Fixture) {
     assert!(found(&f, query(Some("nobody"), None, 10)).await.is_empty());
 }
 
-pub async fn all_channels_are_read_by_time(f: Fixture) {
+#[apply(both_backends!)]
+async fn all_channels_are_read_by_time(f: Fixture) {
     let events = publish(&f).await;
     let all = pairs(&[("even", 0), ("odd", 1), ("even", 2), ("odd", 3), ("even", 4), ("odd", 5)]);
     assert_eq!(found(&f, query(None, None, 10)).await, all);
@@ -74,7 +78,8 @@ pub async fn all_channels_are_read_by_time(f: Fixture) {
     );
 }
 
-pub async fn history_is_filtered(f: Fixture) {
+#[apply(both_backends!)]
+async fn history_is_filtered(f: Fixture) {
     let events = publish(&f).await;
     let field = |path: &str, test| Filter::Field { path: path.to_owned(), kind: EVENT.type_of(path), test };
     let job = field("data.kind", Test::Eq(json!("job")));

@@ -1,12 +1,15 @@
 //! Leases.
 
+use macro_rules_attribute::apply;
 use std::time::Duration;
 
-use crate::support::Fixture;
+use super::support::Fixture;
+use crate::support::both_backends;
 
 const LONG: Duration = Duration::from_secs(60);
 
-pub async fn a_lease_has_one_holder(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_lease_has_one_holder(f: Fixture) {
     let first = f.store.take_lease("job", "a", LONG).await.unwrap().expect("it is free");
     assert_eq!(f.store.take_lease("job", "b", LONG).await.unwrap(), None);
     assert_eq!(f.store.take_lease("job", "a", LONG).await.unwrap(), Some(first), "prolonged");
@@ -19,7 +22,8 @@ pub async fn a_lease_has_one_holder(f: Fixture) {
     assert_eq!(f.store.take_lease("job", "a", LONG).await.unwrap(), None);
 }
 
-pub async fn a_lease_ends_by_itself(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_lease_ends_by_itself(f: Fixture) {
     let first =
         f.store.take_lease("job", "a", Duration::from_millis(300)).await.unwrap().expect("it is free");
     let mut second = None;
@@ -33,7 +37,8 @@ pub async fn a_lease_ends_by_itself(f: Fixture) {
     assert!(second.is_some_and(|second| second > first), "{second:?}");
 }
 
-pub async fn of_many_at_once_one_gets_it(f: Fixture) {
+#[apply(both_backends!)]
+async fn of_many_at_once_one_gets_it(f: Fixture) {
     let holders: Vec<String> = (0..16).map(|n| format!("holder {n}")).collect();
     let takes = holders.iter().map(|holder| f.store.take_lease("job", holder, LONG));
     let taken = futures::future::try_join_all(takes).await.unwrap();

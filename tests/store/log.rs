@@ -1,5 +1,6 @@
 //! The log: dense, ordered, exactly once, and no silent hole.
 
+use macro_rules_attribute::apply;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,9 +11,11 @@ use kernelci_live::store::{Committed, Expect};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::support::{Fixture, RETENTION, event, eventually, follow, next, node};
+use super::support::{Fixture, RETENTION, event, eventually, follow, next, node};
+use crate::support::both_backends;
 
-pub async fn an_unknown_channel_is_empty(f: Fixture) {
+#[apply(both_backends!)]
+async fn an_unknown_channel_is_empty(f: Fixture) {
     let head = f.log.head("nobody").await.unwrap();
     assert_eq!(head.seq, 0);
     assert!(!head.epoch.is_empty());
@@ -56,7 +59,8 @@ fn complete(events: &[Arc<Entry>]) {
     assert_eq!(revisions.len(), WRITERS);
 }
 
-pub async fn sequences_are_dense_under_concurrent_writers(f: Fixture) {
+#[apply(both_backends!)]
+async fn sequences_are_dense_under_concurrent_writers(f: Fixture) {
     let f = Arc::new(f);
     for writer in writers(&f) {
         writer.await.unwrap();
@@ -67,7 +71,8 @@ pub async fn sequences_are_dense_under_concurrent_writers(f: Fixture) {
     assert_eq!(f.log.floor(NODE_CHANNEL).await.unwrap(), 1);
 }
 
-pub async fn events_of_a_node_stand_in_the_order_of_its_revisions(f: Fixture) {
+#[apply(both_backends!)]
+async fn events_of_a_node_stand_in_the_order_of_its_revisions(f: Fixture) {
     let mut seen = node("n");
     f.write(&seen, Expect::Absent).await;
     for _ in 0..50 {
@@ -82,7 +87,8 @@ pub async fn events_of_a_node_stand_in_the_order_of_its_revisions(f: Fixture) {
     assert_eq!(revisions, (1..=51).collect::<Vec<_>>());
 }
 
-pub async fn a_tail_sees_everything_exactly_once(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_tail_sees_everything_exactly_once(f: Fixture) {
     let f = Arc::new(f);
     // Before the channel exists.
     let mut tail = f.log.tail(NODE_CHANNEL, 0).await.unwrap();
@@ -94,7 +100,8 @@ pub async fn a_tail_sees_everything_exactly_once(f: Fixture) {
     assert!(tail.next(10).await.unwrap().entries.is_empty(), "nothing twice");
 }
 
-pub async fn a_tail_that_is_dropped_while_waiting_loses_nothing(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_tail_that_is_dropped_while_waiting_loses_nothing(f: Fixture) {
     let f = Arc::new(f);
     let mut tail = f.log.tail(NODE_CHANNEL, 0).await.unwrap();
     let writers = writers(&f);
@@ -115,7 +122,8 @@ pub async fn a_tail_that_is_dropped_while_waiting_loses_nothing(f: Fixture) {
     }
 }
 
-pub async fn a_tail_waits_and_is_woken(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_tail_waits_and_is_woken(f: Fixture) {
     f.log.publish(event("ch", json!(1))).await.unwrap();
     f.settled("ch", 1).await;
     let mut tail = f.log.tail("ch", 1).await.unwrap();
@@ -140,7 +148,8 @@ pub async fn a_tail_waits_and_is_woken(f: Fixture) {
     assert!(best < Duration::from_millis(300), "woken, not polled: {best:?}");
 }
 
-pub async fn many_tails_follow_one_channel(f: Fixture) {
+#[apply(both_backends!)]
+async fn many_tails_follow_one_channel(f: Fixture) {
     let tails = (0..20).map(|_| {
         let log = f.log.clone();
         tokio::spawn(async move {
@@ -157,7 +166,8 @@ pub async fn many_tails_follow_one_channel(f: Fixture) {
     }
 }
 
-pub async fn a_repeated_event_keeps_its_place(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_repeated_event_keeps_its_place(f: Fixture) {
     let (first, second) = (event("ch", json!(1)), event("ch", json!(2)));
     let place = f.log.publish(first.clone()).await.unwrap();
     let other = f.log.publish(second).await.unwrap();
@@ -173,7 +183,8 @@ pub async fn a_repeated_event_keeps_its_place(f: Fixture) {
     assert_eq!(f.events_from("ch", 1).await.len(), 2);
 }
 
-pub async fn channels_count_apart(f: Fixture) {
+#[apply(both_backends!)]
+async fn channels_count_apart(f: Fixture) {
     for i in 1..=3 {
         assert_eq!(f.log.publish(event("a", json!(i))).await.unwrap(), Some(i));
         assert_eq!(f.log.publish(event("b", json!(i))).await.unwrap(), Some(i));
@@ -185,7 +196,8 @@ pub async fn channels_count_apart(f: Fixture) {
     assert!(!a.epoch.is_empty() && !b.epoch.is_empty());
 }
 
-pub async fn reads_are_limited_and_consecutive(f: Fixture) {
+#[apply(both_backends!)]
+async fn reads_are_limited_and_consecutive(f: Fixture) {
     for i in 1..=10 {
         f.log.publish(event("ch", json!(i))).await.unwrap();
     }
@@ -205,7 +217,8 @@ fn at(time: Timestamp, channel: &str) -> Event {
     Event { time, ..event(channel, json!(time.to_wire())) }
 }
 
-pub async fn a_time_is_a_place(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_time_is_a_place(f: Fixture) {
     let begun = Timestamp::now().plus_seconds(-100);
     for second in [0, 10, 10, 20, 40] {
         f.log.publish(at(begun.plus_seconds(second), "ch")).await.unwrap();
@@ -221,7 +234,8 @@ fn long_ago() -> Timestamp {
     Timestamp::now().plus_seconds(-2 * RETENTION.as_secs() as i64)
 }
 
-pub async fn what_retention_took_is_reported(f: Fixture) {
+#[apply(both_backends!)]
+async fn what_retention_took_is_reported(f: Fixture) {
     for _ in 0..20 {
         f.log.publish(at(long_ago(), "ch")).await.unwrap();
     }
@@ -242,7 +256,8 @@ pub async fn what_retention_took_is_reported(f: Fixture) {
     assert_eq!((read.gap, read.entries.len()), (None, 3), "told once");
 }
 
-pub async fn a_channel_that_retention_emptied_goes_on(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_channel_that_retention_emptied_goes_on(f: Fixture) {
     for _ in 0..3 {
         f.log.publish(at(long_ago(), "ch")).await.unwrap();
     }

@@ -3,9 +3,11 @@
 use kernelci_live::filter::{Filter, Pattern, Test};
 use kernelci_live::model::{Node, ObjectId, Timestamp};
 use kernelci_live::store::Query;
+use macro_rules_attribute::apply;
 use serde_json::json;
 
-use crate::support::{Fixture, field, node, query};
+use super::support::{Fixture, field, node, query};
+use crate::support::both_backends;
 
 /// Nodes with ascending ids, written in another order.
 async fn add(f: &Fixture, change: impl Fn(usize, &mut Node), count: usize) -> Vec<ObjectId> {
@@ -25,7 +27,8 @@ fn pick(ids: &[ObjectId], places: &[usize]) -> Vec<ObjectId> {
     places.iter().map(|&place| ids[place]).collect()
 }
 
-pub async fn the_default_order_is_by_id(f: Fixture) {
+#[apply(both_backends!)]
+async fn the_default_order_is_by_id(f: Fixture) {
     let mut ids = add(&f, |_, _| (), 7).await;
     assert_eq!(f.found(query(Filter::all(), &[])).await, ids);
     assert_eq!(f.found(query(Filter::all(), &[("id", false)])).await, ids);
@@ -33,7 +36,8 @@ pub async fn the_default_order_is_by_id(f: Fixture) {
     assert_eq!(f.found(query(Filter::all(), &[("id", true)])).await, ids);
 }
 
-pub async fn nulls_come_first_and_id_last(f: Fixture) {
+#[apply(both_backends!)]
+async fn nulls_come_first_and_id_last(f: Fixture) {
     let base = Timestamp::from_millis(1_700_000_000_000);
     // A whole second is written without a fraction: the order is the order in time all the same.
     let holdoffs = [Some(1_500), None, Some(1_000), None, Some(1_500), Some(2_000)];
@@ -49,7 +53,8 @@ pub async fn nulls_come_first_and_id_last(f: Fixture) {
     assert_eq!(mixed, pick(&ids, &[5, 0, 4, 2, 1, 3]), "unless id has a direction of its own");
 }
 
-pub async fn several_keys_sort_in_turn(f: Fixture) {
+#[apply(both_backends!)]
+async fn several_keys_sort_in_turn(f: Fixture) {
     let groups = [Some("b"), Some("a"), None, Some("b"), Some("a")];
     let change = |i: usize, node: &mut Node| {
         node.group = groups[i].map(str::to_owned);
@@ -62,14 +67,16 @@ pub async fn several_keys_sort_in_turn(f: Fixture) {
     assert_eq!(sorted, pick(&ids, &[3, 0, 4, 1, 2]));
 }
 
-pub async fn numbers_sort_as_numbers(f: Fixture) {
+#[apply(both_backends!)]
+async fn numbers_sort_as_numbers(f: Fixture) {
     let counters = [10, 9, 100, -1];
     let ids = add(&f, |i, node| node.retry_counter = counters[i], 4).await;
     let sorted = f.found(query(Filter::all(), &[("retry_counter", false)])).await;
     assert_eq!(sorted, pick(&ids, &[3, 1, 0, 2]));
 }
 
-pub async fn a_page_is_cut_after_the_filter(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_page_is_cut_after_the_filter(f: Fixture) {
     let change = |i: usize, node: &mut Node| node.name = format!("{}-{i}", ["odd", "even"][(i + 1) % 2]);
     let ids = add(&f, change, 10).await;
     let regex = regex::Regex::new("^even-").unwrap();
@@ -90,7 +97,8 @@ pub async fn a_page_is_cut_after_the_filter(f: Fixture) {
     assert_eq!(f.found(page).await.len(), 2);
 }
 
-pub async fn limits_may_be_beyond_everything(f: Fixture) {
+#[apply(both_backends!)]
+async fn limits_may_be_beyond_everything(f: Fixture) {
     let ids = add(&f, |_, _| (), 3).await;
     let all = Query { limit: u64::MAX, ..query(Filter::all(), &[]) };
     assert_eq!(f.found(all).await, ids);
@@ -98,7 +106,8 @@ pub async fn limits_may_be_beyond_everything(f: Fixture) {
     assert!(f.found(none).await.is_empty());
 }
 
-pub async fn fields_in_data_are_found(f: Fixture) {
+#[apply(both_backends!)]
+async fn fields_in_data_are_found(f: Fixture) {
     let parent = ObjectId::new();
     let change = |i: usize, node: &mut Node| {
         let commit = format!("c{}", i % 2);
@@ -120,7 +129,8 @@ pub async fn fields_in_data_are_found(f: Fixture) {
     assert_eq!(f.found(query(behind, &[])).await, pick(&ids, &[3, 4]), "paging by id");
 }
 
-pub async fn count_agrees_with_find(f: Fixture) {
+#[apply(both_backends!)]
+async fn count_agrees_with_find(f: Fixture) {
     assert_eq!(f.store.count_nodes(&Filter::all()).await.unwrap(), 0);
     add(&f, |i, node| node.processed_by_kcidb_bridge = i < 2, 6).await;
     let regex = regex::Regex::new("[135]$").unwrap();

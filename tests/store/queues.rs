@@ -1,10 +1,12 @@
 //! Queues: each item to one taker, and back if that one is gone.
 
+use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use kernelci_live::store::queues::{Depth, Lease, Leased, MOST_ITEMS, NewItem, Pushed};
 
-use crate::support::Fixture;
+use super::support::Fixture;
+use crate::support::both_backends;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -20,7 +22,8 @@ async fn take(f: &Fixture, list: &str, lease: Duration) -> Option<Leased> {
     f.store.take_item(list, lease).await.unwrap()
 }
 
-pub async fn items_are_taken_in_order_and_removed(f: Fixture) {
+#[apply(both_backends!)]
+async fn items_are_taken_in_order_and_removed(f: Fixture) {
     for n in 1..=3 {
         push(&f, "a", &n.to_string()).await;
     }
@@ -39,7 +42,8 @@ pub async fn items_are_taken_in_order_and_removed(f: Fixture) {
     assert_eq!(f.store.queues().await.unwrap(), [depth("b", 1, 1)]);
 }
 
-pub async fn what_is_released_or_overdue_is_offered_again(f: Fixture) {
+#[apply(both_backends!)]
+async fn what_is_released_or_overdue_is_offered_again(f: Fixture) {
     push(&f, "a", "1").await;
     push(&f, "a", "2").await;
     let first = take(&f, "a", LONG).await.unwrap();
@@ -63,7 +67,8 @@ pub async fn what_is_released_or_overdue_is_offered_again(f: Fixture) {
     assert_eq!(lease, overdue.lease);
 }
 
-pub async fn racing_takers_get_different_items(f: Fixture) {
+#[apply(both_backends!)]
+async fn racing_takers_get_different_items(f: Fixture) {
     for n in 0..20 {
         push(&f, "a", &n.to_string()).await;
     }
@@ -79,7 +84,8 @@ pub async fn racing_takers_get_different_items(f: Fixture) {
     assert_eq!(taken, (0..20).collect::<Vec<_>>());
 }
 
-pub async fn a_key_is_pushed_once(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_key_is_pushed_once(f: Fixture) {
     let keyed = item("a", "1", Some("k"));
     let pushes = (0..6).map(|_| {
         let (store, item) = (f.store.clone(), keyed.clone());
@@ -96,7 +102,8 @@ pub async fn a_key_is_pushed_once(f: Fixture) {
     assert!(f.store.queues().await.unwrap().is_empty());
 }
 
-pub async fn a_queue_is_bounded(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_queue_is_bounded(f: Fixture) {
     let large = "x".repeat(1 << 20);
     for _ in 0..64 {
         push(&f, "large", &large).await;

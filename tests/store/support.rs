@@ -11,6 +11,8 @@ use kernelci_live::model::{Event, Node, ObjectId, Timestamp};
 use kernelci_live::store::{Commit, Committed, Expect, Query, SortKey, Store, Write, mongo, sqlite};
 use serde_json::{Map, Value, json};
 
+use crate::support::{Backend, PerBackend};
+
 /// A back end of its own for one test. Events older than an hour are removed within seconds.
 pub struct Fixture {
     pub store: Arc<dyn Store>,
@@ -28,6 +30,15 @@ pub fn options() -> sqlite::Options {
         retention: RETENTION,
         prune_every: Duration::from_millis(50),
         ..sqlite::Options::default()
+    }
+}
+
+impl PerBackend for Fixture {
+    async fn on(backend: Backend) -> Fixture {
+        match backend {
+            Backend::Embedded => embedded().await,
+            Backend::Production => production().await,
+        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 use kernelci_live::model::{NamedToken, ObjectId, Scope, Timestamp};
 use kernelci_live::store::tokens::TokenSaved;
+use macro_rules_attribute::apply;
 
-use crate::support::Fixture;
+use super::support::Fixture;
+use crate::support::both_backends;
 
 fn token(user: ObjectId, name: &str) -> NamedToken {
     NamedToken {
@@ -17,7 +19,8 @@ fn token(user: ObjectId, name: &str) -> NamedToken {
     }
 }
 
-pub async fn named_tokens_are_kept_until_they_end(f: Fixture) {
+#[apply(both_backends!)]
+async fn named_tokens_are_kept_until_they_end(f: Fixture) {
     let (ann, bob) = (ObjectId::new(), ObjectId::new());
     let first = token(ann, "first");
     assert_eq!(f.store.insert_token(&first, 2).await.unwrap(), TokenSaved::Done);
@@ -48,7 +51,8 @@ pub async fn named_tokens_are_kept_until_they_end(f: Fixture) {
     );
 }
 
-pub async fn an_ended_token_is_remembered(f: Fixture) {
+#[apply(both_backends!)]
+async fn an_ended_token_is_remembered(f: Fixture) {
     assert!(!f.store.is_ended("a").await.unwrap());
     for expires in [None, Some(Timestamp::now().plus_seconds(60))] {
         f.store.end_token("a", expires).await.unwrap();

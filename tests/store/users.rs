@@ -4,8 +4,10 @@ use kernelci_live::model::{ObjectId, User, user::Group};
 use kernelci_live::store::groups::GroupDeleted;
 use kernelci_live::store::users::{Changed, Page, Taken, UserChange, UserFilter};
 use kernelci_live::store::{IndexState, UserKey, indexes};
+use macro_rules_attribute::apply;
 
-use crate::support::Fixture;
+use super::support::Fixture;
+use crate::support::both_backends;
 
 fn user(name: &str) -> User {
     User {
@@ -24,7 +26,8 @@ async fn by_name(f: &Fixture, name: &str) -> User {
     f.store.user(UserKey::Name(name)).await.unwrap().unwrap()
 }
 
-pub async fn a_user_is_found_by_id_and_by_name(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_user_is_found_by_id_and_by_name(f: Fixture) {
     let group = Group { id: Some(ObjectId::new().to_hex()), name: "node:edit:any".to_owned() };
     let groups = vec![group];
     let lab = User { groups, is_verified: false, ..user("lab-x") };
@@ -38,7 +41,8 @@ pub async fn a_user_is_found_by_id_and_by_name(f: Fixture) {
     }
 }
 
-pub async fn names_and_addresses_are_unique(f: Fixture) {
+#[apply(both_backends!)]
+async fn names_and_addresses_are_unique(f: Fixture) {
     f.store.insert_user(&user("a")).await.unwrap();
     let same_name = User { email: "b@example.org".to_owned(), ..user("a") };
     let same_address = User { email: "A@Example.org".to_owned(), ..user("b") };
@@ -49,7 +53,8 @@ pub async fn names_and_addresses_are_unique(f: Fixture) {
     f.store.insert_user(&user("b")).await.unwrap();
 }
 
-pub async fn a_password_is_replaced_only_if_it_is_the_old_one(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_password_is_replaced_only_if_it_is_the_old_one(f: Fixture) {
     let user = user("a");
     f.store.insert_user(&user).await.unwrap();
     f.store.replace_password(user.id, "$argon2id$other", "$argon2id$stolen").await.unwrap();
@@ -58,7 +63,8 @@ pub async fn a_password_is_replaced_only_if_it_is_the_old_one(f: Fixture) {
     assert_eq!(by_name(&f, "a").await.hashed_password, "$argon2id$new");
 }
 
-pub async fn only_an_active_superuser_counts(f: Fixture) {
+#[apply(both_backends!)]
+async fn only_an_active_superuser_counts(f: Fixture) {
     f.store.insert_user(&user("user")).await.unwrap();
     f.store.insert_user(&User { is_superuser: true, is_active: false, ..user("former") }).await.unwrap();
     assert!(!f.store.has_superuser().await.unwrap());
@@ -66,7 +72,8 @@ pub async fn only_an_active_superuser_counts(f: Fixture) {
     assert!(f.store.has_superuser().await.unwrap());
 }
 
-pub async fn groups_are_made_once_and_joined(f: Fixture) {
+#[apply(both_backends!)]
+async fn groups_are_made_once_and_joined(f: Fixture) {
     for name in ["a", "b", "c"] {
         f.store.insert_user(&user(name)).await.unwrap();
     }
@@ -96,7 +103,8 @@ async fn change(f: &Fixture, id: ObjectId, change: &UserChange) -> User {
     }
 }
 
-pub async fn a_name_stays_with_whoever_had_it(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_name_stays_with_whoever_had_it(f: Fixture) {
     let (ann, bob) = (user("ann"), user("bob"));
     for user in [&ann, &bob] {
         assert_eq!(f.store.insert_user(user).await.unwrap(), None);
@@ -116,7 +124,8 @@ pub async fn a_name_stays_with_whoever_had_it(f: Fixture) {
     assert!(matches!(f.store.update_user(ann.id, &rename("x")).await.unwrap(), Changed::Gone));
 }
 
-pub async fn racing_renames_share_no_name(f: Fixture) {
+#[apply(both_backends!)]
+async fn racing_renames_share_no_name(f: Fixture) {
     let users: Vec<User> = (0..8).map(|n| user(&format!("u{n}"))).collect();
     for user in &users {
         f.store.insert_user(user).await.unwrap();
@@ -128,7 +137,8 @@ pub async fn racing_renames_share_no_name(f: Fixture) {
     assert_eq!(by_name(&f, "the one").await.former_names.len(), 1);
 }
 
-pub async fn a_change_sets_what_it_names(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_change_sets_what_it_names(f: Fixture) {
     let (ann, bob) = (user("ann"), user("bob"));
     for user in [&ann, &bob] {
         f.store.insert_user(user).await.unwrap();
@@ -166,7 +176,8 @@ pub async fn a_change_sets_what_it_names(f: Fixture) {
     assert!(bob.tokens_from.is_some());
 }
 
-pub async fn users_are_listed_in_pages(f: Fixture) {
+#[apply(both_backends!)]
+async fn users_are_listed_in_pages(f: Fixture) {
     for n in 0..5 {
         let groups = vec![Group { id: None, name: format!("g{}", n % 2) }];
         f.store.insert_user(&User { groups, is_verified: n > 2, ..user(&format!("u{n}")) }).await.unwrap();
@@ -187,7 +198,8 @@ pub async fn users_are_listed_in_pages(f: Fixture) {
     assert_eq!(list(UserFilter { id: Some(id), is_active: Some(true), ..all() }, 9, 0).await.0, "u2");
 }
 
-pub async fn a_group_goes_when_nobody_is_in_it(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_group_goes_when_nobody_is_in_it(f: Fixture) {
     let group = f.store.insert_group("g").await.unwrap().unwrap();
     assert_eq!(f.store.insert_group("g").await.unwrap(), None);
     let id: ObjectId = group.id.as_deref().unwrap().parse().unwrap();
@@ -206,7 +218,8 @@ pub async fn a_group_goes_when_nobody_is_in_it(f: Fixture) {
     assert_eq!(f.store.find_groups(Some("h"), page).await.unwrap().total, 1);
 }
 
-pub async fn a_name_that_was_taken_gives_no_rights(f: Fixture) {
+#[apply(both_backends!)]
+async fn a_name_that_was_taken_gives_no_rights(f: Fixture) {
     for name in ["a", "b"] {
         f.store.insert_user(&user(name)).await.unwrap();
     }
@@ -217,7 +230,8 @@ pub async fn a_name_that_was_taken_gives_no_rights(f: Fixture) {
     assert!(by_name(&f, "b").await.in_group("g"));
 }
 
-pub async fn wanted_indexes_are_present(f: Fixture) {
+#[apply(both_backends!)]
+async fn wanted_indexes_are_present(f: Fixture) {
     let all = f.store.indexes().await.unwrap();
     for wanted in indexes::NODE {
         let listed = all.iter().find(|index| index.name == wanted.name);
@@ -228,7 +242,8 @@ pub async fn wanted_indexes_are_present(f: Fixture) {
     assert!(all.iter().all(|index| index.state == IndexState::Present), "{all:?}");
 }
 
-pub async fn it_answers_pings(f: Fixture) {
+#[apply(both_backends!)]
+async fn it_answers_pings(f: Fixture) {
     f.store.ping().await.unwrap();
     f.log.ping().await.unwrap();
     assert!(!f.store.facts().kind.is_empty());

@@ -4,10 +4,8 @@
 //! The production back end needs MongoDB and Redis: `scripts/test` starts them; in between,
 //! `scripts/services start` keeps them running for plain `cargo test`.
 
-// Every test target uses a part of this.
+// The benchmarks use a part of this.
 #![allow(dead_code, unused_imports, unused_macros, unreachable_pub)]
-// A test says what is wrong by panicking.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod http;
 mod mail;
@@ -21,32 +19,39 @@ pub use http::{Answer, Http, answer};
 pub use mail::{Mail, MailServer, Protection};
 pub use proxy::{Mode, Proxy};
 pub use raw::{Lost, PATIENCE, Raw};
-pub use server::{Backend, Fixture, PASSWORD, SECRET, Server};
+pub use server::{Backend, PASSWORD, PerBackend, SECRET, Server};
 pub use services::services;
 
 use serde_json::{Value, json};
 
-/// Makes `async fn name(server: Server) {…}` a test per back end, `name::embedded` and `name::production`.
-/// With `(backend: Backend)` the test starts its servers itself, for instance with settings.
+/// Makes `async fn name(server: Server) {…}` a test per back end, `name::embedded` and `name::production`:
+///
+/// ```ignore
+/// #[apply(both_backends!)]
+/// async fn a_node_is_found(server: Server) {…}
+/// ```
+///
+/// The argument is anything that is [`PerBackend`]. With `backend: Backend` the test starts its servers itself, for
+/// instance with settings.
 macro_rules! both_backends {
-    ($($(#[$attribute:meta])* async fn $name:ident($($argument:ident)+ : $type:ty) $body:block)+) => {$(
+    ($(#[$attribute:meta])* async fn $name:ident($($argument:ident)+ : $type:ty) $body:block) => {
         $(#[$attribute])*
         mod $name {
             use super::*;
 
             async fn run($($argument)+: $type) $body
 
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn embedded() {
-                run(<$type as $crate::support::Fixture>::on($crate::support::Backend::Embedded).await).await;
+                run(<$type as $crate::support::PerBackend>::on($crate::support::Backend::Embedded).await).await;
             }
 
-            #[tokio::test]
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn production() {
-                run(<$type as $crate::support::Fixture>::on($crate::support::Backend::Production).await).await;
+                run(<$type as $crate::support::PerBackend>::on($crate::support::Backend::Production).await).await;
             }
         }
-    )+};
+    };
 }
 pub(crate) use both_backends;
 

@@ -25,18 +25,18 @@ pub enum Backend {
 }
 
 /// What [`both_backends`](super::both_backends) can hand to a test.
-pub trait Fixture {
+pub trait PerBackend {
     /// Makes it on this back end.
     async fn on(backend: Backend) -> Self;
 }
 
-impl Fixture for Backend {
+impl PerBackend for Backend {
     async fn on(backend: Backend) -> Self {
         backend
     }
 }
 
-impl Fixture for Server {
+impl PerBackend for Server {
     async fn on(backend: Backend) -> Self {
         Server::start(backend).await
     }

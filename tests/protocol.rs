@@ -1,5 +1,4 @@
 //! The WebSocket protocol `kernelci.v1.json` and its relatives (POST /rpc, feeds) over real sockets.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod command_line;
 mod delivery;
@@ -12,5 +11,3 @@ mod requests;
 mod rest;
 mod session;
 mod subscriptions;
-#[path = "../support/mod.rs"]
-mod support;

@@ -4,10 +4,6 @@
 //! order, and no write that failed has one.
 //!
 //! The tests here take a few seconds for each fault. `scripts/soak` mixes them at random for as long as asked.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
-
-#[path = "../support/mod.rs"]
-mod support;
 
 mod clock;
 mod clock_jumps;

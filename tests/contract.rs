@@ -1,5 +1,4 @@
 //! What existing clients and databases depend on: golden requests and answers over REST, row by row.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod address;
 mod events;
@@ -21,8 +20,6 @@ mod queries;
 mod queues;
 mod request_ids;
 mod retention;
-#[path = "../support/mod.rs"]
-mod support;
 mod telemetry;
 mod tokens;
 mod transports;
