@@ -79,7 +79,7 @@ async fn nodes(server: &Server) -> mongodb::Collection<Document> {
 
 /// A server on a database that was there before.
 async fn server() -> Server {
-    let mut server = Server::start(Backend::Production).await;
+    let mut server = Server::start_apart(Backend::Production, &[]).await;
     assert!(server.terminate().await.success());
     nodes(&server)
         .await

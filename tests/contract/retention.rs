@@ -39,7 +39,7 @@ async fn until_ttl(database: &mongodb::Database, on: &str, field: &str, seconds:
 
 #[tokio::test]
 async fn a_database_with_other_indexes_is_taken_over_with_its_history() {
-    let mut server = Server::start(Backend::Production).await;
+    let mut server = Server::start_apart(Backend::Production, &[]).await;
     server.terminate().await;
     let database = database(&server).await;
     let (history, telemetry) =

@@ -66,7 +66,8 @@ async fn watching_under_a_name_goes_on(server: Server) {
 }
 
 #[apply(both_backends!)]
-async fn indexes_are_shown_as_they_are(server: Server) {
+async fn indexes_are_shown_as_they_are(backend: Backend) {
+    let server = Server::start_apart(backend, &[]).await;
     let all = indexes(&server);
     assert!(all.lines().count() > 8 && all.lines().all(|line| line.starts_with("present ")), "{all}");
     match server.backend() {

@@ -10,10 +10,12 @@
 mod http;
 mod mail;
 mod people;
+mod pool;
 mod proxy;
 mod raw;
 mod server;
 mod services;
+mod wait;
 
 pub use http::{Answer, Http, answer};
 pub use mail::{Mail, MailServer, Protection};

@@ -2,13 +2,15 @@
 
 use std::fs::{self, File};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::pool::{self, Database};
 use super::raw::{PATIENCE, Raw};
-use super::services::{remove, services};
+use super::services::services;
 
 /// The `SECRET_KEY` of every server under test: tests may sign tokens themselves.
 pub const SECRET: &str = "a secret of the tests, long enough for HS256";
@@ -45,9 +47,12 @@ impl PerBackend for Server {
 /// A running server. Dropping it kills the process and removes its data; after a failed test it prints the log.
 pub struct Server {
     backend: Backend,
-    own_services: bool,
     process: Option<Child>,
     folder: TempDir,
+    /// Shared with the other instances of the test; none if the test brings MongoDB and Redis of its own.
+    database: Option<Arc<Database>>,
+    /// The id of the superuser `admin`, if the test has not made him otherwise.
+    admin: Option<String>,
     port: u16,
     settings: Vec<(String, String)>,
     token: tokio::sync::OnceCell<String>,
@@ -66,22 +71,61 @@ impl Server {
 
     /// As [`Server::start_with`], in this folder, in which `data` may exist already.
     pub async fn start_in(folder: TempDir, backend: Backend, settings: &[(&str, &str)]) -> Server {
-        let unique = format!("test-{}", uuid::Uuid::new_v4().simple());
+        let sets = |what: &str| settings.iter().any(|(key, _)| key.starts_with(what));
+        let data = folder.path().join("data");
+        let (mut database, mut admin) = (None, None);
+        match backend {
+            Backend::Embedded if sets("KCI_INITIAL_") || data.exists() => {}
+            Backend::Embedded => admin = Some(pool::fill(&data)),
+            // A test that brings a database of its own looks after it itself.
+            Backend::Production if sets("MONGO_") => {}
+            Backend::Production if sets("KCI_INITIAL_") => database = Some(Database::new()),
+            Backend::Production => database = Some(Database::take().await),
+        }
+        let mut server = Server::run(folder, backend, database.as_ref(), settings).await;
+        if let Some(database) = &mut database
+            && !sets("KCI_INITIAL_")
+        {
+            database.keep().await;
+            admin = database.admin();
+        }
+        server.database = database.map(Arc::new);
+        server.admin = admin;
+        server
+    }
+
+    /// As [`Server::start_with`], on a store that nobody used before and nobody will use: for tests of the first start,
+    /// of indexes, and of what else stands in a database.
+    pub async fn start_apart(backend: Backend, settings: &[(&str, &str)]) -> Server {
+        let database = (backend == Backend::Production).then(Database::new);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut server = Server::run(folder, backend, database.as_ref(), settings).await;
+        server.database = database.map(Arc::new);
+        server
+    }
+
+    async fn run(
+        folder: TempDir,
+        backend: Backend,
+        database: Option<&Database>,
+        settings: &[(&str, &str)],
+    ) -> Server {
+        let log = std::env::var("LOG").unwrap_or_else(|_| "info".to_owned());
         let mut all =
             vec![("SECRET_KEY", SECRET), ("KCI_INITIAL_PASSWORD", PASSWORD), ("RUST_BACKTRACE", "1")];
-        let log = std::env::var("LOG").unwrap_or_else(|_| "info".to_owned());
         all.push(("LOG", &log));
-        // A test that brings services of its own looks after them itself.
-        let own_services = settings.iter().any(|(key, _)| *key == "MONGO_URL");
-        if backend == Backend::Production && !own_services {
+        if backend == Backend::Production {
             let at = services();
             all.extend([("MONGO_URL", at.mongo.as_str()), ("REDIS_URL", at.redis.as_str())]);
-            all.extend([("MONGO_DB", unique.as_str()), ("REDIS_PREFIX", unique.as_str())]);
+        }
+        if let Some(database) = database {
+            all.extend([("MONGO_DB", database.name.as_str()), ("REDIS_PREFIX", database.name.as_str())]);
         }
         all.extend(settings);
         let settings = all.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let token = tokio::sync::OnceCell::new();
-        let mut server = Server { backend, own_services, process: None, folder, port: 0, settings, token };
+        let mut server =
+            Server { backend, process: None, folder, database: None, admin: None, port: 0, settings, token };
         server.spawn().await;
         server
     }
@@ -89,10 +133,16 @@ impl Server {
     /// A second instance that shares the store of this one, as behind a load balancer (production only).
     pub async fn another(&self) -> Server {
         assert_eq!(self.backend, Backend::Production, "only the production back end can be shared");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let (settings, token) = (self.settings.clone(), tokio::sync::OnceCell::new());
-        let (backend, own_services) = (self.backend, self.own_services);
-        let mut server = Server { backend, own_services, process: None, folder, port: 0, settings, token };
+        let mut server = Server {
+            backend: self.backend,
+            process: None,
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            database: self.database.clone(),
+            admin: self.admin.clone(),
+            port: 0,
+            settings: self.settings.clone(),
+            token: tokio::sync::OnceCell::new(),
+        };
         server.spawn().await;
         server
     }
@@ -139,9 +189,20 @@ impl Server {
         self.process.as_ref().expect("the server runs").id()
     }
 
-    /// A token of the superuser `admin`, from the login.
+    /// A token of the superuser `admin`: as the login gives it, but signed here where that is possible, since checking a
+    /// password takes long on purpose.
     pub async fn token(&self) -> &str {
-        self.token.get_or_init(|| self.login("admin", PASSWORD)).await
+        let issue = async || match &self.admin {
+            Some(id) => {
+                let now = chrono::Utc::now().timestamp();
+                let jti = uuid::Uuid::new_v4().simple().to_string();
+                signed(
+                    &json!({"sub": id, "aud": ["fastapi-users:auth"], "exp": now + 86_400, "iat": now, "jti": jti, "gen": 0}),
+                )
+            }
+            None => self.login("admin", PASSWORD).await,
+        };
+        self.token.get_or_init(issue).await
     }
 
     /// A token from `POST /latest/user/login`.
@@ -168,8 +229,7 @@ impl Server {
         for (key, value) in changes.as_object().expect("claims are an object") {
             claims[key] = value.clone();
         }
-        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("signs")
+        signed(&claims)
     }
 
     /// A token of `admin` that is valid for so many seconds.
@@ -341,10 +401,7 @@ impl Server {
         // Standard output apart, and new at every start: the address is read from it.
         let out_path = self.folder.path().join("out");
         let out = File::create(&out_path).expect("the output file opens");
-        // Another build of the same: what is measured under load is better measured on a release build.
-        let binary =
-            std::env::var("KERNELCI_LIVE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kernelci-live").to_owned());
-        let process = Command::new(binary)
+        let process = Command::new(binary())
             .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
             .arg("--data")
             .arg(self.folder())
@@ -371,6 +428,18 @@ impl Server {
     }
 }
 
+/// A token with these claims.
+fn signed(claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("signs")
+}
+
+/// The server that is tested. `KERNELCI_LIVE` is another build of the same: what is measured under load is better
+/// measured on a release build.
+pub(super) fn binary() -> String {
+    std::env::var("KERNELCI_LIVE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kernelci-live").to_owned())
+}
+
 /// The port in the first `http://127.0.0.1:<port>/` of the server's output.
 fn printed_port(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("http://127.0.0.1:")?;
@@ -386,12 +455,6 @@ impl Drop for Server {
             let lines: Vec<&str> = log.lines().collect();
             let last = &lines[lines.len().saturating_sub(60)..];
             eprintln!("--- the server's log ({:?}), last lines\n{}\n---", self.backend, last.join("\n"));
-        }
-        if self.backend == Backend::Production
-            && !self.own_services
-            && let (Some(database), Some(prefix)) = (self.setting("MONGO_DB"), self.setting("REDIS_PREFIX"))
-        {
-            remove(database.to_owned(), prefix.to_owned());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the MongoDB and Redis of the tests are, and how a test's leftovers are removed from them.
+//! Where the MongoDB and Redis of the tests are.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -31,27 +31,4 @@ pub fn services() -> &'static Services {
             }
         }
     })
-}
-
-/// Drops a database and deletes the keys with a prefix. Callable from anywhere, also while a test unwinds.
-pub fn remove(database: String, prefix: String) {
-    let work = async move {
-        let client = mongodb::Client::with_uri_str(&services().mongo).await?;
-        client.database(&database).drop().await?;
-        let mut redis =
-            redis::Client::open(services().redis.as_str())?.get_multiplexed_async_connection().await?;
-        let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut redis).await?;
-        if !keys.is_empty() {
-            redis::cmd("UNLINK").arg(keys).exec_async(&mut redis).await?;
-        }
-        anyhow::Ok(())
-    };
-    // A runtime of its own on a thread of its own, because the caller may be inside one.
-    let done = std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async { tokio::time::timeout(std::time::Duration::from_secs(10), work).await? })
-    });
-    if let Ok(Err(error)) = done.join() {
-        eprintln!("leftovers of a test stay in MongoDB or Redis: {error:#}");
-    }
 }
