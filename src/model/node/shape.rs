@@ -342,7 +342,7 @@ mod tests {
             (Type::Int, json!("1"), "int_type", "Input should be a valid integer".into()),
             (Type::Int, json!(1.0), "int_type", "Input should be a valid integer".into()),
             (Type::Int, json!(true), "int_type", "Input should be a valid integer".into()),
-            (Type::Flag, json!("onn"), "bool_parsing", format!("Input should be a valid boolean, {reason}")),
+            (Type::Flag, json!("ja"), "bool_parsing", format!("Input should be a valid boolean, {reason}")),
             (Type::Flag, json!(2), "bool_parsing", format!("Input should be a valid boolean, {reason}")),
             (Type::Flag, json!(null), "bool_type", "Input should be a valid boolean".into()),
             (Type::Flag, json!(1.5), "bool_type", "Input should be a valid boolean".into()),
