@@ -4,7 +4,7 @@
 export const MAX_CHECKOUTS = 50;
 
 const newestFirst = (a, b) =>
-  a.created === b.created ? (a.id < b.id ? 1 : -1) : a.created < b.created ? 1 : -1;
+  a.created === b.created ? (a.id < b.id ? 1 : -1) : (a.created ?? "") < (b.created ?? "") ? 1 : -1;
 
 export class Checkouts {
   #items = []; // sorted

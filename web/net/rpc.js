@@ -27,7 +27,7 @@ export class Rpc {
   #helloTimer = 0;
   #since = 0;
   #heard = 0;
-  #probing = false;
+  #probing = 0; // when it asked whether the connection still lives; 0: it did not
   #advice = null; // the last session.closing
 
   /** What hello answered: limits, ping_ms, user, epoch. */
@@ -70,7 +70,8 @@ export class Rpc {
   }
 
   /** Like `call`, for onSession: goes out at once and belongs to this connection only. */
-  callNow(method, params) {
+  async callNow(method, params) {
+    if (!this.#socket) throw new Error("connection lost");
     const answer = this.call(method, params);
     const call = this.#pending.get(this.#nextId - 1);
     call.once = true;
@@ -136,7 +137,7 @@ export class Rpc {
 
   #receive(text) {
     this.#heard = Date.now();
-    this.#probing = false;
+    this.#probing = 0;
     let message;
     try {
       message = JSON.parse(text);
@@ -169,7 +170,7 @@ export class Rpc {
     socket?.close();
     if (this.#ready && Date.now() - this.#since > STEADY_MS) this.#attempt = 0;
     this.#ready = false;
-    this.#probing = false;
+    this.#probing = 0;
     this.#inflight = 0;
     for (const [id, call] of this.#pending) {
       call.sent = false;

@@ -53,7 +53,9 @@ names.addEventListener("change", () => {
 });
 
 restore.addEventListener("click", () => {
-  const { tree, branch, commit, jobfilter } = previous();
+  const last = previous();
+  if (!last) return; // another tab may have removed it
+  const { tree, branch, commit, jobfilter } = last;
   const index = branches.findIndex((one) => one.tree === tree && one.branch === branch);
   if (index >= 0) fields.branch.value = String(index);
   fields.commit.value = commit;
