@@ -14,6 +14,7 @@ import { DetailView } from "./view/detail.js";
 import { onRoute } from "./view/route.js";
 import { StreamView } from "./view/stream.js";
 
+/** @type {(id: string) => any} Whatever kind of element index.html has there. */
 const byId = (id) => document.getElementById(id);
 
 const rpc = session("dashboard");
@@ -75,10 +76,12 @@ onRoute((route) => {
 });
 
 // On a narrow screen one of the two columns shows at a time.
-for (const tab of document.querySelectorAll("[data-tab]")) {
+/** @type {NodeListOf<HTMLElement>} */
+const tabs = document.querySelectorAll("[data-tab]");
+for (const tab of tabs) {
   tab.addEventListener("click", () => {
     document.body.dataset.shown = tab.dataset.tab;
-    for (const other of document.querySelectorAll("[data-tab]")) {
+    for (const other of tabs) {
       other.setAttribute("aria-pressed", String(other === tab));
     }
   });

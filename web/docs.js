@@ -1,17 +1,33 @@
 // The docs page: what /latest/methods.json says, as a page. The server makes that file from its table of operations.
 
+/** @import { Example } from "./view/example.js" */
+/** @import { Schema, Schemas } from "./view/schema.js" */
+
 import { el, setText } from "./view/dom.js";
 import { exampleView, stepLines, stepsByMethod } from "./view/example.js";
 import { prose, schemaView, typeView } from "./view/schema.js";
 
-const byId = (id) => document.getElementById(id);
+/** @typedef {{method: string, path: string, how: string}} Route */
+/**
+ * A method as the server describes it.
+ * @typedef {{
+ *   name: string, summary: string, access?: string, routes: Route[], params: Schema, result: Schema,
+ * }} Method
+ */
+
+/** @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+/** @param {unknown} text */
 const code = (text) => el("code", { text: String(text) });
+/** @param {string} name */
 const methodId = (name) => `method-${name}`;
 
+/** @param {Route} route */
 function route({ method, path, how }) {
   return el("li", {}, el("span", { class: `verb ${method.toLowerCase()}`, text: method }), code(path), el("span", { class: "how" }, ...prose(how)));
 }
 
+/** @param {Method} method @param {Schemas} schemas @param {Pick<Example, "id" | "title" | "steps"> | undefined} example */
 function method({ name, summary, access, routes, params, result }, schemas, example) {
   return el(
     "section",
@@ -35,16 +51,20 @@ function method({ name, summary, access, routes, params, result }, schemas, exam
   );
 }
 
+/** @param {Method[]} methods */
 function contents(methods) {
+  /** @type {Map<string, Node[]>} */
   const groups = new Map();
   for (const { name } of methods) {
     const [group, verb] = name.split(/\.(.*)/);
-    if (!groups.has(group)) groups.set(group, []);
-    groups.get(group).push(el("li", {}, el("a", { href: `#${methodId(name)}`, title: name, text: verb })));
+    let items = groups.get(group);
+    if (!items) groups.set(group, (items = []));
+    items.push(el("li", {}, el("a", { href: `#${methodId(name)}`, title: name, text: verb })));
   }
   return [...groups].map(([group, items]) => el("li", {}, el("span", { class: "group", text: group }), el("ul", {}, ...items)));
 }
 
+/** @param {string[]} head @param {(Node | string | (Node | string)[])[][]} rows */
 function table(head, rows) {
   return el(
     "div",
@@ -58,50 +78,57 @@ function table(head, rows) {
   );
 }
 
+/** @param {{name: string, meaning: string, params: Schema}} row @param {Schemas} schemas */
 function notification({ name, meaning, params }, schemas) {
   return el("section", { class: "method" }, el("h3", {}, code(name)), el("p", {}, ...prose(meaning)), schemaView(params, schemas, false));
 }
 
+/** @param {any} catalogue @param {Example[]} examples */
 function show(catalogue, examples) {
   const { methods, notifications, errors, close_codes: closeCodes, limits } = catalogue;
   const schemas = catalogue.components.schemas;
   const shown = stepsByMethod(examples);
   byId("contents").replaceChildren(...contents(methods));
   byId("example-list").replaceChildren(...examples.map(exampleView));
-  byId("methods").replaceChildren(...methods.map((row) => method(row, schemas, shown.get(row.name))));
-  byId("notifications").append(...notifications.map((row) => notification(row, schemas)));
+  byId("methods").replaceChildren(...methods.map((/** @type {Method} */ row) => method(row, schemas, shown.get(row.name))));
+  byId("notifications").append(...notifications.map((/** @type {any} */ row) => notification(row, schemas)));
   // Results of methods stand with their methods.
   const types = Object.entries(schemas).filter(([name]) => !name.includes("."));
   byId("types").append(...types.map(([name, schema]) => typeView(name, schema, schemas)));
   byId("errors").append(
     table(
       ["code", "HTTP", "message", "try again?"],
-      errors.map((row) => [code(row.code), String(row.status), row.message, row.temporary ? "later" : "no"]),
+      errors.map((/** @type {any} */ row) => [code(row.code), String(row.status), row.message, row.temporary ? "later" : "no"]),
     ),
   );
   byId("close-codes").append(
-    table(["code", "name", "meaning"], closeCodes.map((row) => [code(row.code), row.name, prose(row.meaning)])),
+    table(["code", "name", "meaning"], closeCodes.map((/** @type {any} */ row) => [code(row.code), row.name, prose(row.meaning)])),
   );
   byId("limits").append(
-    table(["what", "at most"], limits.map(({ what, most, unit }) => [prose(what), `${most.toLocaleString("en")} ${unit}`])),
+    table(["what", "at most"], limits.map((/** @type {any} */ { what, most, unit }) => [prose(what), `${most.toLocaleString("en")} ${unit}`])),
   );
 }
 
 // Shows only the methods whose name, summary or routes have what was typed.
+/** @param {Method[]} methods */
 function search(methods) {
-  byId("search").addEventListener("input", ({ target }) => {
-    const text = target.value.trim().toLowerCase();
+  const field = /** @type {HTMLInputElement} */ (byId("search"));
+  field.addEventListener("input", () => {
+    const text = field.value.trim().toLowerCase();
     document.body.classList.toggle("searching", text !== "");
     for (const { name, summary, routes } of methods) {
       const words = [name, summary, ...routes.map(({ method, path }) => `${method} ${path}`)].join("\n").toLowerCase();
       const hidden = !words.includes(text);
       byId(methodId(name)).hidden = hidden;
-      document.querySelector(`#contents a[href="#${CSS.escape(methodId(name))}"]`).parentElement.hidden = hidden;
+      const entry = document.querySelector(`#contents a[href="#${CSS.escape(methodId(name))}"]`)?.closest("li");
+      if (entry) entry.hidden = hidden;
     }
-    for (const group of byId("contents").children) group.hidden = !group.querySelector("li:not([hidden])");
+    const groups = /** @type {Iterable<HTMLElement>} */ (byId("contents").children);
+    for (const group of groups) group.hidden = !group.querySelector("li:not([hidden])");
   });
 }
 
+/** @param {string} address */
 async function load(address) {
   const response = await fetch(address);
   if (!response.ok) throw new Error(`${address}: the server answered ${response.status}`);
@@ -119,6 +146,6 @@ try {
   byId("state").hidden = true;
   // The address may name what was not there when the page was opened.
   if (location.hash) byId(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
-} catch (error) {
+} catch (/** @type {any} */ error) {
   setText(byId("state"), `The methods could not be loaded: ${error.message}`);
 }

@@ -1,13 +1,18 @@
 // The newest checkouts, newest first.
 
+/** @import { ApiNode } from "./tree.js" */
+
 /** How many checkouts the page shows. */
 export const MAX_CHECKOUTS = 50;
 
+/** @param {ApiNode} a @param {ApiNode} b */
 const newestFirst = (a, b) =>
   a.created === b.created ? (a.id < b.id ? 1 : -1) : (a.created ?? "") < (b.created ?? "") ? 1 : -1;
 
 export class Checkouts {
-  #items = []; // sorted
+  /** Sorted. @type {ApiNode[]} */
+  #items = [];
+  /** @type {Map<string, ApiNode>} */
   #byId = new Map();
 
   /** The checkouts in order. */
@@ -15,17 +20,26 @@ export class Checkouts {
     return this.#items;
   }
 
-  /** The checkout with this id. */
+  /**
+   * The checkout with this id.
+   * @param {string} id
+   */
   get(id) {
     return this.#byId.get(id);
   }
 
-  /** The checkout whose run this is. */
+  /**
+   * The checkout whose run this is.
+   * @param {string | undefined} treeid
+   */
   ofTree(treeid) {
     return treeid ? this.#items.find((item) => item.treeid === treeid) : undefined;
   }
 
-  /** Takes a checkout over unless a newer revision is known. Returns whether the list changed. */
+  /**
+   * Takes a checkout over unless a newer revision is known. Returns whether the list changed.
+   * @param {ApiNode} node
+   */
   put(node) {
     const known = this.#byId.get(node.id);
     if (known && (node.revision ?? 0) < (known.revision ?? 0)) return false;
@@ -37,7 +51,10 @@ export class Checkouts {
     return true;
   }
 
-  /** Takes a snapshot over: `nodes` are the newest checkouts; what is older than the last one stays out. */
+  /**
+   * Takes a snapshot over: `nodes` are the newest checkouts; what is older than the last one stays out.
+   * @param {ApiNode[]} nodes
+   */
   reset(nodes) {
     const newer = this.#items.filter((item) => !nodes.length || newestFirst(item, nodes[0]) < 0);
     this.#items = [];

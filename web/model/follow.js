@@ -1,6 +1,10 @@
 // Snapshot, then follow: the subscription stands first, then the lists are read, and events are merged into them by
 // revision. So it does not matter whether a change arrives with the snapshot, as an event, or both.
 
+/** @import { Caller } from "../net/rpc.js" */
+/** @import { CloudEvent } from "../net/subscriptions.js" */
+/** @import { ApiNode } from "./tree.js" */
+
 import { Checkouts, MAX_CHECKOUTS } from "./checkouts.js";
 import { Loader } from "./loader.js";
 import { Tree } from "./tree.js";
@@ -10,22 +14,24 @@ const RETRY_MS = 3_000;
 
 export class Follow {
   checkouts = new Checkouts();
-  /** treeid → Tree, for the runs that are looked at. */
+  /** By treeid, the runs that are looked at. @type {Map<string, Tree>} */
   trees = new Map();
   /** Whether the list of checkouts was read at least once. */
   loaded = false;
   /** Called when the list of checkouts changed. */
   onCheckouts = () => {};
-  /** Called with the treeid of a run whose nodes changed. */
+  /** Called with the treeid of a run whose nodes changed. @type {(treeid: string) => void} */
   onTree = () => {};
-  /** Called with a node that an event brought, as it stands now. */
+  /** Called with a node that an event brought, as it stands now. @type {(node: ApiNode) => void} */
   onNode = () => {};
 
   #rpc;
   #loader;
   #round = 0;
+  /** @type {string | null | undefined} */
   #pinned = null;
 
+  /** @param {Caller} rpc */
   constructor(rpc) {
     this.#rpc = rpc;
     this.#loader = new Loader(rpc, (treeid) => this.onTree(treeid));
@@ -50,7 +56,11 @@ export class Follow {
     this.onCheckouts();
   }
 
-  /** Merges one event of the channel `node`; `node` is the node as it stands now, if the event came with it. */
+  /**
+   * Merges one event of the channel `node`; `node` is the node as it stands now, if the event came with it.
+   * @param {CloudEvent} event
+   * @param {ApiNode | null} node
+   */
   apply(event, node) {
     const data = event.data;
     if (!data || typeof data !== "object" || !data.id) return;
@@ -72,7 +82,10 @@ export class Follow {
     if (node) this.onNode(node);
   }
 
-  /** Somebody looks at this run: from now on its nodes are read and kept up to date. */
+  /**
+   * Somebody looks at this run: from now on its nodes are read and kept up to date.
+   * @param {string | null | undefined} treeid
+   */
   want(treeid) {
     if (!treeid || this.trees.has(treeid)) return;
     const tree = new Tree();
@@ -80,7 +93,10 @@ export class Follow {
     this.#loader.request(treeid, tree);
   }
 
-  /** The run that the detail panel shows (or null) is kept even if its checkout is not in the list. */
+  /**
+   * The run that the detail panel shows (or null) is kept even if its checkout is not in the list.
+   * @param {string | null | undefined} treeid
+   */
   pin(treeid) {
     this.#pinned = treeid;
     this.want(treeid);

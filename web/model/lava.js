@@ -1,5 +1,6 @@
 // Where the LAVA labs that run jobs of KernelCI show them.
 
+/** @type {Record<string, string>} */
 const HOSTS = {
   "lava-baylibre": "lava.baylibre.com",
   "lava-broonie": "lava.sirena.org.uk",
@@ -10,7 +11,10 @@ const HOSTS = {
   "lava-qualcomm": "lava.infra.foundries.io",
 };
 
-/** The address of a node's job in its lab; null if the lab is not known or it has none. */
+/**
+ * The address of a node's job in its lab; null if the lab is not known or it has none.
+ * @param {{data?: any}} node
+ */
 export function lavaJob({ data }) {
   const host = Object.hasOwn(HOSTS, data?.runtime ?? "") ? HOSTS[data.runtime] : null;
   const id = data?.job_id;

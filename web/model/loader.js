@@ -1,5 +1,16 @@
 // Reads the nodes of runs page by page: few at a time, the same run not too often.
 
+/** @import { Caller } from "../net/rpc.js" */
+/** @import { Tree } from "./tree.js" */
+
+/**
+ * The reading of a run: `wanted` as soon as there is room, `again` when it has ended, not before `notBefore` (ms).
+ * @typedef {{
+ *   tree: Tree, notBefore: number, wanted?: boolean, running?: boolean, again?: boolean, forgotten?: boolean,
+ *   timer?: ReturnType<typeof setTimeout> | 0,
+ * }} Job
+ */
+
 const PAGE = 1000;
 const MOST_PAGES = 20;
 const AT_ONCE = 3;
@@ -9,16 +20,25 @@ const FIELDS = ["id", "kind", "name", "parent", "state", "result", "treeid", "re
 export class Loader {
   #rpc;
   #onTree;
-  #jobs = new Map(); // treeid → {tree, wanted, running, again, timer, notBefore}
+  /** By treeid. @type {Map<string, Job>} */
+  #jobs = new Map();
   #running = 0;
 
-  /** `onTree(treeid)` is called whenever a page has arrived. */
+  /**
+   * `onTree(treeid)` is called whenever a page has arrived.
+   * @param {Caller} rpc
+   * @param {(treeid: string) => void} onTree
+   */
   constructor(rpc, onTree) {
     this.#rpc = rpc;
     this.#onTree = onTree;
   }
 
-  /** Asks for a (new) snapshot of a run: soon, or as soon as the last one is long enough ago. */
+  /**
+   * Asks for a (new) snapshot of a run: soon, or as soon as the last one is long enough ago.
+   * @param {string} treeid
+   * @param {Tree} tree
+   */
   request(treeid, tree) {
     let job = this.#jobs.get(treeid);
     if (!job) this.#jobs.set(treeid, (job = { tree, notBefore: 0 }));
@@ -32,7 +52,10 @@ export class Loader {
     }
   }
 
-  /** Nobody looks at the run any more. */
+  /**
+   * Nobody looks at the run any more.
+   * @param {string} treeid
+   */
   forget(treeid) {
     const job = this.#jobs.get(treeid);
     if (!job) return;
@@ -41,6 +64,7 @@ export class Loader {
     this.#jobs.delete(treeid);
   }
 
+  /** @param {Job} job */
   #enqueue(job) {
     job.timer = 0;
     job.wanted = true;
@@ -54,13 +78,14 @@ export class Loader {
     }
   }
 
+  /** @param {string} treeid @param {Job} job */
   async #run(treeid, job) {
     Object.assign(job, { wanted: false, running: true, again: false });
     this.#running++;
     const start = Date.now();
     try {
       await this.#read(treeid, job);
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       job.again = true;
       job.notBefore = Date.now() + Math.max(PAUSE_MS, error.retryAfterMs ?? 0);
     }
@@ -72,6 +97,7 @@ export class Loader {
     this.#pump();
   }
 
+  /** @param {string} treeid @param {Job} job */
   async #read(treeid, job) {
     job.tree.beginSnapshot();
     let pages = 0;

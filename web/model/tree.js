@@ -1,24 +1,46 @@
 // The nodes of one run, as far as the page needs them, and how many of each kind stand where.
 
+/**
+ * A node as the server has it, or the part of it that was asked for; what is in `data` depends on its kind.
+ * @typedef {{
+ *   id: string, kind: string, name: string, state?: string, result?: string | null, parent?: string | null,
+ *   treeid?: string, group?: string | null, path?: string[], created?: string, updated?: string, owner?: string,
+ *   submitter?: string, artifacts?: Record<string, string> | null, data?: any, revision?: number,
+ * }} ApiNode
+ */
+/** Numbers of nodes by status. @typedef {Record<string, number>} Counts */
+/**
+ * What is kept of a node of a run.
+ * @typedef {{
+ *   id: string, kind: string, name: string, parent: string | null, state?: string, result?: string | null,
+ *   status: string, revision: number, round: number,
+ * }} RunNode
+ */
+
 /** The kinds that are counted, in the order in which they are shown. */
 export const KINDS = ["kbuild", "job", "test"];
 /** Where a node can stand, in the order in which bars show it. */
 export const STATUSES = ["pass", "fail", "incomplete", "skip", "running"];
 
-/** One word for state and result: the result once there is one, else running; done without a result is incomplete. */
+/**
+ * One word for state and result: the result once there is one, else running; done without a result is incomplete.
+ * @param {{state?: string, result?: string | null}} node
+ * @returns {string}
+ */
 export function statusOf({ state, result }) {
-  if (STATUSES.includes(result)) return result;
+  if (result && STATUSES.includes(result)) return result;
   return state === "done" ? "incomplete" : "running";
 }
 
 const MOST_NODES = 30_000;
 
+/** @returns {Counts} */
 const noCounts = () => Object.fromEntries(STATUSES.map((status) => [status, 0]));
 
 export class Tree {
-  /** id → {id, kind, name, parent, state, result, status, revision}; the tree of one checkout. */
+  /** By id; the tree of one checkout. @type {Map<string, RunNode>} */
   nodes = new Map();
-  /** kind → status → number. */
+  /** By kind. @type {Record<string, Counts>} */
   counts = Object.fromEntries(KINDS.map((kind) => [kind, noCounts()]));
   /** Whether a snapshot was read; before that the counts mean nothing. */
   loaded = false;
@@ -26,7 +48,10 @@ export class Tree {
   partial = false;
   #round = 0;
 
-  /** Takes a node over unless a newer revision is known. Returns whether anything that is shown changed. */
+  /**
+   * Takes a node over unless a newer revision is known. Returns whether anything that is shown changed.
+   * @param {ApiNode} node
+   */
   put(node) {
     if (!KINDS.includes(node.kind)) return false;
     const known = this.nodes.get(node.id);
@@ -62,7 +87,10 @@ export class Tree {
     this.#round++;
   }
 
-  /** A snapshot is complete, or `partial` if it stopped at its limit. */
+  /**
+   * A snapshot is complete, or `partial` if it stopped at its limit.
+   * @param {boolean} partial
+   */
   endSnapshot(partial) {
     this.loaded = true;
     this.partial = partial;

@@ -4,6 +4,7 @@ const MOST_MS = 60_000;
 
 /** An answer that is no success. */
 export class RestError extends Error {
+  /** @param {number} status @param {string} detail */
   constructor(status, detail) {
     super(detail);
     this.status = status;
@@ -12,13 +13,17 @@ export class RestError extends Error {
 
 /**
  * Asks `method path`; resolves with the JSON of the answer. Throws RestError, whose message is what the server said.
- * @param {{token?: string, body?: object, query?: object}} more `query` leaves out what is empty
+ * @param {string} method
+ * @param {string} path
+ * @param {{token?: string | null, body?: object, query?: Record<string, any>}} [more] `query` leaves out what is empty
+ * @returns {Promise<any>}
  */
 export async function ask(method, path, { token, body, query } = {}) {
   const url = new URL(path, location.href);
   for (const [name, value] of Object.entries(query ?? {})) {
     if (value !== undefined && value !== null && value !== "") url.searchParams.set(name, value);
   }
+  /** @type {Record<string, string>} */
   const headers = { accept: "application/json" };
   if (token) headers.authorization = `Bearer ${token}`;
   if (body !== undefined) headers["content-type"] = "application/json";
@@ -32,7 +37,7 @@ export async function ask(method, path, { token, body, query } = {}) {
       cache: "no-store",
       signal: AbortSignal.timeout(MOST_MS),
     });
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     throw new RestError(0, error.name === "TimeoutError" ? "no answer within a minute" : "the server cannot be reached");
   }
   const text = await response.text();
@@ -46,7 +51,11 @@ export async function ask(method, path, { token, body, query } = {}) {
   return answer;
 }
 
-/** What the body of an error says, in one line. */
+/**
+ * What the body of an error says, in one line.
+ * @param {any} answer
+ * @returns {string}
+ */
 export function describe(answer) {
   const detail = answer?.detail ?? answer?.message;
   if (typeof detail === "string") return detail;

@@ -12,41 +12,65 @@ const BACKOFF_MS = { first: 400, most: 15_000 };
 const STEADY_MS = 5_000; // a session that lasted this long was a good one: start over with short delays
 const PROBE_MS = 10_000;
 
+/** Whatever answers calls. @typedef {{call(method: string, params?: object): Promise<any>}} Caller */
+/**
+ * A call that waits for its answer; one that is made `once` belongs to the connection that it went out on.
+ * @typedef {{
+ *   text: string, resolve: (result: any) => void, reject: (error: Error) => void, sent: boolean, deadline: number,
+ *   once?: boolean,
+ * }} Call
+ */
+/** @typedef {ReturnType<typeof setTimeout> | 0} Timer */
+
 export class Rpc {
   #url;
   #client;
   #WebSocket;
   #token;
+  /** @type {WebSocket | null} */
   #socket = null;
   #ready = false; // hello was answered
-  #pending = new Map(); // id → call, in the order in which they were made
+  /** By id, in the order in which they were made. @type {Map<number, Call>} */
+  #pending = new Map();
   #inflight = 0;
   #nextId = 1;
   #attempt = 0;
+  /** @type {Timer} */
   #retryTimer = 0;
+  /** @type {Timer} */
   #helloTimer = 0;
   #since = 0;
   #heard = 0;
   #probing = 0; // when it asked whether the connection still lives; 0: it did not
-  #advice = null; // the last session.closing
+  /** The last session.closing. @type {{after_ms?: number, jitter_ms?: number} | null} */
+  #advice = null;
 
-  /** What hello answered: limits, ping_ms, user, epoch. */
+  /** What hello answered: limits, ping_ms, user, epoch. @type {any} */
   session = null;
   /** `name` is connecting, live or reconnecting; `since` (ms) is when that began. */
   state = { name: "connecting", since: Date.now() };
-  /** Parts of the server that are away, as it has last told. */
+  /** Parts of the server that are away, as it has last told. @type {string[]} */
   away = [];
-  /** Called with the new state. */
+  /** Called with the new state. @type {(state: {name: string, since: number}) => void} */
   onState = () => {};
-  /** Called with (method, params) of a notification. */
+  /** Called with a notification. @type {(method: string, params: any) => void} */
   onNotification = () => {};
-  /** Called with each new session, before it counts as live; a rejected promise drops the connection. */
+  /**
+   * Called with each new session, before it counts as live; a rejected promise drops the connection.
+   * @type {(session: any) => Promise<void>}
+   */
   onSession = async () => {};
 
-  /** Called when the server refuses the token, or what only somebody with a token may see. */
+  /**
+   * Called when the server refuses the token, or what only somebody with a token may see.
+   * @type {(why: {refused: boolean}) => void}
+   */
   onSignIn = () => {};
 
-  /** `token()` is the token to say hello with, or null. */
+  /**
+   * `token()` is the token to say hello with, or null.
+   * @param {{url: string, client: string, token?: () => string | null, WebSocket?: typeof globalThis.WebSocket}} wish
+   */
   constructor({ url, client, token = () => null, WebSocket = globalThis.WebSocket }) {
     this.#url = url;
     this.#token = token;
@@ -59,7 +83,12 @@ export class Rpc {
     this.#connect();
   }
 
-  /** Asks for `method`; resolves with the result, rejects with RpcError or after a minute. */
+  /**
+   * Asks for `method`; resolves with the result, rejects with RpcError or after a minute.
+   * @param {string} method
+   * @param {object} [params]
+   * @returns {Promise<any>}
+   */
   call(method, params = {}) {
     return new Promise((resolve, reject) => {
       const id = this.#nextId++;
@@ -69,11 +98,15 @@ export class Rpc {
     });
   }
 
-  /** Like `call`, for onSession: goes out at once and belongs to this connection only. */
+  /**
+   * Like `call`, for onSession: goes out at once and belongs to this connection only.
+   * @param {string} method
+   * @param {object} params
+   */
   async callNow(method, params) {
     if (!this.#socket) throw new Error("connection lost");
     const answer = this.call(method, params);
-    const call = this.#pending.get(this.#nextId - 1);
+    const call = /** @type {Call} */ (this.#pending.get(this.#nextId - 1));
     call.once = true;
     if (!call.sent) this.#send(call);
     return answer;
@@ -95,6 +128,7 @@ export class Rpc {
     const socket = new this.#WebSocket(this.#url, SUBPROTOCOL);
     this.#socket = socket;
     this.#helloTimer = setTimeout(() => this.#lost(), HELLO_MS);
+    /** @type {(handle: (event: any) => void) => (event: Event) => void} */
     const mine = (handle) => (event) => socket === this.#socket && handle(event);
     socket.onopen = mine(() => this.#hello());
     socket.onmessage = mine((event) => this.#receive(event.data));
@@ -107,7 +141,7 @@ export class Rpc {
     try {
       this.session = await this.callNow("session.hello", { client: this.#client, ...(token && { token }) });
       await this.onSession(this.session);
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       if (error.status === 401) this.onSignIn({ refused: Boolean(token) && !this.session?.user });
       if (socket === this.#socket) this.#lost();
       return;
@@ -120,10 +154,11 @@ export class Rpc {
     this.#flush();
   }
 
+  /** @param {Call} call */
   #send(call) {
     call.sent = true;
     this.#inflight++;
-    this.#socket.send(call.text);
+    this.#socket?.send(call.text);
   }
 
   #flush() {
@@ -135,6 +170,7 @@ export class Rpc {
     }
   }
 
+  /** @param {string} text */
   #receive(text) {
     this.#heard = Date.now();
     this.#probing = 0;
@@ -192,11 +228,13 @@ export class Rpc {
     return Math.max(backoff, (advice?.after_ms ?? 0) + Math.random() * (advice?.jitter_ms ?? 0));
   }
 
+  /** @param {string[]} parts */
   #setAway(parts) {
     this.away = parts;
     this.onState(this.state);
   }
 
+  /** @param {string} name */
   #setState(name) {
     this.state = { name, since: Date.now() };
     if (name !== "live") this.away = [];

@@ -1,9 +1,15 @@
 // The server that this page came from.
 
+/** @import { ApiNode } from "../model/tree.js" */
+/** @import { Caller } from "./rpc.js" */
+
 import { Rpc } from "./rpc.js";
 import { token } from "./token.js";
 
-/** A session with it, in the name of whoever signed in in this tab; `client` is what the page calls itself. To be started. */
+/**
+ * A session with it, in the name of whoever signed in in this tab; `client` is what the page calls itself. To be started.
+ * @param {string} client
+ */
 export function session(client) {
   const url = new URL("/latest/ws", location.href);
   url.protocol = url.protocol.replace("http", "ws");
@@ -18,6 +24,10 @@ const PAGE = 1000;
 /**
  * Reads nodes page by page until there are no more of them or `most` were read; `onPage(items)` is called for each.
  * Resolves with whether there are more. `wanted()` says whether anybody still waits for them.
+ * @param {Caller} rpc
+ * @param {object} params
+ * @param {number} most
+ * @param {(items: ApiNode[]) => void} onPage
  */
 export async function readNodes(rpc, params, most, onPage, wanted = () => true) {
   let left = most;

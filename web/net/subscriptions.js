@@ -1,23 +1,47 @@
 // Subscriptions that outlive connections: each one remembers its position (epoch, seq) and resumes behind it, so that
 // every event is handed on once and in order. When the server cannot fill a hole, `onReset` says so.
 
+/** @import { ApiNode } from "../model/tree.js" */
+/** @import { Rpc } from "./rpc.js" */
+
 import { RpcError } from "./rpc_error.js";
 
+/**
+ * An event as the server sends it; what is in `data` depends on its channel.
+ * @typedef {{
+ *   id?: string, type?: string, time?: string, subject?: string, partitionkey?: string, data?: any,
+ * }} CloudEvent
+ */
+/**
+ * Where an event stands: its number, and whether it is one of the replayed ones.
+ * @typedef {{seq: number, past: boolean}} Place
+ */
+/** The numbers of events that were missed, where they are known. @typedef {{from?: number, to?: number}} Gap */
+/** @typedef {{channel: string, include?: string[], filter?: object}} Wish */
+/**
+ * @typedef {object} Handlers
+ * @property {(event: CloudEvent, node: ApiNode | null, place: Place) => unknown} onEvent called with each event
+ * @property {(why: {reason: "start" | "lost" | "gap"} & Gap) => unknown} onReset called when a snapshot has to be
+ *   (re)loaded
+ */
+/** @typedef {Handlers & {sub: number, wish: Wish, replay: number, epoch: string | null, seq: number, start: number}} Sub */
+/** @typedef {{epoch: string, seq: number} | "now"} Position */
+
 export class Subscriptions {
+  /** What it needs of a session. @type {Pick<Rpc, "callNow" | "restart">} */
   #rpc;
+  /** @type {Map<number, Sub>} */
   #subs = new Map();
 
+  /** @param {Pick<Rpc, "callNow" | "restart">} rpc */
   constructor(rpc) {
     this.#rpc = rpc;
   }
 
   /**
    * Follows `channel`, beginning with the last `replay` events; call before the connection is started.
-   * @param {{channel: string, include?: string[], filter?: object}} wish
-   * @param {{onEvent: Function, onReset: Function, replay?: number}} handlers
-   *   onEvent(event, node, {seq, past}) for each event, `past` if it is one of the replayed ones;
-   *   onReset({reason, from, to}) when a snapshot has to be (re)loaded: reason is start, lost or gap, and from…to
-   *   are the sequence numbers that were missed, where they are known.
+   * @param {Wish} wish
+   * @param {Handlers & {replay?: number}} handlers
    */
   add(wish, { onEvent, onReset, replay = 0 }) {
     const sub = this.#subs.size + 1;
@@ -29,7 +53,11 @@ export class Subscriptions {
     await Promise.all([...this.#subs.values()].map((sub) => this.#subscribe(sub)));
   }
 
-  /** Handles a notification of the session. */
+  /**
+   * Handles a notification of the session.
+   * @param {string} method
+   * @param {any} params
+   */
   notify(method, params) {
     const sub = this.#subs.get(params.sub);
     if (!sub) return;
@@ -49,9 +77,10 @@ export class Subscriptions {
     }
   }
 
+  /** @param {Sub} sub */
   async #subscribe(sub) {
     const resumed = sub.epoch !== null;
-    const from = resumed ? { epoch: sub.epoch, seq: sub.seq } : await this.#firstPosition(sub);
+    const from = sub.epoch !== null ? { epoch: sub.epoch, seq: sub.seq } : await this.#firstPosition(sub);
     let answer;
     try {
       answer = await this.#ask(sub, from);
@@ -75,6 +104,7 @@ export class Subscriptions {
 
   // The position from which the last `replay` events come first. Only a subscription tells where the log stands; it
   // gets a number of its own, so that its events are nobody's.
+  /** @param {Sub} sub @returns {Promise<Position>} */
   async #firstPosition(sub) {
     if (!sub.replay) return "now";
     const probe = this.#subs.size + sub.sub;
@@ -84,6 +114,7 @@ export class Subscriptions {
     return { epoch: position.epoch, seq: Math.max(0, position.seq - sub.replay) };
   }
 
+  /** @param {Pick<Sub, "sub" | "wish">} sub @param {Position} from */
   #ask({ sub, wish }, from) {
     return this.#rpc.callNow("event.subscribe", { sub, ...wish, from });
   }

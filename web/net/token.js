@@ -9,6 +9,7 @@ export const token = {
   get() {
     return sessionStorage.getItem(KEY);
   },
+  /** @param {string} text */
   set(text) {
     sessionStorage.setItem(KEY, text);
   },

@@ -5,15 +5,16 @@ import { el } from "../view/dom.js";
 import { failure, note } from "../view/notes.js";
 import { enable } from "../view/token.js";
 
-const form = document.getElementById("accept");
-const fields = form.elements;
-const answer = document.getElementById("answer");
+const form = /** @type {HTMLFormElement} */ (document.getElementById("accept"));
+/** @typedef {Record<"token" | "password" | "again", HTMLInputElement>} Fields */
+const fields = /** @type {HTMLFormControlsCollection & Fields} */ (form.elements);
+const answer = /** @type {HTMLElement} */ (document.getElementById("answer"));
 
 // The invitation leaves the address as soon as it is read: the history and other pages should not have it.
 const invitation = new URLSearchParams(location.search).get("token");
 if (invitation) {
   fields.token.value = invitation;
-  document.getElementById("token-field").hidden = true;
+  /** @type {HTMLElement} */ (document.getElementById("token-field")).hidden = true;
   history.replaceState(null, "", location.pathname);
 }
 
@@ -27,7 +28,7 @@ form.addEventListener("submit", async (event) => {
     const user = await ask("POST", "/latest/user/accept-invite", { body: { token: fields.token.value.trim(), password } });
     form.hidden = true;
     answer.replaceChildren(el("p", { class: "note good" }, "Welcome, ", el("b", { text: user.username }), ". The password is set; log in with it from now on."));
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     answer.replaceChildren(failure(error));
     enable(form, true);
   }

@@ -6,12 +6,13 @@ import { el } from "../view/dom.js";
 import { failure, note } from "../view/notes.js";
 import { TokenBox, enable } from "../view/token.js";
 
-const form = document.getElementById("invite");
-const fields = form.elements;
-const answer = document.getElementById("answer");
-const base = document.getElementById("base");
+const form = /** @type {HTMLFormElement} */ (document.getElementById("invite"));
+/** @typedef {Record<"username" | "email" | "groups" | "is_superuser" | "resend_if_exists", HTMLInputElement>} Fields */
+const fields = /** @type {HTMLFormControlsCollection & Fields} */ (form.elements);
+const answer = /** @type {HTMLElement} */ (document.getElementById("answer"));
+const base = /** @type {HTMLElement} */ (document.getElementById("base"));
 
-const box = new TokenBox(document.getElementById("token"), (user) => {
+const box = new TokenBox(/** @type {HTMLElement} */ (document.getElementById("token")), (user) => {
   enable(form, Boolean(user?.is_superuser));
   base.textContent = "…";
   answer.replaceChildren(...(user && !user.is_superuser ? [failure(new Error("Only superusers may invite."))] : []));
@@ -22,7 +23,7 @@ async function readBase() {
   try {
     const { accept_invite_url: url, public_base_url: from } = await ask("GET", "/latest/user/invite/url", { token: token.get() });
     base.textContent = url ?? from;
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     base.textContent = error.message;
   }
 }
@@ -47,7 +48,7 @@ form.addEventListener("submit", async (event) => {
       el("p", { class: "note good", text: `${body.username} is invited. ${how}` }),
       el("pre", { class: "json", tabindex: "0", text: JSON.stringify(made, null, 2) }),
     );
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     answer.replaceChildren(failure(error));
     if (error.status === 401) return box.refused(error);
   }

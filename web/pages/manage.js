@@ -1,5 +1,8 @@
 // Submitting a checkout with an API token.
 
+/** @import { Branch } from "../model/grid.js" */
+/** @import { User } from "../view/token.js" */
+
 import { hoursAgo } from "../model/times.js";
 import { ask } from "../net/rest.js";
 import { session } from "../net/server.js";
@@ -14,16 +17,19 @@ const OFFERED_DAYS = 30;
 // What was submitted last: no secret, so it may stay for the next visit.
 const PREVIOUS = "kernelci-checkout";
 
-const form = document.getElementById("checkout");
-const fields = form.elements;
-const answer = document.getElementById("answer");
-const names = document.getElementById("names");
-const restore = document.getElementById("restore");
+const form = /** @type {HTMLFormElement} */ (document.getElementById("checkout"));
+/** @typedef {Record<"commit" | "jobfilter", HTMLInputElement> & {branch: HTMLSelectElement}} Fields */
+const fields = /** @type {HTMLFormControlsCollection & Fields} */ (form.elements);
+const answer = /** @type {HTMLElement} */ (document.getElementById("answer"));
+const names = /** @type {HTMLSelectElement} */ (document.getElementById("names"));
+const restore = /** @type {HTMLButtonElement} */ (document.getElementById("restore"));
 const rpc = session("manage");
+/** @type {Branch[]} */
 let branches = [];
+/** @type {User | null} */
 let user = null;
 
-const box = new TokenBox(document.getElementById("token"), (found) => {
+const box = new TokenBox(/** @type {HTMLElement} */ (document.getElementById("token")), (found) => {
   const changed = found?.id !== user?.id;
   user = found;
   update();
@@ -38,7 +44,7 @@ function update() {
 
 function previous() {
   try {
-    const { tree, branch, commit, jobfilter } = JSON.parse(localStorage.getItem(PREVIOUS)) ?? {};
+    const { tree, branch, commit, jobfilter } = JSON.parse(localStorage.getItem(PREVIOUS) ?? "{}") ?? {};
     return typeof commit === "string" && Array.isArray(jobfilter) ? { tree, branch, commit, jobfilter } : null;
   } catch {
     return null;
@@ -78,7 +84,7 @@ form.addEventListener("submit", async (event) => {
   try {
     const made = await ask("POST", "/latest/node", { token: token.get(), body: node });
     answer.replaceChildren(el("p", { class: "note good" }, "Submitted: ", el("a", { href: nodeHref(made.id), text: `checkout of ${tree} / ${branch}` })));
-  } catch (error) {
+  } catch (/** @type {any} */ error) {
     answer.replaceChildren(failure(error));
     if (error.status === 401) box.refused(error);
   }
@@ -96,7 +102,7 @@ async function readChoices() {
   if (!branches.length) answer.replaceChildren(note(`No checkouts in the last ${OFFERED_DAYS} days, so there is no branch to choose.`));
   const filter = { kind__in: ["kbuild", "job"], created__gt: hoursAgo(24 * 7) };
   const { items } = await rpc.call("node.find", { filter, fields: ["name"], sort: ["-created"], limit: 1000 });
-  const known = [...new Set(items.map((node) => String(node.name)))].sort();
+  const known = [...new Set(items.map((/** @type {{name: string}} */ node) => String(node.name)))].sort();
   names.replaceChildren(el("option", { value: "", text: "choose…" }), ...known.map((name) => el("option", { text: name, value: name })));
 }
 

@@ -1,5 +1,9 @@
 // How the nodes of the last hours ended: altogether, by name, and which ones. ?duration=24h&kind=job&limit=10000.
 
+/** @import { NameRow } from "../model/breakdown.js" */
+/** @import { ApiNode } from "../model/tree.js" */
+/** @import { Column } from "../view/table.js" */
+
 import { STATUSES } from "../model/tree.js";
 import { Breakdown, percent } from "../model/breakdown.js";
 import { hoursAgo } from "../model/times.js";
@@ -14,6 +18,10 @@ import { fillIn, note } from "../view/notes.js";
 import { nodeTable } from "../view/search.js";
 import { table } from "../view/table.js";
 
+/** What was chosen in the form. @typedef {Record<string, string>} Wish */
+/** @typedef {{summary: HTMLElement, list: HTMLElement}} Place */
+
+/** @type {Record<string, number>} */
 const HOURS = { "24h": 24, "48h": 48, "7d": 168 };
 const MOST_NAMES = 100;
 const MOST_LISTED = 500;
@@ -22,29 +30,29 @@ const FIELDS = [
   "id", "kind", "name", "state", "result", "created", "data.platform", "data.kernel_revision.tree", "data.kernel_revision.branch",
 ];
 
-const form = document.getElementById("choices");
-const view = document.getElementById("view");
+const form = /** @type {HTMLFormElement} */ (document.getElementById("choices"));
+const view = /** @type {HTMLElement} */ (document.getElementById("view"));
 const rpc = session("statistics");
-rpc.onState = connectionBadge(document.getElementById("connection"), rpc);
+rpc.onState = connectionBadge(/** @type {HTMLElement} */ (document.getElementById("connection")), rpc);
 let chosen = ""; // the result whose nodes are listed
 
 // A bookmark may ask for a number that is not among the choices.
 const query = new URLSearchParams(location.search);
 for (const [name, value] of query) {
-  const select = form.elements[name];
+  const select = form.elements.namedItem(name);
   if (!(select instanceof HTMLSelectElement)) continue;
   const plain = name === "limit" && /^\d+$/.test(value) ? String(Math.min(Math.max(Number(value), 1), MOST_NODES)) : null;
   if (plain && ![...select.options].some((option) => option.value === plain)) select.append(el("option", { text: plain }));
   if ([...select.options].some((option) => option.value === (plain ?? value))) select.value = plain ?? value;
 }
-chosen = STATUSES.includes(query.get("result")) ? query.get("result") : "";
+chosen = STATUSES.find((status) => status === query.get("result")) ?? "";
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   show();
 });
 
 function show() {
-  const wish = Object.fromEntries(new FormData(form));
+  const wish = /** @type {Wish} */ (Object.fromEntries(new FormData(form)));
   history.replaceState(null, "", `?${new URLSearchParams({ ...wish, ...(chosen && { result: chosen }) })}`);
   const since = hoursAgo(HOURS[wish.duration]);
   const filter = { created__gt: since, ...(wish.kind && { kind: wish.kind }) };
@@ -57,7 +65,7 @@ function show() {
       view.replaceChildren(place.summary, place.list);
       drawSummary(place, breakdown, wish, more);
     };
-    const onPage = (items) => {
+    const onPage = (/** @type {ApiNode[]} */ items) => {
       breakdown.add(items);
       if (items.length) onFrame(draw, 250);
     };
@@ -67,8 +75,9 @@ function show() {
   });
 }
 
+/** @param {Place} place @param {Breakdown} breakdown @param {Wish} wish @param {string} more */
 function drawSummary(place, breakdown, wish, more) {
-  const pick = (status) => {
+  const pick = (/** @type {string} */ status) => {
     chosen = chosen === status ? "" : status;
     history.replaceState(null, "", `?${new URLSearchParams({ ...wish, ...(chosen && { result: chosen }) })}`);
     drawSummary(place, breakdown, wish, more);
@@ -81,10 +90,11 @@ function drawSummary(place, breakdown, wish, more) {
   );
   const head = [`${breakdown.total.toLocaleString()} ${wish.kind || "node"}s`, more].filter(Boolean).join(", ");
   const since = hoursAgo(HOURS[wish.duration]);
-  const conditions = (name) => [...(wish.kind ? [`kind=${wish.kind}`] : []), `name=${name}`, `created>${since}`];
+  const conditions = (/** @type {string} */ name) => [...(wish.kind ? [`kind=${wish.kind}`] : []), `name=${name}`, `created>${since}`];
+  /** @type {(status: string) => Column<NameRow>} */
   const count = (status) => ({ title: status, class: "end", cell: (row) => row.counts[status] ?? "" });
   const names = breakdown.names(MOST_NAMES);
-  const focused = place.summary.contains(document.activeElement) ? [...place.summary.querySelectorAll("button")].indexOf(document.activeElement) : -1;
+  const focused = place.summary.contains(document.activeElement) ? [...place.summary.querySelectorAll("button")].findIndex((button) => button === document.activeElement) : -1;
   place.summary.replaceChildren(el("h2", { text: head }), el("div", { class: "cards" }, ...buttons), stackedBar(breakdown.counts, "All results"));
   place.summary.querySelectorAll("button")[focused]?.focus();
   if (chosen) {
@@ -97,6 +107,7 @@ function drawSummary(place, breakdown, wish, more) {
     );
     return;
   }
+  /** @type {Column<NameRow>[]} */
   const columns = [
     { title: "Name", class: "name", cell: (row) => el("a", { href: searchHref(conditions(row.name)), text: row.name }) },
     { title: "Nodes", class: "end", cell: (row) => row.total },

@@ -8,12 +8,13 @@ import { NodeView } from "../view/node_page.js";
 import { ResultsView } from "../view/results.js";
 import { showSearch } from "../view/search.js";
 
-const view = document.getElementById("view");
+const view = /** @type {HTMLElement} */ (document.getElementById("view"));
 const rpc = session("viewer");
-rpc.onState = connectionBadge(document.getElementById("connection"), rpc);
+rpc.onState = connectionBadge(/** @type {HTMLElement} */ (document.getElementById("connection")), rpc);
 
 const query = new URLSearchParams(location.search);
-const checkoutsOf = (hours) => ["kind=checkout", `created>${hoursAgo(hours)}`];
+const checkoutsOf = (/** @type {number} */ hours) => ["kind=checkout", `created>${hoursAgo(hours)}`];
+/** @type {Record<string, () => unknown>} */
 const VIEWS = {
   day: () => showSearch(rpc, view, checkoutsOf(24)),
   week: () => showSearch(rpc, view, checkoutsOf(7 * 24)),
@@ -21,12 +22,13 @@ const VIEWS = {
   search: () => showSearch(rpc, view, query.getAll("search")),
 };
 const named = query.get("view") ?? "";
-const shown = query.get("node_id") ? "node" : Object.hasOwn(VIEWS, named) ? named : "search";
+const nodeId = query.get("node_id") ?? "";
+const shown = nodeId ? "node" : Object.hasOwn(VIEWS, named) ? named : "search";
 document.querySelector(`[data-view="${shown}"]`)?.setAttribute("aria-current", "page");
 
-const open = document.getElementById("open-node");
-open.elements.node_id.value = query.get("node_id") ?? "";
+const open = /** @type {HTMLFormElement} */ (document.getElementById("open-node"));
+/** @type {HTMLInputElement} */ (open.elements.namedItem("node_id")).value = nodeId;
 
-if (shown === "node") new NodeView(rpc, view, query.get("node_id").trim());
+if (shown === "node") new NodeView(rpc, view, nodeId.trim());
 else VIEWS[shown]();
 rpc.start();

@@ -1,15 +1,19 @@
 // The connection badge: live, connecting, or for how long it has been trying to come back.
 
+/** @import { Rpc } from "../net/rpc.js" */
+
 import { setAttr, setText } from "./dom.js";
 import { offerSignIn } from "./sign_in.js";
 
 /**
  * Shows the state of `rpc` in `badge` from now on, and offers to sign in where the server wants that. Returns a function to
  * call when the state changes.
+ * @param {Element} badge
+ * @param {Rpc} rpc
  */
 export function connectionBadge(badge, rpc) {
   offerSignIn(rpc);
-  const text = badge.querySelector(".badge-text");
+  const text = /** @type {Element} */ (badge.querySelector(".badge-text"));
   const draw = () => {
     const { name, since } = rpc.state;
     const seconds = Math.floor((Date.now() - since) / 1000);

@@ -1,13 +1,20 @@
 // Pictures of numbers, as SVG. Each says in words what it shows.
 
+/** @import { Counts } from "../model/tree.js" */
+
 import { STATUSES } from "../model/tree.js";
 import { percent } from "../model/breakdown.js";
 import { short } from "../format.js";
 import { el, svg } from "./dom.js";
 
+/** @param {Counts} counts @param {string[]} names */
 const inWords = (counts, names) => names.filter((name) => counts[name]).map((name) => `${counts[name]} ${name}`).join(", ") || "none";
 
-/** One bar, divided by status. */
+/**
+ * One bar, divided by status.
+ * @param {Counts} counts
+ * @param {string} label
+ */
 export function stackedBar(counts, label, names = STATUSES) {
   const total = names.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
   let x = 0;
@@ -21,7 +28,12 @@ export function stackedBar(counts, label, names = STATUSES) {
   return svg("svg", { class: "stacked", viewBox: "0 0 100 8", preserveAspectRatio: "none", role: "img", "aria-label": text }, svg("title", {}, text), ...parts);
 }
 
-/** A ring, divided by name, beside a legend. */
+/**
+ * A ring, divided by name, beside a legend.
+ * @param {Counts} counts
+ * @param {string} label
+ * @param {string[]} names
+ */
 export function ring(counts, label, names) {
   const total = names.reduce((sum, name) => sum + (counts[name] ?? 0), 0);
   const radius = 40;
@@ -48,7 +60,11 @@ export function ring(counts, label, names) {
   return el("div", { class: "ring-chart" }, picture, el("ul", { class: "legend" }, ...legend));
 }
 
-/** One labelled bar per row; `rows` are {label, counts, total, onClick?}, the longest fills the width unless `even`. */
+/**
+ * One labelled bar per row; the longest fills the width unless `even`.
+ * @param {{label: string, counts: Counts, total: number, text?: string, onClick?: (() => void) | null}[]} rows
+ * @param {string[]} names
+ */
 export function barList(rows, names, { even = false } = {}) {
   const most = Math.max(...rows.map((row) => row.total), 1);
   return el(

@@ -1,5 +1,8 @@
 // The list of checkouts with the progress of their runs.
 
+/** @import { Follow } from "../model/follow.js" */
+/** @import { ApiNode } from "../model/tree.js" */
+
 import { age, commit, dateTime, parseTime } from "../format.js";
 import { createBars, updateBars } from "./bars.js";
 import { el, setAttr, setText, showKeyed } from "./dom.js";
@@ -9,12 +12,17 @@ export class CheckoutsView {
   #list;
   #empty;
   #follow;
-  #elements = new Map(); // checkout id → row
-  #parts = new WeakMap(); // row → what changes in it
-  #changed = new Set(); // treeids
+  /** Rows by the id of the checkout. @type {Map<string, HTMLElement>} */
+  #elements = new Map();
+  /** What changes in a row. @type {WeakMap<Element, any>} */
+  #parts = new WeakMap();
+  /** @type {Set<string>} */
+  #changed = new Set();
+  /** @type {string | null} */
   #selected = null;
   #seen;
 
+  /** @param {{list: HTMLElement, empty: HTMLElement}} parts @param {Follow} follow */
   constructor({ list, empty }, follow) {
     this.#list = list;
     this.#empty = empty;
@@ -30,13 +38,19 @@ export class CheckoutsView {
     setInterval(() => onFrame(this.#drawAges), 5_000);
   }
 
-  /** The nodes of this run changed. */
+  /**
+   * The nodes of this run changed.
+   * @param {string} treeid
+   */
   treeChanged(treeid) {
     this.#changed.add(treeid);
     onFrame(this.#drawChanged, 100);
   }
 
-  /** Marks the checkout whose details are shown. */
+  /**
+   * Marks the checkout whose details are shown.
+   * @param {string | null} id
+   */
   select(id) {
     this.#selected = id;
     onFrame(this.#draw);
@@ -68,7 +82,9 @@ export class CheckoutsView {
     }
   };
 
+  /** @param {ApiNode} item */
   #create(item) {
+    /** @type {any} */
     const parts = {
       tree: el("b"),
       branch: el("span", { class: "branch" }),
@@ -93,6 +109,7 @@ export class CheckoutsView {
     return row;
   }
 
+  /** @param {HTMLElement} row @param {ApiNode} item */
   #update(row, item) {
     const parts = this.#parts.get(row);
     const revision = item.data?.kernel_revision ?? {};
@@ -108,13 +125,15 @@ export class CheckoutsView {
     setAttr(parts.dot, "title", [item.state, item.result].filter(Boolean).join(", "));
     if (item.id === this.#selected) setAttr(parts.link, "aria-current", "true");
     else parts.link.removeAttribute("aria-current");
-    updateBars(parts.bars, this.#follow.trees.get(item.treeid));
+    updateBars(parts.bars, this.#follow.trees.get(item.treeid ?? ""));
   }
 
+  /** @param {KeyboardEvent} event */
   #move(event) {
-    const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
-    const next = step && document.activeElement.closest("li")?.[step]?.firstElementChild;
-    if (!next) return;
+    const row = document.activeElement?.closest("li");
+    const other = event.key === "ArrowDown" ? row?.nextElementSibling : event.key === "ArrowUp" ? row?.previousElementSibling : null;
+    const next = other?.firstElementChild;
+    if (!(next instanceof HTMLElement)) return;
     event.preventDefault();
     next.focus();
   }

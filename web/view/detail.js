@@ -1,5 +1,10 @@
 // The panel beside the list: a checkout's run or one node, as the address says.
 
+/** @import { Follow } from "../model/follow.js" */
+/** @import { ApiNode } from "../model/tree.js" */
+/** @import { Caller } from "../net/rpc.js" */
+/** @import { Route } from "./route.js" */
+
 import { el, setText } from "./dom.js";
 import { onFrame } from "./frame.js";
 import { showNode } from "./node.js";
@@ -12,11 +17,19 @@ export class DetailView {
   #body;
   #rpc;
   #follow;
+  /** @type {Route | null} */
   #route = null;
-  #run = null; // RunView, while a run is shown
-  #node = null; // the node that is shown
+  /** While a run is shown. @type {RunView | null} */
+  #run = null;
+  /** The node that is shown. @type {ApiNode | null} */
+  #node = null;
   #wait = 0;
 
+  /**
+   * @param {{panel: HTMLElement, title: Element, body: Element, close: Element}} parts
+   * @param {Caller} rpc
+   * @param {Follow} follow
+   */
   constructor({ panel, title, body, close }, rpc, follow) {
     this.#panel = panel;
     this.#title = title;
@@ -29,7 +42,10 @@ export class DetailView {
     });
   }
 
-  /** Shows what `route` names, or closes. */
+  /**
+   * Shows what `route` names, or closes.
+   * @param {Route | null} route
+   */
   async show(route) {
     const wait = ++this.#wait; // an answer that comes after another click is for nobody
     this.#route = route;
@@ -44,7 +60,7 @@ export class DetailView {
     let node;
     try {
       node = listed || (await this.#rpc.call("node.get", { id: route.id }));
-    } catch (error) {
+    } catch (/** @type {any} */ error) {
       if (wait === this.#wait) this.#body.replaceChildren(el("p", { class: "note", text: error.message }));
       return;
     }
@@ -60,14 +76,20 @@ export class DetailView {
     }
   }
 
-  /** The nodes of a run changed. */
+  /**
+   * The nodes of a run changed.
+   * @param {string} treeid
+   */
   treeChanged(treeid) {
     this.#run?.treeChanged(treeid);
   }
 
-  /** A node as an event brought it; it may be the one that is shown. */
+  /**
+   * A node as an event brought it; it may be the one that is shown.
+   * @param {ApiNode} node
+   */
   nodeChanged(node) {
-    if (node.id !== this.#node?.id || (node.revision ?? 0) < (this.#node.revision ?? 0)) return;
+    if (!this.#node || node.id !== this.#node.id || (node.revision ?? 0) < (this.#node.revision ?? 0)) return;
     this.#node = node;
     onFrame(this.#drawNode, 250);
   }

@@ -3,9 +3,26 @@
 import { el } from "./dom.js";
 import { prose } from "./schema.js";
 
+/**
+ * A request over HTTP.
+ * @typedef {{
+ *   method: string, path: string, headers?: Record<string, string>, form?: Record<string, string>, json?: any,
+ * }} Request
+ */
+/** @typedef {{status: number, headers?: Record<string, string>, json?: any}} Answer */
+/**
+ * A message to or from the server, or a request with its answer.
+ * @typedef {{send?: any, receive?: any, request?: Request, answer?: Answer}} Step
+ */
+/** @typedef {{id: string, title: string, about: string, steps: Step[]}} Example */
+
 const WIDTH = 92;
 
-/** JSON over as many lines as it needs; what fits shares a line. */
+/**
+ * JSON over as many lines as it needs; what fits shares a line.
+ * @param {any} value
+ * @returns {string}
+ */
 export function pretty(value, indent = "", room = WIDTH) {
   const flat = oneLine(value);
   if (flat.length <= room - indent.length || value === null || typeof value !== "object") return flat;
@@ -14,6 +31,7 @@ export function pretty(value, indent = "", room = WIDTH) {
   const parts = list
     ? value.map((item) => pretty(item, inner))
     : Object.entries(value).map(([key, item]) => member(key, () => pretty(item, inner, room - key.length - 4)));
+  /** @type {string[]} */
   const lines = [];
   for (const part of parts) {
     const last = lines.at(-1);
@@ -25,6 +43,7 @@ export function pretty(value, indent = "", room = WIDTH) {
   return `${list ? "[" : "{"}\n${inner}${lines.join(`,\n${inner}`)}\n${indent}${list ? "]" : "}"}`;
 }
 
+/** @param {any} value @returns {string} */
 function oneLine(value) {
   if (Array.isArray(value)) return `[${value.map(oneLine).join(", ")}]`;
   if (value === null || typeof value !== "object") return value === "…" ? "…" : JSON.stringify(value);
@@ -34,11 +53,17 @@ function oneLine(value) {
 }
 
 // The member named … stands for those that are not shown.
+/** @param {string} key @param {() => string} value */
 const member = (key, value) => (key === "…" ? "…" : `${JSON.stringify(key)}: ${value()}`);
 
+/** @param {string} text */
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-/** A request as a command line. */
+/**
+ * A request as a command line.
+ * @param {Request} request
+ * @param {string} origin
+ */
 export function curl({ method, path, headers = {}, form, json }, origin) {
   const parts = [`curl -s ${method === "GET" || form || (method === "POST" && json) ? "" : `-X ${method} `}${quoted(origin + path)}`];
   for (const [name, value] of Object.entries(headers)) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
@@ -48,21 +73,30 @@ export function curl({ method, path, headers = {}, form, json }, origin) {
   return parts.join(" \\\n  ");
 }
 
+/** @param {string} side @param {string} mark @param {string} text */
 const line = (side, mark, text) => el("div", { class: `line ${side}` }, el("b", { text: mark, "aria-hidden": "true" }), el("pre", { text }));
 
+/** @param {Answer} answer */
 function answered({ status, headers = {}, json }) {
   const head = [`HTTP ${status}`, ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`)].join("   ");
   return json === undefined ? head : `${head}\n${pretty(json)}`;
 }
 
-/** The lines of one step. */
+/**
+ * The lines of one step.
+ * @param {Step} step
+ */
 export function stepLines({ send, receive, request, answer }) {
   if (send) return [line("client", "→", pretty(send))];
   if (receive) return [line("server", "←", pretty(receive))];
-  return [line("client", "$", curl(request, location.origin)), line("server", "←", answered(answer))];
+  const [asked, got] = [/** @type {Request} */ (request), /** @type {Answer} */ (answer)];
+  return [line("client", "$", curl(asked, location.origin)), line("server", "←", answered(got))];
 }
 
-/** A whole example. */
+/**
+ * A whole example.
+ * @param {Example} example
+ */
 export function exampleView({ id, title, about, steps }) {
   return el(
     "section",
@@ -73,8 +107,12 @@ export function exampleView({ id, title, about, steps }) {
   );
 }
 
-/** The steps of the examples that show a method: a request and what it is answered, by method. */
+/**
+ * The steps of the examples that show a method: a request and what it is answered, by method.
+ * @param {Example[]} examples
+ */
 export function stepsByMethod(examples) {
+  /** @type {Map<string, Pick<Example, "id" | "title" | "steps">>} */
   const found = new Map();
   for (const { id, title, steps } of examples) {
     for (const step of steps) {

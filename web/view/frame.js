@@ -1,11 +1,17 @@
 // Drawing at most once per frame, however many events come in between.
 
-const waiting = new Map(); // draw → the earliest time at which it may run
-const last = new WeakMap(); // draw → when it ran
+/** When each may run at the earliest. @type {Map<() => void, number>} */
+const waiting = new Map();
+/** When each ran last. @type {WeakMap<() => void, number>} */
+const last = new WeakMap();
 let frame = 0;
+/** @type {ReturnType<typeof setTimeout> | 0} */
 let timer = 0;
 
-/** Runs `draw` in the next frame, but not sooner than `everyMs` after its last run. */
+/**
+ * Runs `draw` in the next frame, but not sooner than `everyMs` after its last run.
+ * @param {() => void} draw
+ */
 export function onFrame(draw, everyMs = 0) {
   const due = (last.get(draw) ?? -Infinity) + everyMs;
   waiting.set(draw, Math.min(due, waiting.get(draw) ?? Infinity));

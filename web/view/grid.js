@@ -1,5 +1,8 @@
 // A grid of results: rows are names, columns are commits, cells are how it ended.
 
+/** @import { Cell, Commit, Row } from "../model/grid.js" */
+/** @import { ApiNode } from "../model/tree.js" */
+
 import { age, commit as shortCommit, dateTime, parseTime } from "../format.js";
 import { inWords, verdict } from "../model/grid.js";
 import { SIGNS } from "./bars.js";
@@ -10,8 +13,8 @@ import { scroll } from "./table.js";
 /**
  * The grid as a table.
  * @param {string} caption what it shows
- * @param {{commit, describe, created, id, more}[]} columns `more` if not everything of a commit was read
- * @param {object[]} rows of Grid.select
+ * @param {Commit[]} columns
+ * @param {Row[]} rows
  */
 export function gridTable(caption, columns, rows) {
   const head = columns.map((column) =>
@@ -41,6 +44,7 @@ export function gridTable(caption, columns, rows) {
   return scroll(caption, table);
 }
 
+/** @param {Row} row @param {string} commit */
 function cell(row, commit) {
   const found = row.cells.get(commit);
   if (!found) return "";
@@ -54,6 +58,7 @@ function cell(row, commit) {
   return link;
 }
 
+/** @param {ApiNode} sample @param {string} commit @param {Cell} cell */
 function href({ kind, name, group }, commit, cell) {
   if (cell.total === 1) return nodeHref(cell.id);
   const conditions = [`kind=${kind}`, `name=${name}`, `data.kernel_revision.commit=${commit}`];

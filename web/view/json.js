@@ -8,9 +8,14 @@ const MOST_ENTRIES = 3_000;
 const OPEN_DEPTH = 3;
 const OPEN_ENTRIES = 40;
 const MOST_DEPTH = 40;
+/** How many entries may still be shown. @typedef {{left: number}} Budget */
+
 const ID = /^[0-9a-f]{24}$/;
 
-/** The members of an object (or array) as a list. */
+/**
+ * The members of an object (or array) as a list.
+ * @param {object} value
+ */
 export function jsonTree(value) {
   const budget = { left: MOST_ENTRIES };
   const list = members(value, budget, 1);
@@ -19,6 +24,7 @@ export function jsonTree(value) {
   return list;
 }
 
+/** @param {object} value @param {Budget} budget @param {number} depth */
 function members(value, budget, depth) {
   const list = el("ul");
   for (const [name, member] of Object.entries(value)) {
@@ -28,6 +34,7 @@ function members(value, budget, depth) {
   return list;
 }
 
+/** @param {string} name @param {any} value @param {Budget} budget @param {number} depth */
 function entry(name, value, budget, depth) {
   const key = el("code", { class: "key", text: name });
   const count = value && typeof value === "object" ? Object.keys(value).length : 0;
@@ -38,6 +45,7 @@ function entry(name, value, budget, depth) {
   return el("li", {}, el("details", { open }, el("summary", {}, key, size), members(value, budget, depth + 1)));
 }
 
+/** @param {any} value */
 function leaf(value) {
   if (typeof value !== "string") return el("code", { class: "literal", text: JSON.stringify(value) });
   const href = httpUrl(value);

@@ -1,13 +1,20 @@
 // One node: the facts that people look for first, its artifacts, and all of it as JSON.
 
+/** @import { ApiNode } from "../model/tree.js" */
+
 import { dateTime, httpUrl, parseTime } from "../format.js";
 import { el } from "./dom.js";
 import { nodeHref } from "./links.js";
 import { factList } from "./run.js";
 
-/** Shows `node` in `body`; `checkout` is the checkout of its run, if that is known. */
+/**
+ * Shows `node` in `body`; `checkout` is the checkout of its run, if that is known.
+ * @param {ApiNode} node
+ * @param {ApiNode | undefined} checkout
+ * @param {Element} body
+ */
 export function showNode(node, checkout, body) {
-  const href = (id) => `#/node/${encodeURIComponent(id)}`;
+  const href = (/** @type {string} */ id) => `#/node/${encodeURIComponent(id)}`;
   body.replaceChildren(
     nodeFacts(node, href, checkout && `#/checkout/${encodeURIComponent(checkout.id)}`),
     ...artifacts(node.artifacts ?? {}),
@@ -16,10 +23,15 @@ export function showNode(node, checkout, body) {
   );
 }
 
-/** What people look for first; `href(id)` is the address of a node, `run` that of the node's run if there is one. */
+/**
+ * What people look for first; `href(id)` is the address of a node, `run` that of the node's run if there is one.
+ * @param {ApiNode} node
+ * @param {(id: string) => string} href
+ * @param {string | null} [run]
+ */
 export function nodeFacts(node, href, run = null) {
   const data = node.data ?? {};
-  const link = (id) => el("a", { href: href(id) }, el("code", { text: id }));
+  const link = (/** @type {string} */ id) => el("a", { href: href(id) }, el("code", { text: id }));
   const revision = data.kernel_revision ?? {};
   const name = [revision.tree, revision.branch, revision.describe].filter(Boolean).join(" · ");
   return factList([
@@ -36,7 +48,10 @@ export function nodeFacts(node, href, run = null) {
   ]);
 }
 
-/** The artifacts under a heading; only http(s) addresses become links. */
+/**
+ * The artifacts under a heading; only http(s) addresses become links.
+ * @param {Record<string, string>} map
+ */
 export function artifacts(map) {
   const links = Object.entries(map).map(([name, address]) => {
     const href = httpUrl(address);

@@ -1,5 +1,8 @@
 // A node with a page of its own: where it stands, its facts, all of it as a tree. It follows what happens to it.
 
+/** @import { ApiNode } from "../model/tree.js" */
+/** @import { Rpc } from "../net/rpc.js" */
+
 import { age, dateTime, parseTime } from "../format.js";
 import { lavaJob } from "../model/lava.js";
 import { Subscriptions } from "../net/subscriptions.js";
@@ -18,9 +21,15 @@ export class NodeView {
   #place;
   #ancestors = el("nav", { class: "path", "aria-label": "Above this node" });
   #children = el("a", { class: "button", text: "Children" });
-  #around = ""; // the parent that #ancestors were read for
+  /** The parent that #ancestors were read for. @type {string | null | undefined} */
+  #around = "";
 
-  /** Shows the node in `place`; to be made before `rpc` is started. */
+  /**
+   * Shows the node in `place`; to be made before `rpc` is started.
+   * @param {Rpc} rpc
+   * @param {Element} place
+   * @param {string} id
+   */
   constructor(rpc, place, id) {
     this.#rpc = rpc;
     this.#id = id.toLowerCase();
@@ -31,7 +40,7 @@ export class NodeView {
     }
     const subscriptions = new Subscriptions(rpc);
     subscriptions.add({ channel: "node", filter: { "data.id": this.#id }, include: ["node"] }, {
-      onEvent: (event, node) => node && this.#show(node),
+      onEvent: (_event, node) => node && this.#show(node),
       onReset: () => this.#load(),
     });
     rpc.onSession = () => subscriptions.resume();
@@ -47,6 +56,7 @@ export class NodeView {
     });
   }
 
+  /** @param {ApiNode} node */
   #show(node) {
     document.title = `KernelCI · ${node.kind} ${node.name}`;
     this.#children.setAttribute("href", searchHref([`parent=${node.id}`]));
@@ -84,8 +94,10 @@ export class NodeView {
     }
   }
 
+  /** @param {string | null | undefined} parent */
   async #readAncestors(parent) {
     this.#around = parent;
+    /** @type {Element[]} */
     const links = [];
     const seen = new Set([this.#id]);
     try {

@@ -1,5 +1,9 @@
 // Results of a branch, commit by commit: which branch, since when, and the grid. The address says what is shown.
 
+/** @import { Branch, Commit } from "../model/grid.js" */
+/** @import { ApiNode } from "../model/tree.js" */
+/** @import { Caller } from "../net/rpc.js" */
+
 import { Grid, commitsOf } from "../model/grid.js";
 import { hoursAgo, hoursOf } from "../model/times.js";
 import { readNodes } from "../net/server.js";
@@ -16,6 +20,7 @@ const MOST_ROWS = 500;
 /** Nodes of a commit and a kind that are read. */
 const MOST_NODES = 3_000;
 const AT_ONCE = 3;
+/** @type {Record<string, string>} */
 const FRAMES = { 24: "last 24 hours", 72: "last 3 days", 168: "last week", 336: "last two weeks", 672: "last four weeks" };
 const FIELDS = ["id", "kind", "name", "path", "group", "state", "result"];
 
@@ -28,13 +33,15 @@ export class ResultsView {
   #frame = el("select", { name: "timeframe", change: () => this.#show(true) });
   #text = el("input", { type: "search", placeholder: "name…", input: () => this.#redraw() });
   #failing = el("input", { type: "checkbox", change: () => this.#redraw() });
+  /** @type {Branch[]} */
   #branches = [];
-  #shown = null; // {caption, columns, grid, loading}
+  /** @type {{caption: string, columns: Commit[], grid: Grid, loading: number} | null} */
+  #shown = null;
 
   /**
-   * @param {Rpc} rpc
+   * @param {Caller} rpc
    * @param {string} kind of the nodes that are shown
-   * @param {object} fixed what the address says besides, e.g. {view: "trees"}
+   * @param {Record<string, string>} fixed what the address says besides, e.g. {view: "trees"}
    */
   constructor(rpc, kind, fixed) {
     this.#rpc = rpc;
@@ -42,7 +49,10 @@ export class ResultsView {
     this.#fixed = fixed;
   }
 
-  /** Shows it in `body`, as the address says. */
+  /**
+   * Shows it in `body`, as the address says.
+   * @param {Element} body
+   */
   async start(body) {
     const wish = new URLSearchParams(location.search);
     const hours = hoursOf(wish.get("timeframe"));
@@ -62,10 +72,13 @@ export class ResultsView {
     body.replaceChildren(controls, this.#place);
     await fillIn(this.#place, async () => {
       const { branches, newest } = await recentBranches(this.#rpc, OFFERED_DAYS);
+      const tree = wish.get("tree");
+      const branch = wish.get("branch");
+      /** @type {Branch | null | undefined} */
       let chosen = newest;
-      if (wish.get("tree")) chosen = branches.find((one) => one.tree === wish.get("tree") && (!wish.get("branch") || one.branch === wish.get("branch")));
-      if (!chosen && wish.get("tree")) {
-        chosen = { tree: wish.get("tree"), branch: wish.get("branch") ?? "" };
+      if (tree) chosen = branches.find((one) => one.tree === tree && (!branch || one.branch === branch));
+      if (!chosen && tree) {
+        chosen = { tree, branch: branch ?? "" };
         branches.unshift(chosen);
       }
       this.#branches = branches;
@@ -76,6 +89,7 @@ export class ResultsView {
     });
   }
 
+  /** @param {boolean} changed @returns {Promise<void> | undefined} */
   #show(changed) {
     const one = this.#branches[Number(this.#branch.value)];
     if (!one) return;
@@ -87,6 +101,7 @@ export class ResultsView {
     return fillIn(this.#place, (wanted) => this.#load(one, hours, wanted));
   }
 
+  /** @param {Branch} branch @param {number} hours @param {() => boolean} wanted */
   async #load({ tree, branch }, hours, wanted) {
     this.#shown = null;
     const revision = { "data.kernel_revision.tree": tree, "data.kernel_revision.branch": branch };
@@ -106,7 +121,7 @@ export class ResultsView {
     const worker = async () => {
       for (let column = queue.shift(); column && open(); column = queue.shift()) {
         const filter = { ...revision, "data.kernel_revision.commit": column.commit, kind: this.#kind };
-        const add = (nodes) => nodes.forEach((node) => shown.grid.add(column.commit, node));
+        const add = (/** @type {ApiNode[]} */ nodes) => nodes.forEach((node) => shown.grid.add(column.commit, node));
         column.more = await readNodes(this.#rpc, { filter, fields: FIELDS, sort: ["-id"] }, MOST_NODES, add, open);
         shown.loading--;
         if (open()) this.#redraw();

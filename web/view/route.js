@@ -1,6 +1,11 @@
 // What the address says is shown: #/checkout/<id>, #/node/<id>, or nothing. Links are plain links.
 
-/** Calls `show({kind, id})` (or `show(null)`) now and whenever the address changes. */
+/** What the address names. @typedef {{kind: string, id: string}} Route */
+
+/**
+ * Calls `show` now and whenever the address changes.
+ * @param {(route: Route | null) => unknown} show
+ */
 export function onRoute(show) {
   const read = () => {
     const found = /^#\/(checkout|node)\/([^/]+)$/.exec(location.hash);

@@ -1,5 +1,9 @@
 // The details of a checkout: its revision, its counts, and the outline of its builds, jobs and tests.
 
+/** @import { Follow } from "../model/follow.js" */
+/** @import { Line } from "../model/outline.js" */
+/** @import { ApiNode } from "../model/tree.js" */
+
 import { dateTime, httpUrl, parseTime } from "../format.js";
 import { outline } from "../model/outline.js";
 import { STATUSES } from "../model/tree.js";
@@ -13,14 +17,21 @@ export class RunView {
   #follow;
   #checkout;
   #only = "all";
+  /** Ids of the nodes that were opened (or, with a filter, closed). @type {Set<string>} */
   #open = new Set();
+  /** By id. @type {Map<string, HTMLLIElement>} */
   #elements = new Map();
   #bars = createBars();
   #list = el("ul", { class: "outline" });
   #note = el("p", { class: "note" });
   #choices;
 
-  /** Shows the run of `checkout` in `body`. */
+  /**
+   * Shows the run of `checkout` in `body`.
+   * @param {Follow} follow
+   * @param {ApiNode} checkout
+   * @param {Element} body
+   */
   constructor(follow, checkout, body) {
     this.#follow = follow;
     this.#checkout = checkout;
@@ -38,12 +49,16 @@ export class RunView {
     this.#choose("all");
   }
 
-  /** The nodes of a run changed; it may be this one. */
+  /**
+   * The nodes of a run changed; it may be this one.
+   * @param {string} treeid
+   */
   treeChanged(treeid) {
     // An outline of thousands need not follow every frame.
     if (treeid === this.#checkout.treeid) onFrame(this.#draw, 250);
   }
 
+  /** @param {string} only */
   #choose(only) {
     this.#only = only;
     this.#open.clear();
@@ -52,7 +67,7 @@ export class RunView {
   }
 
   #draw = () => {
-    const tree = this.#follow.trees.get(this.#checkout.treeid);
+    const tree = this.#follow.trees.get(this.#checkout.treeid ?? "");
     updateBars(this.#bars, tree);
     if (!tree) return setText(this.#note, "This checkout has no tree id.");
     const { lines, left } = outline(tree, { only: this.#only, open: this.#open });
@@ -61,11 +76,13 @@ export class RunView {
       create: (line) => this.#create(line),
       update,
     });
+    /** @type {Record<string, string>} */
     const none = { all: "No builds, jobs or tests yet.", fail: "Nothing failed.", running: "Nothing is running." };
     const many = left ? `${left} more lines are not shown.` : "";
     setText(this.#note, lines.length ? many : tree.loaded ? none[this.#only] : "Loading…");
   };
 
+  /** @param {Line} line */
   #create({ node }) {
     const toggle = () => {
       if (!this.#open.delete(node.id)) this.#open.add(node.id);
@@ -83,10 +100,11 @@ export class RunView {
   }
 }
 
+/** @param {HTMLElement} line @param {Line} state */
 function update(line, { node, depth, has, isOpen, below }) {
-  const [toggle, sign, name, numbers] = line.children;
+  const [toggle, sign, name, numbers] = /** @type {HTMLElement[]} */ ([...line.children]);
   line.style.paddingInlineStart = `${Math.min(depth, 8) * 1.1}rem`;
-  toggle.disabled = !has;
+  toggle.toggleAttribute("disabled", !has);
   setText(toggle, has ? (isOpen ? "▾" : "▸") : "");
   setAttr(toggle, "aria-expanded", String(isOpen));
   setAttr(sign, "class", `sign ${node.status}`);
@@ -102,9 +120,11 @@ function update(line, { node, depth, has, isOpen, below }) {
   );
 }
 
+/** @param {ApiNode} checkout */
 function facts(checkout) {
   const revision = checkout.data?.kernel_revision ?? {};
   const url = httpUrl(revision.url);
+  /** @type {[string, any][]} */
   const rows = [
     ["commit", revision.commit && el("code", { text: revision.commit })],
     ["describe", revision.describe],
@@ -118,7 +138,10 @@ function facts(checkout) {
   return factList(rows);
 }
 
-/** A list of [term, text or element]; empty ones are left out. */
+/**
+ * A list of [term, text or element]; empty ones are left out.
+ * @param {[string, any][]} rows
+ */
 export function factList(rows) {
   const filled = rows.filter(([, value]) => value);
   return el(

@@ -1,5 +1,9 @@
 // Nodes that match conditions, the newest first.
 
+/** @import { ApiNode } from "../model/tree.js" */
+/** @import { Caller } from "../net/rpc.js" */
+/** @import { Column } from "./table.js" */
+
 import { age, commit, dateTime, parseTime } from "../format.js";
 import { filterOf } from "../model/conditions.js";
 import { el } from "./dom.js";
@@ -14,7 +18,12 @@ const FIELDS = [
 ];
 const EXAMPLES = ["kind=checkout", "kind=job", "result=fail", "state!=done", "data.kernel_revision.tree=mainline", "name__re=^kbuild-clang"];
 
-/** Shows the search and what it found in `place`. */
+/**
+ * Shows the search and what it found in `place`.
+ * @param {Caller} rpc
+ * @param {Element} place
+ * @param {string[]} conditions
+ */
 export function showSearch(rpc, place, conditions) {
   const wanted = conditions.filter((text) => text.trim());
   const found = el("section", { "aria-label": "Found" });
@@ -32,9 +41,14 @@ export function showSearch(rpc, place, conditions) {
   });
 }
 
-/** Nodes as a table. */
+/**
+ * Nodes as a table.
+ * @param {string} caption
+ * @param {ApiNode[]} nodes
+ */
 export function nodeTable(caption, nodes) {
-  const revision = (node) => node.data?.kernel_revision ?? {};
+  const revision = (/** @type {ApiNode} */ node) => node.data?.kernel_revision ?? {};
+  /** @type {Column<ApiNode>[]} */
   const columns = [
     { title: "Name", cell: nodeLink, class: "name" },
     { title: "Kind", cell: (node) => node.kind },
@@ -46,10 +60,13 @@ export function nodeTable(caption, nodes) {
     { title: "Node", cell: (node) => el("a", { href: nodeHref(node.id) }, el("code", { text: node.id })) },
     { title: "Below", cell: (node) => el("a", { href: searchHref([`parent=${node.id}`]), text: "children", "aria-label": `Children of ${node.name}` }) },
   ];
-  const filled = columns.filter(({ title, cell }) => !["Platform", "Tree", "Commit"].includes(title) || nodes.some((node) => cell(node)?.textContent ?? cell(node)));
+  /** @param {ReturnType<Column<ApiNode>["cell"]>} content */
+  const text = (content) => (content instanceof Node ? content.textContent : content);
+  const filled = columns.filter(({ title, cell }) => !["Platform", "Tree", "Commit"].includes(title) || nodes.some((node) => text(cell(node))));
   return table(caption, filled, nodes);
 }
 
+/** @param {string[]} conditions */
 function form(conditions) {
   const list = el("div", { class: "conditions" });
   const add = (value = "") => {
@@ -59,7 +76,7 @@ function form(conditions) {
     list.append(input);
     return input;
   };
-  conditions.forEach(add);
+  for (const text of conditions) add(text);
   add();
   return el(
     "form",

@@ -1,8 +1,18 @@
 // The stream of events, newest first.
 
+/** @import { History, Row } from "../model/history.js" */
+
 import { clock, dateTime, parseTime } from "../format.js";
 import { el, setText, showKeyed } from "./dom.js";
 import { onFrame } from "./frame.js";
+
+/**
+ * What the stream is shown in.
+ * @typedef {{
+ *   list: Element, empty: HTMLElement, kind: HTMLSelectElement, text: HTMLInputElement, pause: Element, rate: Element,
+ *   pulse: HTMLCanvasElement,
+ * }} Parts
+ */
 
 const SHOWN = 200;
 const EVERY_MS = 100; // nobody reads faster
@@ -10,11 +20,12 @@ const EVERY_MS = 100; // nobody reads faster
 export class StreamView {
   #history;
   #parts;
+  /** By key. @type {Map<number, HTMLElement>} */
   #elements = new Map();
   #paused = false;
   #missed = 0;
 
-  /** `parts`: list, empty, kind (select), text (input), pause (button), rate, pulse (canvas). */
+  /** @param {Parts} parts @param {History} history */
   constructor(parts, history) {
     this.#parts = parts;
     this.#history = history;
@@ -66,7 +77,7 @@ export class StreamView {
     if (!width) return;
     pulse.width = width * ratio;
     pulse.height = height * ratio;
-    const paint = pulse.getContext("2d");
+    const paint = /** @type {CanvasRenderingContext2D} */ (pulse.getContext("2d"));
     paint.scale(ratio, ratio);
     paint.fillStyle = getComputedStyle(pulse).color;
     const most = Math.max(4, ...rates);
@@ -79,8 +90,9 @@ export class StreamView {
   }
 }
 
+/** @param {Row} row */
 function create(row) {
-  if (row.gap) return el("li", { class: "gap", text: row.gap });
+  if (row.gap !== undefined) return el("li", { class: "gap", text: row.gap });
   const time = parseTime(row.time);
   const change = row.op === "created" || row.before === row.state ? [] : [row.before];
   const outcome = row.result ?? "";

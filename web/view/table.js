@@ -3,11 +3,17 @@
 import { el } from "./dom.js";
 
 /**
+ * A column; `cell` has text or an element for a row.
+ * @template Row
+ * @typedef {{title: string, cell: (row: Row) => Node | string | number | null | undefined, class?: string}} Column
+ */
+
+/**
  * A table.
  * @param {string} caption what it shows, for those who do not see it
- * @param {{title: string, cell: Function, class?: string}[]} columns `cell(row)` is text or an element; the first
- *   column heads the row
- * @param {object[]} rows
+ * @template Row
+ * @param {Column<Row>[]} columns the first one heads the row
+ * @param {Row[]} rows
  */
 export function table(caption, columns, rows) {
   const head = columns.map((column) => el("th", { scope: "col", class: column.class, text: column.title }));
@@ -17,9 +23,14 @@ export function table(caption, columns, rows) {
   return scroll(caption, el("table", {}, el("caption", { text: caption }), el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body)));
 }
 
-/** Something wide that scrolls by itself, with the keyboard too. */
+/**
+ * Something wide that scrolls by itself, with the keyboard too.
+ * @param {string} label
+ * @param {Node[]} children
+ */
 export function scroll(label, ...children) {
   return el("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, ...children);
 }
 
+/** @param {Node | string | number | null | undefined} content */
 const cell = (content) => (content instanceof Node ? content : String(content ?? ""));

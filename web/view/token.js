@@ -5,11 +5,20 @@ import { token } from "../net/token.js";
 import { el } from "./dom.js";
 import { failure, fillIn, note } from "./notes.js";
 
-/** Shows it in `place`; `onUser(user)` is called with the user when there is one, and with null. */
+/**
+ * What whoami answers.
+ * @typedef {{id: string, username: string, is_superuser?: boolean, groups?: {name: string}[]}} User
+ */
+
+/** A place that says who somebody is. */
 export class TokenBox {
   #place;
   #onUser;
 
+  /**
+   * @param {Element} place
+   * @param {(user: User | null) => void} onUser called with the user when there is one, and with null
+   */
   constructor(place, onUser) {
     this.#place = place;
     this.#onUser = onUser;
@@ -18,16 +27,20 @@ export class TokenBox {
   /** Checks the token that this tab has, if it has one. */
   start() {
     const known = token.get();
-    if (known) return this.#check(known);
-    this.#askForIt();
+    if (known) this.#check(known);
+    else this.#askForIt();
   }
 
-  /** The server refused the token: asks for another one. */
+  /**
+   * The server refused the token: asks for another one.
+   * @param {Error} error
+   */
   refused(error) {
     token.forget();
     this.#askForIt(error);
   }
 
+  /** @param {string} text */
   #check(text) {
     return fillIn(this.#place, async () => {
       try {
@@ -35,7 +48,7 @@ export class TokenBox {
         token.set(text);
         this.#onUser(user);
         return [this.#signedIn(user)];
-      } catch (error) {
+      } catch (/** @type {any} */ error) {
         if (error.status !== 401 && error.status !== 403) throw error;
         token.forget();
         this.#askForIt(new Error(error.status === 401 ? "This token is not valid, or no longer." : "The user of this token is not verified."));
@@ -44,6 +57,7 @@ export class TokenBox {
     });
   }
 
+  /** @param {User} user */
   #signedIn({ username, is_superuser: superuser, groups }) {
     const facts = [superuser ? "superuser" : "", ...(groups ?? []).map((group) => group.name)].filter(Boolean).join(", ");
     const leave = () => {
@@ -54,10 +68,11 @@ export class TokenBox {
       el("button", { type: "button", text: "Log out", click: leave }));
   }
 
+  /** @param {{message: string}} [error] */
   #askForIt(error) {
     this.#onUser(null);
     const input = el("input", { type: "password", required: true, autocomplete: "off", spellcheck: "false", size: "40" });
-    const submit = (event) => {
+    const submit = (/** @type {SubmitEvent} */ event) => {
       event.preventDefault();
       const text = input.value.trim().replace(/^bearer\s+/i, "");
       // What is not plain text cannot be sent in a header.
@@ -72,7 +87,11 @@ export class TokenBox {
   }
 }
 
-/** Disables (or enables) everything in a form. */
+/**
+ * Disables (or enables) everything in a form.
+ * @param {HTMLFormElement} form
+ * @param {boolean} on
+ */
 export function enable(form, on) {
-  for (const element of form.elements) element.disabled = !on;
+  for (const element of form.elements) /** @type {HTMLInputElement} */ (element).disabled = !on;
 }
