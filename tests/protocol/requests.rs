@@ -92,7 +92,7 @@ async fn protocol_faults_have_the_codes_of_json_rpc(server: Server) {
         assert!(answer.get("id").is_some(), "{text}: {answer}");
     }
     check(&raw.fail("node.fnord", json!({})).await, -32601, 404, "node.fnord");
-    check(&raw.fail("node.find", json!({"limt": 5})).await, -32602, 422, "limt");
+    check(&raw.fail("node.find", json!({"limits": 5})).await, -32602, 422, "limits");
     check(&raw.fail("node.find", json!({"limit": "many"})).await, -32602, 422, "limit");
     check(&raw.fail("node.get", json!({})).await, -32602, 422, "id");
     raw.call("node.count", json!({})).await;
