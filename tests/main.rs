@@ -18,4 +18,5 @@ mod load;
 mod production;
 mod protocol;
 mod restart;
+mod snapshots;
 mod store;

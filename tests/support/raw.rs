@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -58,6 +59,11 @@ impl Raw {
     /// Sends one frame, of any kind.
     pub async fn send(&mut self, message: Message) -> Result<(), Error> {
         self.socket.send(message).await
+    }
+
+    /// Writes bytes past the WebSocket, which sends no such frame.
+    pub async fn write_bytes(&mut self, bytes: &[u8]) {
+        self.socket.get_mut().write_all(bytes).await.expect("the bytes are sent");
     }
 
     /// Sends one text frame.
