@@ -12,6 +12,7 @@ mod support;
 mod bad_input;
 mod client;
 mod contract;
+mod conversations;
 mod faults;
 mod filter_agreement;
 mod load;

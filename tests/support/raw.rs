@@ -184,7 +184,7 @@ impl Raw {
     }
 
     /// The first message that is `wanted`, from what is unread or still to come.
-    async fn wait_for(&mut self, wait: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value, Lost> {
+    pub async fn wait_for(&mut self, wait: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value, Lost> {
         if let Some(at) = self.unread.iter().position(&wanted) {
             return self.unread.remove(at).ok_or(Lost::TimedOut);
         }
