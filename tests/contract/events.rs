@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bson::doc;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, Server, both_backends, node, services};
+use crate::support::{Backend, Http, Server, both_backends, node, services, until};
 
 /// What of [`Value`] is a list of objects, as `data.n` or whatever `key` says.
 fn column(list: &Value, pointer: &str) -> Vec<Value> {
@@ -27,14 +27,11 @@ async fn publish(http: &Http, channel: &str, data: Value) {
 
 /// Waits until so many events are in the history.
 async fn settled(http: &Http, count: usize) -> Value {
-    for _ in 0..500 {
+    until(&format!("{count} events"), async || {
         let list = http.get("/events").await.ok();
-        if list.as_array().is_some_and(|list| list.len() >= count) {
-            return list;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("no {count} events");
+        if list.as_array().is_some_and(|list| list.len() >= count) { Ok(list) } else { Err(list) }
+    })
+    .await
 }
 
 #[apply(both_backends!)]

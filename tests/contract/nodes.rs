@@ -1,11 +1,10 @@
 //! Reading and writing nodes (contract 2, 3, 4.6).
 
 use macro_rules_attribute::apply;
-use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::support::{Answer, Http, PATIENCE, Server, both_backends, node};
+use crate::support::{Answer, Http, Server, both_backends, node, until};
 
 pub(crate) const NOWHERE: &str = "000000000000000000000000";
 
@@ -54,15 +53,14 @@ pub(crate) async fn patch(http: &Http, node: &Value, body: Value) -> Answer {
 /// What the events of channel `node` tell about this node, once there are so many. (On MongoDB they follow the write.)
 pub(crate) async fn told(server: &Server, node: &Value, count: usize) -> Vec<Value> {
     let params = json!({"channel": "node", "filter": {"subject": id(node)}, "limit": 1000});
-    let (mut raw, end) = (server.admin().await, Instant::now() + PATIENCE);
-    loop {
+    let mut raw = server.admin().await;
+    until(&format!("{count} events of the node"), async || {
         let found = raw.call("event.find", params.clone()).await;
-        let items = found["items"].as_array().expect("items");
-        if items.len() >= count || Instant::now() > end {
-            return items.iter().map(|item| item.get("event").unwrap_or(item)["data"].clone()).collect();
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let items = found["items"].as_array().expect("items").iter();
+        let told: Vec<Value> = items.map(|item| item.get("event").unwrap_or(item)["data"].clone()).collect();
+        if told.len() >= count { Ok(told) } else { Err(told) }
+    })
+    .await
 }
 
 pub(crate) const KEYS: [&str; 23] = [

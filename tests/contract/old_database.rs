@@ -1,12 +1,10 @@
 //! A database that KernelCI wrote, in both of its shapes (contract 7.5), put there by hand: it opens, is read, is
 //! updated, and stays what the present server accepts.
 
-use std::time::{Duration, Instant};
-
 use bson::{Bson, DateTime, Document, doc, oid::ObjectId};
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, PATIENCE, Server};
+use crate::support::{Backend, Http, Server, until};
 
 fn oid(last: u8) -> ObjectId {
     ObjectId::from_bytes([0x65, 0xa1, 0x2b, 0x3c, 0, 0, 0, 0, 0, 0, 0, last])
@@ -108,15 +106,12 @@ async fn server() -> Server {
 
 /// The document, when its events have gone into the log.
 async fn settled(server: &Server, id: ObjectId) -> Document {
-    let (nodes, end) = (nodes(server).await, Instant::now() + PATIENCE);
-    loop {
+    let nodes = nodes(server).await;
+    until("its events go into the log", async || {
         let found = nodes.find_one(doc! {"_id": id}).await.expect("reads").expect("a document");
-        if found.get_array("outbox").is_ok_and(|events| !events.is_empty()) && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        }
-        return found;
-    }
+        if found.get_array("outbox").is_ok_and(|events| !events.is_empty()) { Err(found) } else { Ok(found) }
+    })
+    .await
 }
 
 /// Whether the model of contract 2.1 reads the document, and can write it out again (D-31).

@@ -3,7 +3,7 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, PATIENCE, Raw, Server, both_backends, node};
+use crate::support::{Backend, Http, PATIENCE, Raw, Server, both_backends, node, soon, until};
 
 async fn member(server: &Server, name: &str) -> (String, Http) {
     let admin = Http::admin(server).await;
@@ -213,14 +213,11 @@ async fn sessions_end_with_what_they_stand_on(backend: Backend) {
     let path = format!("/user/{}", id("eve").await);
     for (is_superuser, allowed) in [(true, true), (false, false)] {
         admin.patch(&path, &json!({"is_superuser": is_superuser})).await.ok();
-        let end = std::time::Instant::now() + PATIENCE;
-        loop {
+        until("the session has its new rights", async || {
             let answer = raw.request("group.find", json!({})).await;
-            if answer["error"].is_null() == allowed {
-                break;
-            }
-            assert!(std::time::Instant::now() < end, "{answer}");
-        }
+            if answer["error"].is_null() == allowed { Ok(()) } else { Err(answer) }
+        })
+        .await;
     }
     stays.call("node.find", json!({})).await;
 }
@@ -236,7 +233,7 @@ async fn a_feed_ends_with_its_token(backend: Backend) {
     feed.chunk().await.expect("open").expect("a greeting");
     assert_eq!(ann.post("/user/logout", &json!({})).await.status, 204);
     let end = async { while let Ok(Some(_)) = feed.chunk().await {} };
-    tokio::time::timeout(PATIENCE, end).await.expect("the feed ends");
+    soon("the feed ends", end).await;
 }
 
 #[apply(both_backends!)]

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::cluster::Cluster;
 use super::run::number;
 use super::services::Keeps;
-use crate::support::PATIENCE;
+use crate::support::{eventually, until};
 
 /// One client that follows a channel; it notes when it comes back and what it is shown.
 async fn follow(
@@ -48,12 +48,12 @@ async fn a_rolling_restart_moves_clients_evenly() {
     let mut cluster = Cluster::production_with(2, 1, Keeps::Nothing, &[("DRAIN_MS", &drain)]).await;
     let token = cluster.servers[0].token().await.to_owned();
     let url = cluster.url();
-    let connect = async || loop {
-        let options = Options::new(&url).auth(Auth::Token(token.clone()));
-        match Client::connect(options).await {
-            Ok(client) => return client,
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
+    let connect = async || {
+        let options = || Options::new(&url).auth(Auth::Token(token.clone()));
+        until("a client connects", async || {
+            Client::connect(options()).await.map_err(|error| error.to_string())
+        })
+        .await
     };
     let publisher = connect().await;
     let first = Publish { channel: "drain".into(), data: json!(0), ..Publish::default() };
@@ -70,12 +70,7 @@ async fn a_rolling_restart_moves_clients_evenly() {
             subscribed.clone(),
         )));
     }
-    let all = async {
-        while subscribed.load(Ordering::Relaxed) < clients {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, all).await.expect("all of them subscribe");
+    eventually("all of them subscribe", async || subscribed.load(Ordering::Relaxed) == clients).await;
     returns.lock().unwrap().clear();
 
     let mut published = 0;
@@ -114,17 +109,16 @@ async fn a_rolling_restart_moves_clients_evenly() {
             assert!((most as f64) <= 2.0 * mean);
         }
     }
-    let end = Instant::now() + PATIENCE;
-    while seen.load(Ordering::Relaxed) < published * clients {
-        assert!(
-            Instant::now() < end,
-            "{} of {} events came",
-            seen.load(Ordering::Relaxed),
-            published * clients
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(seen.load(Ordering::Relaxed), published * clients, "each event once");
+    // The last one comes to everybody behind what may come twice.
+    let last = Publish { channel: "drain".into(), data: json!("last"), ..Publish::default() };
+    publisher.event_publish(last).await.expect("published");
+    published += 1;
+    let wanted = published * clients;
+    let came = until("the events come", async || match seen.load(Ordering::Relaxed) {
+        now if now < wanted => Err((now, wanted)),
+        now => Ok(now),
+    })
+    .await;
+    assert_eq!(came, wanted, "each event once");
     followers.iter().for_each(|follower| follower.abort());
 }

@@ -16,7 +16,7 @@ use super::readers::{self, Reader};
 use super::services::Keeps;
 use super::table::Table;
 use super::workload::{self, Shared, Target};
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, eventually_within, until_within};
 
 /// The number in an environment variable.
 pub fn number(variable: &str) -> Option<u64> {
@@ -98,12 +98,10 @@ impl Run {
         };
         let acknowledged = || self.ledger.lock().unwrap().nodes.len();
         let written = acknowledged();
-        while acknowledged() < written + 3 {
-            assert!(begun.elapsed() < 2 * PATIENCE, "no write is acknowledged any more");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually_within(2 * PATIENCE, "writes are acknowledged", async || acknowledged() >= written + 3)
+            .await;
         let shown = count(&self.readers);
-        loop {
+        until_within(2 * PATIENCE, "every reader is shown something", async || {
             let now = count(&self.readers);
             let waiting: Vec<&Reader> = (self.readers.iter().zip(now.iter().zip(&shown)))
                 .filter(|(_, (now, before))| now <= before)
@@ -114,15 +112,13 @@ impl Run {
                 .collect();
             match waiting.first() {
                 Some(reader) => last = reader.lock().unwrap().name,
-                None => return (begun.elapsed(), last),
+                None => return Ok(()),
             }
-            let faults = || -> Vec<_> {
-                let seen = waiting.iter().map(|reader| reader.lock().unwrap());
-                seen.map(|seen| (seen.name, seen.unanswered, seen.faults.clone())).collect()
-            };
-            assert!(begun.elapsed() < 2 * PATIENCE, "shown nothing any more: {:?}", faults());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            let seen = waiting.iter().map(|reader| reader.lock().unwrap());
+            Err(seen.map(|seen| (seen.name, seen.unanswered, seen.faults.clone())).collect::<Vec<_>>())
+        })
+        .await;
+        (begun.elapsed(), last)
     }
 
     /// On what it runs.

@@ -3,12 +3,12 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bson::{Document, doc};
 use tempfile::TempDir;
 
-use crate::support::{PATIENCE, Proxy};
+use crate::support::{PATIENCE, Proxy, eventually_within};
 
 /// A port that was free a moment ago, from a range that no outgoing connection is given one of: services keep theirs
 /// while they are dead.
@@ -25,12 +25,8 @@ pub fn signal(pid: u32, name: &str) {
 }
 
 /// Waits for something that will be true; panics after a long while.
-pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + 2 * PATIENCE;
-    while !is_so().await {
-        assert!(Instant::now() < end, "{what}: not after {:?}", 2 * PATIENCE);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+pub async fn eventually(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    eventually_within(2 * PATIENCE, what, is_so).await;
 }
 
 /// A process that ends with its owner.

@@ -1,12 +1,12 @@
 //! Signals between instances: what was sent while Redis could not be reached is found afterwards.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
 use super::cluster::Cluster;
 use super::services::Keeps;
-use crate::support::{Answer, Http, Mode, PATIENCE, Proxy};
+use crate::support::{Answer, Http, Mode, Proxy, soon, until};
 
 /// Opens the subscription `taken` through this instance, which ends the one before.
 async fn take(http: &Http) -> u64 {
@@ -21,14 +21,19 @@ async fn hears(polls: &Http, takes: &Http, while_away: impl AsyncFn(bool)) {
         let polls = polls.clone();
         async move { polls.get(&format!("/latest/listen/{id}")).await }
     });
-    // It has to be waiting, not on its way.
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    // It has to be waiting, not on its way: it is noted when the poll has looked for events and listens for more.
+    until("the poll is noted", async || {
+        let stats = polls.get("/latest/stats/subscriptions").await.ok();
+        let one = stats.as_array().expect("a list").iter().find(|one| one["id"] == id).cloned();
+        if one.as_ref().is_some_and(|one| one["last_poll"].is_string()) { Ok(()) } else { Err(one) }
+    })
+    .await;
     assert!(!poll.is_finished(), "nothing to answer yet");
     while_away(true).await;
     let begun = Instant::now();
     take(takes).await;
     while_away(false).await;
-    let answer: Answer = tokio::time::timeout(PATIENCE, poll).await.expect("in time").expect("an answer");
+    let answer: Answer = soon("the poll is answered", poll).await.expect("an answer");
     assert_eq!(answer.status, 404, "{} after {:?}", answer.text, begun.elapsed());
 }
 

@@ -3,12 +3,11 @@
 use macro_rules_attribute::apply;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use bson::Document;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, PATIENCE, Server, both_backends};
+use crate::support::{Backend, Server, both_backends, until};
 
 /// What `kernelci-live indexes` prints about the store of this server.
 fn indexes(server: &Server) -> String {
@@ -55,11 +54,11 @@ async fn watching_under_a_name_goes_on(server: Server) {
         for (line, number) in lines.iter().zip(numbers.clone()) {
             assert_eq!(serde_json::from_str::<Value>(line).expect("JSON")["data"], number);
         }
-        let end = Instant::now() + PATIENCE;
-        while raw.call("consumer.get", json!({"name": "w"})).await["position"]["seq"] != *numbers.end() {
-            assert!(Instant::now() < end, "what was printed is acknowledged");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("what was printed is acknowledged", async || {
+            let place = raw.call("consumer.get", json!({"name": "w"})).await["position"].take();
+            if place["seq"] == *numbers.end() { Ok(()) } else { Err(place) }
+        })
+        .await;
         process.kill().expect("killed");
         process.wait().expect("ended");
     }

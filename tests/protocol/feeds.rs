@@ -5,7 +5,7 @@ use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Error;
 
-use crate::support::{Backend, PATIENCE, Raw, Server, both_backends, node};
+use crate::support::{Backend, PATIENCE, Raw, Server, both_backends, eventually, node, soon};
 
 fn feed(server: &Server, scheme: &str, query: &str) -> String {
     format!("{scheme}://127.0.0.1:{}/latest/events/feed?{query}", server.port())
@@ -26,11 +26,7 @@ async fn sse(server: &Server, query: &str, last_id: Option<&str>, count: usize) 
     let mut text = String::new();
     let mut events = Vec::new();
     while events.len() < count {
-        let part = tokio::time::timeout(PATIENCE, stream.next())
-            .await
-            .expect("in time")
-            .expect("more")
-            .expect("bytes");
+        let part = soon("more comes", stream.next()).await.expect("more").expect("bytes");
         text.push_str(std::str::from_utf8(&part).expect("UTF-8"));
         while let Some((block, rest)) = text.split_once("\n\n") {
             let field = |name: &str| {
@@ -87,11 +83,7 @@ async fn a_full_instance_has_no_room_for_feeds_either(backend: Backend) {
     assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 503));
     assert_eq!(server.connect().await.expect_close().await, 1013);
     drop((session, followed));
-    let since = std::time::Instant::now();
-    while get().await.status() != 200 {
-        assert!(since.elapsed() < PATIENCE, "those who left make room");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    eventually("those who left make room", async || get().await.status() == 200).await;
 }
 
 #[apply(both_backends!)]

@@ -1,11 +1,10 @@
 //! A write that is asked for again with its key is done once, whatever has happened in between.
 
 use macro_rules_attribute::apply;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, Server, both_backends, node};
+use crate::support::{Server, both_backends, node, until};
 
 #[apply(both_backends!)]
 async fn an_update_is_done_once(server: Server) {
@@ -23,17 +22,13 @@ async fn an_update_is_done_once(server: Server) {
     // The history has an event a moment after its write.
     raw.call("node.update", json!({"id": id, "set": {"data": {"error_msg": "last"}}})).await;
     let find = json!({"channel": "node", "filter": {"data.id": id}});
-    let end = Instant::now() + PATIENCE;
-    loop {
+    until("three events", async || {
         let items = raw.call("event.find", find.clone()).await["items"].take();
-        let items = items.as_array().expect("items").len();
-        assert!(items <= 3, "created, updated once, updated a last time");
-        if items == 3 {
-            break;
-        }
-        assert!(Instant::now() < end, "{items} of 3 events");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let count = items.as_array().expect("items").len();
+        assert!(count <= 3, "created, updated once, updated a last time: {items}");
+        if count == 3 { Ok(()) } else { Err(count) }
+    })
+    .await;
 }
 
 #[apply(both_backends!)]

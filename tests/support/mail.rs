@@ -1,11 +1,12 @@
 //! An SMTP server that takes whatever it is given and shows it to the test.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
+
+use super::wait::soon;
 
 /// What came in one mail.
 #[derive(Debug)]
@@ -67,15 +68,21 @@ impl MailServer {
     /// The next mail.
     pub async fn next(&self) -> Mail {
         let mut mails = self.mails.lock().await;
-        let next = tokio::time::timeout(Duration::from_secs(20), mails.recv()).await;
-        next.expect("a mail comes").expect("the server runs")
+        let next = soon("a mail comes", mails.recv()).await;
+        next.expect("the server runs")
     }
 
     /// Asserts that no mail comes.
     pub async fn nothing(&self) {
         let mut mails = self.mails.lock().await;
-        let next = tokio::time::timeout(Duration::from_millis(700), mails.recv()).await;
+        let next = tokio::time::timeout(std::time::Duration::from_millis(700), mails.recv()).await;
         assert!(next.is_err(), "{next:?}");
+    }
+
+    /// The mails that have come and nobody has asked for. A server that was told to end sends first what is under way.
+    pub async fn rest(&self) -> Vec<Mail> {
+        let mut mails = self.mails.lock().await;
+        std::iter::from_fn(|| mails.try_recv().ok()).collect()
     }
 }
 

@@ -7,6 +7,7 @@
 // The benchmarks use a part of this.
 #![allow(dead_code, unused_imports, unused_macros, unreachable_pub)]
 
+mod age;
 mod http;
 mod mail;
 mod people;
@@ -20,9 +21,10 @@ mod wait;
 pub use http::{Answer, Http, answer};
 pub use mail::{Mail, MailServer, Protection};
 pub use proxy::{Mode, Proxy};
-pub use raw::{Lost, PATIENCE, Raw};
+pub use raw::{Lost, Raw};
 pub use server::{Backend, PASSWORD, PerBackend, SECRET, Server};
 pub use services::services;
+pub use wait::{Looks, PATIENCE, another_moment, eventually, eventually_within, soon, until, until_within};
 
 use serde_json::{Value, json};
 

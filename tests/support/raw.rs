@@ -13,8 +13,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-/// How long a test waits for what must come. Generous: machines that run tests are busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use super::wait::PATIENCE;
 
 /// A connection that reads and writes JSON-RPC by hand.
 pub struct Raw {
@@ -23,6 +22,7 @@ pub struct Raw {
     pub upgrade: Response<Option<Vec<u8>>>,
     last_id: u64,
     unread: VecDeque<Value>,
+    pings: u64,
 }
 
 /// Why nothing more came.
@@ -53,7 +53,7 @@ impl Raw {
         let address = request.uri().authority().expect("the URL has a host").to_string();
         let stream = TcpStream::connect(address).await.map_err(Error::Io)?;
         let (socket, upgrade) = client_async(request, stream).await?;
-        Ok(Raw { socket, upgrade, last_id: 0, unread: VecDeque::new() })
+        Ok(Raw { socket, upgrade, last_id: 0, unread: VecDeque::new(), pings: 0 })
     }
 
     /// Sends one frame, of any kind.
@@ -152,6 +152,25 @@ impl Raw {
         }
     }
 
+    /// Asserts that no such notification of this subscription has come yet and waits to be read. To be asked behind
+    /// something that it would have come before.
+    pub fn assert_none_came(&self, method: &str, sub: u64) {
+        let is_one = |message: &Value| message["method"] == method && message["params"]["sub"] == sub;
+        assert!(!self.unread.iter().any(is_one), "{method} of {sub} came; {}", self.shown());
+    }
+
+    /// Reads, and so answers, so many pings more.
+    pub async fn answer_pings(&mut self, count: u64) {
+        let (wanted, end) = (self.pings + count, Instant::now() + PATIENCE);
+        while self.pings < wanted {
+            match self.frame(end).await {
+                Ok(None) => {}
+                Ok(Some(message)) => self.unread.push_back(message),
+                Err(lost) => panic!("no ping: {lost:?}; {}", self.shown()),
+            }
+        }
+    }
+
     /// Whatever comes next, in order of arrival.
     pub async fn receive(&mut self, wait: Duration) -> Result<Value, Lost> {
         match self.unread.pop_front() {
@@ -200,25 +219,32 @@ impl Raw {
 
     async fn read(&mut self, end: Instant) -> Result<Value, Lost> {
         loop {
-            let frame = match timeout_at(end, self.socket.next()).await {
-                Err(_) => return Err(Lost::TimedOut),
-                Ok(None) => return Err(Lost::Broken("end of stream".into())),
-                Ok(Some(Err(error))) => return Err(Lost::Broken(error.to_string())),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            match frame {
-                Message::Text(text) => {
-                    return Ok(serde_json::from_str(&text).unwrap_or_else(|error| {
-                        panic!("a frame that is not JSON ({error}): {:.300}", text.as_str())
-                    }));
-                }
-                Message::Close(Some(close)) => {
-                    return Err(Lost::Closed(close.code.into(), close.reason.to_string()));
-                }
-                Message::Close(None) => return Err(Lost::Closed(1005, String::new())),
-                Message::Binary(bytes) => panic!("a binary frame of {} bytes", bytes.len()),
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            if let Some(message) = self.frame(end).await? {
+                return Ok(message);
             }
+        }
+    }
+
+    /// The next frame, if it is a message.
+    async fn frame(&mut self, end: Instant) -> Result<Option<Value>, Lost> {
+        let frame = match timeout_at(end, self.socket.next()).await {
+            Err(_) => return Err(Lost::TimedOut),
+            Ok(None) => return Err(Lost::Broken("end of stream".into())),
+            Ok(Some(Err(error))) => return Err(Lost::Broken(error.to_string())),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        match frame {
+            Message::Text(text) => Ok(Some(serde_json::from_str(&text).unwrap_or_else(|error| {
+                panic!("a frame that is not JSON ({error}): {:.300}", text.as_str())
+            }))),
+            Message::Close(Some(close)) => Err(Lost::Closed(close.code.into(), close.reason.to_string())),
+            Message::Close(None) => Err(Lost::Closed(1005, String::new())),
+            Message::Binary(bytes) => panic!("a binary frame of {} bytes", bytes.len()),
+            Message::Ping(_) => {
+                self.pings += 1;
+                Ok(None)
+            }
+            Message::Pong(_) | Message::Frame(_) => Ok(None),
         }
     }
 }

@@ -3,14 +3,15 @@
 use std::fs::{self, File};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::pool::{self, Database};
-use super::raw::{PATIENCE, Raw};
+use super::raw::Raw;
 use super::services::services;
+use super::wait::{PATIENCE, until, until_within};
 
 /// The `SECRET_KEY` of every server under test: tests may sign tokens themselves.
 pub const SECRET: &str = "a secret of the tests, long enough for HS256";
@@ -275,19 +276,12 @@ impl Server {
 
     /// Waits until the process has ended.
     pub async fn exited(&mut self) -> ExitStatus {
-        let mut process = self.process.take().expect("the server runs");
         let drain = self.setting("DRAIN_MS").and_then(|ms| ms.parse().ok()).unwrap_or(0);
-        let end = Instant::now() + PATIENCE + Duration::from_millis(drain);
-        loop {
-            match process.try_wait().expect("the process can be waited for") {
-                Some(status) => return status,
-                None if Instant::now() < end => tokio::time::sleep(Duration::from_millis(10)).await,
-                None => {
-                    self.process = Some(process);
-                    panic!("the server does not end");
-                }
-            }
-        }
+        let process = self.process.as_mut().expect("the server runs");
+        let ended = async || process.try_wait().expect("the process can be waited for").ok_or("it runs");
+        let status = until_within(PATIENCE + Duration::from_millis(drain), "the server ends", ended).await;
+        self.process = None;
+        status
     }
 
     /// SIGTERM, then waits until the process has ended.
@@ -414,17 +408,14 @@ impl Server {
             .spawn()
             .expect("the server starts");
         self.process = Some(process);
-        let end = Instant::now() + PATIENCE;
-        self.port = loop {
+        let process = self.process.as_mut().expect("it was started");
+        let address = async || {
             let printed = fs::read_to_string(&out_path).unwrap_or_default();
-            if let Some(port) = printed_port(&printed) {
-                break port;
-            }
-            let ended = self.process.as_mut().and_then(|process| process.try_wait().ok().flatten());
+            let ended = process.try_wait().ok().flatten();
             assert!(ended.is_none(), "the server ended at its start ({ended:?}): {printed}");
-            assert!(Instant::now() < end, "the server prints no address: {printed}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            printed_port(&printed).ok_or(printed)
         };
+        self.port = until("the server prints its address", address).await;
     }
 }
 
