@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
 
-use crate::support::{Backend, Http, Server, both_backends};
+use crate::support::{Answer, Backend, Http, Server, both_backends, eventually, soon, until};
 
 async fn push(http: &Http, list: &str, body: Value) {
     let answer = http.post(&format!("/latest/push/{list}"), &body).await;
@@ -22,6 +23,29 @@ async fn is_empty(http: &Http, list: &str) -> bool {
     let answer = http.get(&format!("/latest/pop/{list}?wait_ms=0")).await;
     assert_eq!((answer.status, answer.headers.contains_key("retry-after")), (503, true), "{}", answer.text);
     true
+}
+
+/// The server has room for one pop that waits, so that a second one sees whether the first one does.
+const ONE_PLACE: [(&str, &str); 1] = [("MAX_POLLS", "1")];
+
+/// Whether a pop has the place that there is.
+async fn place_is_taken(http: &Http) -> bool {
+    http.get("/latest/pop/another?wait_ms=0").await.status == 429
+}
+
+/// Begins to wait for an item, and returns when that is so; the server has room for one who waits.
+async fn waiting(http: &Http) -> JoinHandle<Answer> {
+    let pop = tokio::spawn({
+        let http = http.clone();
+        // Whoever asks whether it waits may have the place just then.
+        let look = async move || match http.get("/latest/pop/jobs").await {
+            answer if answer.status == 429 => Err(answer.text),
+            answer => Ok(answer),
+        };
+        async move { until("there is room for a pop", look).await }
+    });
+    eventually("the pop waits", async || place_is_taken(http).await).await;
+    pop
 }
 
 #[apply(both_backends!)]
@@ -134,7 +158,8 @@ async fn an_item_waits_through_a_kill(server: Server) {
 }
 
 #[apply(both_backends!)]
-async fn an_item_for_a_client_that_has_gone_is_offered_again(server: Server) {
+async fn an_item_for_a_client_that_has_gone_is_offered_again(backend: Backend) {
+    let server = Server::start_with(backend, &ONE_PLACE).await;
     let http = Http::admin(&server).await;
     for n in 1..=10 {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
@@ -143,41 +168,43 @@ async fn an_item_for_a_client_that_has_gone_is_offered_again(server: Server) {
             server.token().await
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20 * (n % 4))).await;
-        drop(stream);
-        if n % 3 == 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        // It goes while the pop is on its way, or when it waits.
+        while n % 4 > 0 && !place_is_taken(&http).await {
+            // Whoever looks may have had the place just then, and it was refused.
+            if stream.try_read(&mut [0; 4096]).is_ok() {
+                stream.write_all(request.as_bytes()).await.unwrap();
+            }
         }
+        drop(stream);
         push(&http, "jobs", json!({"data": n})).await;
-        let begun = Instant::now();
-        assert_eq!(pop(&http, "jobs").await["data"], n);
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "at once, not after a lease: {:?}",
-            begun.elapsed()
-        );
+        // Not after the lease of an answer that is on its way, which lasts 30 s.
+        let answer = until("there is room for a pop", async || {
+            match http.get("/latest/pop/jobs?wait_ms=20000").await {
+                answer if answer.status == 429 => Err(answer.text),
+                answer => Ok(answer),
+            }
+        });
+        assert_eq!(answer.await.ok()["data"], n);
     }
 }
 
 #[apply(both_backends!)]
-async fn a_pop_is_woken_by_a_push_and_sent_home_by_a_drain(server: Server) {
-    let mut server = server;
+async fn a_pop_is_woken_by_a_push_and_sent_home_by_a_drain(backend: Backend) {
+    let mut server = Server::start_with(backend, &ONE_PLACE).await;
     let http = Http::admin(&server).await;
-    let waiting = |http: Http| tokio::spawn(async move { http.get("/latest/pop/jobs").await });
+    // The best of several: a pop looks by itself every 10 s, and nothing but the time tells that apart.
     let mut best = Duration::MAX;
     for n in 1..=3 {
-        let poll = waiting(http.clone());
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let poll = waiting(&http).await;
         let begun = Instant::now();
         push(&http, "jobs", json!({"data": n})).await;
-        assert_eq!(poll.await.unwrap().ok()["data"], n);
+        assert_eq!(soon("the pop is answered", poll).await.unwrap().ok()["data"], n);
         best = best.min(begun.elapsed());
     }
     assert!(best < Duration::from_secs(3), "{best:?}");
-    let poll = waiting(http.clone());
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let poll = waiting(&http).await;
     assert!(server.terminate().await.success());
-    let answer = poll.await.unwrap();
+    let answer = soon("the pop is answered", poll).await.unwrap();
     assert_eq!((answer.status, answer.headers["retry-after"].to_str().unwrap()), (503, "1"));
 }
 
@@ -232,19 +259,16 @@ async fn a_lease_ends_with_an_ack_or_by_itself(server: Server) {
 /// A push on one instance wakes a pop on another.
 #[tokio::test]
 async fn two_instances_share_a_queue() {
-    let one = Server::start(Backend::Production).await;
+    let one = Server::start_with(Backend::Production, &ONE_PLACE).await;
     let two = one.another().await;
     let (here, there) = (Http::admin(&one).await, Http::admin(&two).await);
+    // The best of several, as above.
     let mut best = Duration::MAX;
     for n in 1..=5 {
-        let poll = tokio::spawn({
-            let there = there.clone();
-            async move { pop(&there, "jobs").await }
-        });
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let poll = waiting(&there).await;
         let begun = Instant::now();
         push(&here, "jobs", json!({"data": n})).await;
-        assert_eq!(poll.await.unwrap()["data"], n);
+        assert_eq!(soon("the pop is answered", poll).await.unwrap().ok()["data"], n);
         best = best.min(begun.elapsed());
     }
     assert!(best < Duration::from_secs(4), "signalled: {best:?}");
