@@ -1,20 +1,22 @@
 //! Old nodes are removed (contract 7.4, D-13).
 
 use macro_rules_attribute::apply;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, Server, both_backends, node};
+use crate::support::{Backend, Http, Server, both_backends, eventually, node, until};
 
 const SETTINGS: [(&str, &str); 3] =
     [("NODE_PURGE_START_SECONDS", "1"), ("NODE_PURGE_INTERVAL_SECONDS", "1"), ("NODE_PURGE_PAUSE_MS", "1")];
 
+fn days_ago(days: i64) -> String {
+    let then = chrono::Utc::now() - chrono::Duration::days(days);
+    then.format("%Y-%m-%dT%H:%M:%S%.3f").to_string()
+}
+
 /// Adds a node that was created so many days ago.
 async fn old(http: &Http, kind: &str, name: &str, parent: Option<&Value>, days: i64) -> Value {
-    let created = chrono::Utc::now() - chrono::Duration::days(days);
     let mut body = node(kind, name);
-    body["created"] = created.format("%Y-%m-%dT%H:%M:%S%.3f").to_string().into();
+    body["created"] = days_ago(days).into();
     body["parent"] = parent.map_or(Value::Null, |parent| parent["id"].clone());
     http.post("/node", &body).await.ok()
 }
@@ -37,43 +39,70 @@ async fn purged(server: &Server) -> u64 {
 }
 
 async fn until_these_are_left(http: &Http, wanted: &[&str]) {
-    let mut found = Vec::new();
-    for _ in 0..300 {
-        found = names(http).await;
-        if found == wanted {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{found:?} are left, not {wanted:?}");
+    until("the old ones go", async || {
+        let found = names(http).await;
+        if found == wanted { Ok(()) } else { Err(found) }
+    })
+    .await;
+}
+
+/// How many purges have come to their end.
+fn purges(servers: &[&Server]) -> usize {
+    servers.iter().map(|server| server.log().matches("old nodes are purged").count()).sum()
+}
+
+/// Waits until one of these servers has purged once more, from its beginning to its end.
+async fn another_purge(servers: &[&Server]) {
+    let before = purges(servers);
+    eventually("another purge", async || purges(servers) >= before + 2).await;
 }
 
 #[apply(both_backends!)]
 async fn old_nodes_go_and_nobody_loses_a_parent(backend: Backend) {
-    // Not before all of them are there: it would take those that have no children yet.
-    let settings = [&SETTINGS[..], &[("NODE_PURGE_START_SECONDS", "15")]].concat();
-    let server = Server::start_with(backend, &settings).await;
+    let server = Server::start_with(backend, &SETTINGS).await;
     let http = Http::admin(&server).await;
     let checkout = old(&http, "checkout", "checkout-old", None, 400).await;
-    // Made by hand in an order that the ages contradict.
-    let done = old(&http, "kbuild", "build-done", Some(&checkout), 300).await;
-    old(&http, "job", "job-done", Some(&done), 290).await;
-    let used = old(&http, "kbuild", "build-used", Some(&checkout), 200).await;
-    let used = old(&http, "job", "job-used", Some(&used), 199).await;
-    old(&http, "test", "test-young", Some(&used), 10).await;
-    old(&http, "test", "test-old", Some(&used), 181).await;
-    old(&http, "kbuild", "build-young", Some(&checkout), 179).await;
+    let below = |kind: &str, name: &str, days: i64, children: Value| {
+        let mut node = node(kind, name);
+        node["created"] = days_ago(days).into();
+        json!({"node": node, "child_nodes": children})
+    };
+    // All at once: a purge in between would take those that have no children yet.
+    let tree = json!([
+        below("kbuild", "build-done", 300, json!([below("job", "job-done", 290, json!([]))])),
+        below(
+            "kbuild",
+            "build-used",
+            200,
+            json!([below(
+                "job",
+                "job-used",
+                199,
+                json!([
+                    below("test", "test-young", 10, json!([])),
+                    below("test", "test-old", 181, json!([])),
+                ])
+            ),])
+        ),
+        below("kbuild", "build-young", 179, json!([])),
+    ]);
+    let submit = json!({"id": checkout["id"], "tree": {"node": checkout, "child_nodes": tree}});
+    server.admin().await.call("node.submit", submit).await;
+    let told = async || http.get("/events?channel=node").await.ok().as_array().expect("a list").len();
     let left = ["build-used", "build-young", "checkout-old", "job-used", "test-young"];
     until_these_are_left(&http, &left).await;
     // And they stay, purge after purge.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    another_purge(&[&server]).await;
     assert_eq!(names(&http).await, left);
     assert_eq!(purged(&server).await, 3);
-    let events = http.get("/events?channel=node").await.ok();
-    let ops: Vec<&Value> =
-        events.as_array().expect("a list").iter().map(|event| &event["data"]["op"]).collect();
-    assert_eq!(ops, ["created"; 8], "a purge tells nobody");
-    assert!(server.log().contains("old nodes are purged"));
+    // One when the root was created, one when it was submitted, and the last one.
+    let marker = old(&http, "checkout", "marker", None, 0).await;
+    eventually("the history has all", async || {
+        let events = http.get("/events?channel=node").await.ok();
+        events.as_array().expect("a list").iter().any(|event| event["data"]["id"] == marker["id"])
+    })
+    .await;
+    assert_eq!(told().await, 3, "a purge tells nobody");
 }
 
 #[apply(both_backends!)]
@@ -88,8 +117,9 @@ async fn the_age_is_a_setting(backend: Backend) {
         Server::start_with(backend, &[&SETTINGS[..], &[("NODE_PURGE_AGE_DAYS", "0")]].concat()).await;
     let http = Http::admin(&server).await;
     old(&http, "job", "ancient", None, 4000).await;
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert_eq!(names(&http).await, ["ancient"]);
+    // It does not begin, so there is no purge to wait for.
+    eventually("it says so", async || server.log().contains("nodes are kept for ever")).await;
+    assert_eq!((names(&http).await, purges(&[&server])), (vec!["ancient".to_owned()], 0));
 }
 
 #[tokio::test]
@@ -120,7 +150,7 @@ async fn of_two_instances_one_purges() {
     let first = Server::start_with(Backend::Production, &settings).await;
     let second = Server::start_with(Backend::Production, &settings).await;
     until_these_are_left(&http, &["c0", "c1", "c2"]).await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    another_purge(&[&first, &second]).await;
     assert_eq!(purged(&first).await + purged(&second).await, 2100, "none was removed twice");
     assert_eq!(purged(&quiet).await, 0);
 }
