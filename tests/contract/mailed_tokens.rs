@@ -11,7 +11,7 @@ async fn forgotten_passwords(backend: Backend) {
     let sink = MailServer::start(Protection::None).await;
     let settings = sink.settings();
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let server = Server::start_with(backend, &settings).await;
+    let mut server = Server::start_with(backend, &settings).await;
     let admin = Http::admin(&server).await;
     let id = member(&admin, "ann").await;
     let before = logged_in(&server, "ann").await;
@@ -42,13 +42,15 @@ async fn forgotten_passwords(backend: Backend) {
     server.login("ann", "new").await;
     admin.patch(&format!("/user/{id}"), &json!({"is_active": false})).await.ok();
     assert_eq!(forgot("ann@example.org").await.status, 202);
-    sink.nothing().await;
     for _ in 0..4 {
         forgot("ann@example.org").await;
     }
     let limited = forgot("ann@example.org").await;
     assert_eq!(limited.status, 429);
     assert!(limited.headers.contains_key("retry-after"));
+    server.terminate().await;
+    let rest = sink.rest().await;
+    assert!(rest.is_empty(), "nothing for whoever is not active: {rest:?}");
 }
 
 #[apply(both_backends!)]
@@ -56,7 +58,7 @@ async fn confirming_an_address(backend: Backend) {
     let sink = MailServer::start(Protection::None).await;
     let settings = sink.settings();
     let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let server = Server::start_with(backend, &settings).await;
+    let mut server = Server::start_with(backend, &settings).await;
     let admin = Http::admin(&server).await;
     let invite = json!({"username": "ann", "email": "ann@example.org"});
     let invited = admin.post("/user/invite", &invite).await.ok();
@@ -86,14 +88,18 @@ async fn confirming_an_address(backend: Backend) {
         let answer = request(email).await;
         assert_eq!((answer.status, answer.text.as_str()), (202, "null"), "{email}");
     }
-    sink.nothing().await;
     admin
         .patch(&format!("/user/{}", user["id"].as_str().expect("an id")), &json!({"email": "c@x.example"}))
         .await
         .ok();
     request("c@x.example").await;
     assert_eq!(verify(mail.token()).await.refusal(), bad, "of another address");
-    verify(sink.next().await.token()).await.ok();
+    let mail = sink.next().await;
+    assert_eq!(mail.to, "<c@x.example>", "nothing for whoever is verified, or unknown");
+    verify(mail.token()).await.ok();
+    server.terminate().await;
+    let rest: Vec<String> = sink.rest().await.into_iter().map(|mail| mail.to).collect();
+    assert!(rest.iter().all(|to| to == "<c@x.example>"), "{rest:?}");
 }
 
 #[apply(both_backends!)]
@@ -156,5 +162,6 @@ async fn mail_goes(pem: &str, protection: Protection, security: &str) {
             assert_eq!((mail.tls, mail.auth.is_some()), (true, true));
         }
     }
-    sink.nothing().await;
+    let rest = sink.rest().await;
+    assert!(rest.is_empty(), "what was not sent did not come: {rest:?}");
 }

@@ -1,13 +1,9 @@
 //! Durable subscriptions: a place that is kept, acknowledged, taken over, moved.
 
 use macro_rules_attribute::apply;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, PATIENCE, Raw, Server, both_backends, services};
-
-const QUIET: Duration = Duration::from_millis(500);
+use crate::support::{Backend, Http, PATIENCE, Raw, Server, both_backends, services, until, until_within};
 
 /// Publishes these numbers on the channel `lab`.
 async fn publish(raw: &mut Raw, numbers: std::ops::RangeInclusive<u64>) {
@@ -37,15 +33,35 @@ async fn ack(raw: &mut Raw, sub: u64, seq: u64) {
 
 /// Waits until the consumer `d` stands there.
 async fn stands_at(raw: &mut Raw, seq: u64) {
-    let end = tokio::time::Instant::now() + PATIENCE;
-    loop {
+    until(&format!("the consumer stands at {seq}"), async || {
         let now = raw.call("consumer.get", json!({"name": "d"})).await;
-        if now["position"]["seq"] == seq {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < end, "{seq} is not reached: {now}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        if now["position"]["seq"] == seq { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
+/// Waits until the store has noted anew that this consumer is used.
+pub(super) async fn is_noted_as_used(raw: &mut Raw, name: &str) {
+    let used =
+        async |raw: &mut Raw| raw.call("consumer.get", json!({"name": name})).await["last_used"].take();
+    let before = used(raw).await;
+    until("its use is noted", async || match used(raw).await {
+        now if now != before => Ok(()),
+        now => Err(now),
+    })
+    .await;
+}
+
+/// Waits until all other consumers have been dropped.
+pub(super) async fn only_is_left(raw: &mut Raw, name: &str) {
+    until_within(2 * PATIENCE, "the others are dropped", async || {
+        let listed = raw.call("consumer.list", json!({})).await["items"].take();
+        let names: Vec<&str> =
+            listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+        assert!(names.contains(&name), "{names:?}");
+        if names == [name] { Ok(()) } else { Err(listed) }
+    })
+    .await;
 }
 
 async fn database(server: &Server) -> mongodb::Database {
@@ -156,26 +172,32 @@ async fn what_is_not_acknowledged_comes_again(server: Server) {
     let mut raw = server.admin().await;
     stands_at(&mut raw, 7).await;
     subscribe(&mut raw, 1, json!({})).await;
-    raw.no_event(1, QUIET).await;
+    publish(&mut raw, 8..=8).await;
+    expect(&mut raw, 1, 8..=8).await;
 }
 
 #[apply(both_backends!)]
 async fn a_window_of_events_waits_to_be_acknowledged(server: Server) {
     let mut raw = server.admin().await;
     publish(&mut raw, 1..=9).await;
+    // Another subscription of the session is not held up; what may come to both comes to both.
+    raw.call("event.subscribe", json!({"sub": 2, "channel": "lab"})).await;
     subscribe(&mut raw, 1, json!({"from": "earliest", "window": 3})).await;
+    let waits = async |raw: &mut Raw, numbers: std::ops::RangeInclusive<u64>| {
+        for number in numbers {
+            publish(raw, number..=number).await;
+            expect(raw, 2, number..=number).await;
+        }
+        raw.assert_none_came("event", 1);
+    };
     expect(&mut raw, 1, 1..=3).await;
-    raw.no_event(1, QUIET).await;
+    waits(&mut raw, 10..=11).await;
     ack(&mut raw, 1, 1).await;
     expect(&mut raw, 1, 4..=4).await;
-    raw.no_event(1, QUIET).await;
+    waits(&mut raw, 12..=13).await;
     ack(&mut raw, 1, 4).await;
     expect(&mut raw, 1, 5..=7).await;
-    publish(&mut raw, 10..=10).await;
-    raw.no_event(1, QUIET).await;
-    // Another subscription of the session is not held up.
-    raw.call("event.subscribe", json!({"sub": 2, "channel": "lab", "from": "earliest"})).await;
-    expect(&mut raw, 2, 1..=10).await;
+    waits(&mut raw, 14..=15).await;
     ack(&mut raw, 1, 7).await;
     expect(&mut raw, 1, 8..=10).await;
     stands_at(&mut raw, 7).await;
@@ -278,7 +300,7 @@ async fn moving_or_removing_it_ends_the_subscription(server: Server) {
 /// What a filter leaves out needs no acknowledgement; the place moves past it.
 #[apply(both_backends!)]
 async fn the_place_moves_past_what_is_not_wanted(backend: Backend) {
-    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
+    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "2000")]).await;
     let mut raw = server.admin().await;
     subscribe(&mut raw, 1, json!({"filter": {"data.n": 3}})).await;
     publish(&mut raw, 1..=2).await;
@@ -287,7 +309,9 @@ async fn the_place_moves_past_what_is_not_wanted(backend: Backend) {
     expect(&mut raw, 1, 3..=3).await;
     // Not past what waits to be acknowledged.
     while raw.next_notification("progress", PATIENCE).await["seq"] != 5 {}
-    raw.try_notification("progress", QUIET * 2).await.expect_err("there is nothing to tell");
+    // Progress is told with a ping: with the next ones there is nothing to tell.
+    raw.answer_pings(2).await;
+    raw.assert_none_came("progress", 1);
     stands_at(&mut raw, 2).await;
     ack(&mut raw, 1, 3).await;
     stands_at(&mut raw, 5).await;
@@ -295,17 +319,17 @@ async fn the_place_moves_past_what_is_not_wanted(backend: Backend) {
 
 #[apply(both_backends!)]
 async fn it_does_not_expire_while_it_is_used(backend: Backend) {
-    let settings = [("PING_INTERVAL_MS", "1000"), ("CONSUMER_IDLE_SECONDS", "8")];
+    // It is looked for what is too old every 10 s then; what is used is noted every 2 s.
+    let settings = [("PING_INTERVAL_MS", "2000"), ("CONSUMER_IDLE_SECONDS", "20")];
     let server = Server::start_with(backend, &settings).await;
     let mut raw = server.admin().await;
     subscribe(&mut raw, 1, json!({})).await;
+    is_noted_as_used(&mut raw, "d").await;
     // The other one, which nobody uses, goes.
-    raw.call("consumer.open", json!({"channel": "lab", "subscriber_id": "unused"})).await;
-    let end = tokio::time::Instant::now() + PATIENCE;
-    while raw.call("consumer.list", json!({})).await["items"].as_array().unwrap().len() > 1 {
-        assert!(tokio::time::Instant::now() < end);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let unused = raw.call("consumer.open", json!({"channel": "lab", "subscriber_id": "unused"})).await;
+    server.age_subscription(unused["id"].as_u64().unwrap()).await;
+    only_is_left(&mut raw, "d").await;
+    is_noted_as_used(&mut raw, "d").await;
     publish(&mut raw, 1..=1).await;
     expect(&mut raw, 1, 1..=1).await;
     ack(&mut raw, 1, 1).await;
@@ -329,7 +353,7 @@ async fn a_takeover_is_noticed_without_being_told(backend: Backend) {
     assert_eq!(ended(&mut raw, 1).await, "taken over");
     stands_at(&mut raw, 1).await;
     server.kill9();
-    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
+    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "2000")]).await;
     let mut raw = server.admin().await;
     subscribe(&mut raw, 1, json!({})).await;
     take_over_silently(&server).await;

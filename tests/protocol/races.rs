@@ -17,12 +17,17 @@ async fn conditional_updates_lose_nothing(server: Server) {
     const EACH: u64 = 10;
     let mut writers = sessions(&server, WRITERS).await;
     let id = writers[0].call("node.create", json!({"node": node("checkout", "counter")})).await["id"].take();
+    // They meet at least once: nobody writes before all have read.
+    let all_have_read = tokio::sync::Barrier::new(WRITERS);
     let conflicts = join_all(writers.iter_mut().map(|raw| {
-        let id = id.clone();
+        let (id, all_have_read) = (id.clone(), &all_have_read);
         async move {
-            let (mut done, mut conflicts) = (0, 0);
+            let (mut done, mut conflicts, mut first) = (0, 0, true);
             while done < EACH {
                 let read = raw.call("node.get", json!({"id": id})).await;
+                if std::mem::take(&mut first) {
+                    all_have_read.wait().await;
+                }
                 let count = read["data"]["count"].as_u64().unwrap_or(0);
                 let update =
                     json!({"id": id, "if_revision": read["revision"], "set": {"data": {"count": count + 1}}});
@@ -43,7 +48,7 @@ async fn conditional_updates_lose_nothing(server: Server) {
         }
     }))
     .await;
-    assert!(conflicts.iter().sum::<u64>() > 0, "the writers never met");
+    assert!(conflicts.iter().sum::<u64>() >= WRITERS as u64 - 1, "{conflicts:?}");
     let last = writers[0].call("node.get", json!({"id": id})).await;
     assert_eq!(last["data"]["count"], WRITERS as u64 * EACH);
     assert_eq!(last["revision"], WRITERS as u64 * EACH + 1);

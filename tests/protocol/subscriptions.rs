@@ -1,20 +1,16 @@
 //! Subscriptions: where they begin, what they match, what they include, how they end.
 
 use macro_rules_attribute::apply;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use crate::support::{Backend, PATIENCE, Raw, Server, both_backends, node};
+use crate::support::{Backend, PATIENCE, Raw, Server, another_moment, both_backends, node};
 
-const QUIET: Duration = Duration::from_millis(500);
-
-/// Creates checkouts of these names, far enough apart to differ in time.
+/// Creates checkouts of these names, which differ in time.
 async fn checkouts(raw: &mut Raw, names: &[&str]) -> Vec<Value> {
     let mut made = Vec::new();
     for name in names {
         made.push(raw.call("node.create", json!({"node": node("checkout", name)})).await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        another_moment().await;
     }
     made
 }
@@ -97,7 +93,7 @@ async fn another_history_is_not_recovered(server: Server) {
 
 #[apply(both_backends!)]
 async fn a_filter_selects_and_progress_goes_on(backend: Backend) {
-    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "1000")]).await;
+    let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "2000")]).await;
     let mut raw = server.admin().await;
     let filter = json!({"data.kind": "job", "data.state__in": ["running", "done"]});
     raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "filter": filter})).await;
@@ -114,7 +110,8 @@ async fn a_filter_selects_and_progress_goes_on(backend: Backend) {
             break;
         }
     }
-    raw.no_event(1, QUIET).await;
+    raw.call("node.create", json!({"node": node("job", "k")})).await;
+    assert_eq!(next(&mut raw, 1).await, ("k".to_owned(), 6), "none of those in between comes late");
 }
 
 #[apply(both_backends!)]
@@ -151,9 +148,12 @@ async fn unsubscribing_ends_it(server: Server) {
     let taken = raw.fail("event.subscribe", json!({"sub": 2, "channel": "node"})).await;
     assert!(taken["data"]["status"].as_u64().is_some_and(|status| (400..500).contains(&status)), "{taken}");
     assert_eq!(raw.call("event.unsubscribe", json!({"sub": 1})).await, json!({}));
-    checkouts(&mut raw, &["a"]).await;
-    raw.event(2).await;
-    raw.no_event(1, QUIET).await;
+    // The first one would have come to both before the second one comes to one.
+    checkouts(&mut raw, &["a", "b"]).await;
+    for name in ["a", "b"] {
+        assert_eq!(next(&mut raw, 2).await.0, name);
+    }
+    raw.assert_none_came("event", 1);
     assert_eq!(raw.fail("event.unsubscribe", json!({"sub": 1})).await["code"], -32004);
     raw.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
 }
@@ -203,11 +203,16 @@ async fn own_events_are_published_and_found(server: Server) {
         (&json!("org.example.board"), &json!("https://lab.example/"))
     );
     assert_eq!((&event["owner"], &event["rack"]), (&json!("admin"), &json!("r1")));
-    raw.no_event(1, QUIET).await;
-    raw.no_event(2, QUIET).await;
     for number in 0..5 {
         raw.call("event.publish", json!({"channel": "lab", "data": number})).await;
+        assert_eq!(raw.event(1).await["event"]["data"], number, "the repetition has no event");
     }
+    checkouts(&mut raw, &["a"]).await;
+    assert_eq!(
+        next(&mut raw, 2).await,
+        ("a".to_owned(), 1),
+        "what is on the other channel does not come here"
+    );
     let mut found = Vec::new();
     let mut after = Value::Null;
     loop {

@@ -72,13 +72,6 @@ impl MailServer {
         next.expect("the server runs")
     }
 
-    /// Asserts that no mail comes.
-    pub async fn nothing(&self) {
-        let mut mails = self.mails.lock().await;
-        let next = tokio::time::timeout(std::time::Duration::from_millis(700), mails.recv()).await;
-        assert!(next.is_err(), "{next:?}");
-    }
-
     /// The mails that have come and nobody has asked for. A server that was told to end sends first what is under way.
     pub async fn rest(&self) -> Vec<Mail> {
         let mut mails = self.mails.lock().await;

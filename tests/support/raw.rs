@@ -143,15 +143,6 @@ impl Raw {
         }
     }
 
-    /// Asserts that no event of this subscription has come yet or comes within `wait`.
-    pub async fn no_event(&mut self, sub: u64, wait: Duration) {
-        let wanted = |message: &Value| message["method"] == "event" && message["params"]["sub"] == sub;
-        match self.wait_for(wait, wanted).await {
-            Err(Lost::TimedOut) => {}
-            other => panic!("silence was expected: {other:?}"),
-        }
-    }
-
     /// Asserts that no such notification of this subscription has come yet and waits to be read. To be asked behind
     /// something that it would have come before.
     pub fn assert_none_came(&self, method: &str, sub: u64) {
