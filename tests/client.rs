@@ -2,10 +2,11 @@
 
 use macro_rules_attribute::apply;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::{Server, both_backends, node};
+use crate::support::{PATIENCE, Server, both_backends, eventually_within, node, soon, until, until_within};
 use futures::StreamExt;
 use kernelci_live::cli::demo::catalogue::Catalogue;
 use kernelci_live::cli::demo::plan::{Checkout, Scale};
@@ -17,7 +18,23 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Kills the server, or restarts it in order, each time when so much more has been done.
+async fn interrupt(server: &mut Server, kills: &[bool], each: usize, done: impl Fn() -> usize) {
+    for (number, kill) in kills.iter().enumerate() {
+        let enough = (number + 1) * each;
+        until_within(2 * PATIENCE, "the work goes on", async || match done() {
+            now if now >= enough => Ok(()),
+            now => Err(now),
+        })
+        .await;
+        if *kill {
+            server.kill9();
+        } else {
+            server.terminate().await;
+        }
+        server.restart().await;
+    }
+}
 
 async fn admin(server: &Server) -> Client {
     let auth = Auth::Token(server.token().await.to_owned());
@@ -26,7 +43,7 @@ async fn admin(server: &Server) -> Client {
 
 /// The number and the payload of the next event; anything else is a failure.
 async fn event(subscription: &mut Subscription) -> (u64, Value) {
-    match timeout(PATIENCE, subscription.next()).await.expect("an event") {
+    match soon("an event comes", subscription.next()).await {
         Some(Delivery::Event(delivery)) => {
             let event: Value = serde_json::from_str(delivery.raw.get()).unwrap();
             (delivery.seq, event["data"].clone())
@@ -45,12 +62,16 @@ async fn a_subscription_and_publishes_survive_restarts(server: Server) {
     let mut subscription = reader.subscribe(Subscribe::to("run")).await.unwrap();
     let first = subscription.position().seq + 1;
     let writer = admin(&server).await;
-    let publishing = tokio::spawn(async move {
-        for n in 0..EVENTS {
-            let data = json!({"n": n});
-            let publish = Publish { channel: "run".into(), data, ..Publish::default() };
-            writer.event_publish(publish).await.expect("published");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    let published = Arc::new(AtomicUsize::new(0));
+    let publishing = tokio::spawn({
+        let published = published.clone();
+        async move {
+            for n in 0..EVENTS {
+                let data = json!({"n": n});
+                let publish = Publish { channel: "run".into(), data, ..Publish::default() };
+                writer.event_publish(publish).await.expect("published");
+                published.fetch_add(1, Ordering::Relaxed);
+            }
         }
     });
     let reading = tokio::spawn(async move {
@@ -60,15 +81,7 @@ async fn a_subscription_and_publishes_survive_restarts(server: Server) {
         }
         subscription
     });
-    for kill in [true, false, true] {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        if kill {
-            server.kill9();
-        } else {
-            server.terminate().await;
-        }
-        server.restart().await;
-    }
+    interrupt(&mut server, &[true, false, true], 80, || published.load(Ordering::Relaxed)).await;
     timeout(4 * PATIENCE, publishing).await.expect("in time").unwrap();
     let subscription = timeout(4 * PATIENCE, reading).await.expect("in time").unwrap();
     // Another process goes on from the stored position.
@@ -81,8 +94,6 @@ async fn a_subscription_and_publishes_survive_restarts(server: Server) {
     assert!(seq.is_none_or(|seq| seq == number));
 }
 
-/// A durable subscription does every event exactly once in a process that acknowledges what it has done, whatever
-/// happens to the server; the next process goes on behind that.
 /// Members of a group do everything once, whatever becomes of the server meanwhile.
 #[apply(both_backends!)]
 async fn a_group_survives_restarts(server: Server) {
@@ -139,21 +150,15 @@ async fn a_group_survives_restarts(server: Server) {
             writer.event_publish(publish).await.expect("published");
         }
     });
-    for kill in [true, false] {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        if kill {
-            server.kill9();
-        } else {
-            server.terminate().await;
-        }
-        server.restart().await;
-    }
+    interrupt(&mut server, &[true, false], 30, || done.lock().unwrap().0.len()).await;
     timeout(2 * PATIENCE, publishing).await.expect("in time").unwrap();
     for member in members {
         timeout(2 * PATIENCE, member).await.expect("in time").unwrap();
     }
 }
 
+/// A durable subscription does every event exactly once in a process that acknowledges what it has done, whatever
+/// happens to the server; the next process goes on behind that.
 #[apply(both_backends!)]
 async fn a_durable_subscription_survives_restarts(server: Server) {
     const EVENTS: u64 = 300;
@@ -168,59 +173,49 @@ async fn a_durable_subscription_survives_restarts(server: Server) {
             writer.event_publish(publish).await.expect("published");
         }
     });
-    let reading = tokio::spawn(async move {
-        for n in 0..EVENTS {
-            let (seq, data) = event(&mut subscription).await;
-            assert_eq!(data["n"], n);
-            // The last ones are left for others.
-            if n < EVENTS - 3 {
-                subscription.ack(seq);
+    let read = Arc::new(AtomicUsize::new(0));
+    let reading = tokio::spawn({
+        let read = read.clone();
+        async move {
+            for n in 0..EVENTS {
+                let (seq, data) = event(&mut subscription).await;
+                assert_eq!(data["n"], n);
+                // The last ones are left for others.
+                if n < EVENTS - 3 {
+                    subscription.ack(seq);
+                }
+                read.fetch_add(1, Ordering::Relaxed);
             }
+            subscription
         }
-        subscription
     });
-    for kill in [true, false] {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        if kill {
-            server.kill9();
-        } else {
-            server.terminate().await;
-        }
-        server.restart().await;
-    }
+    interrupt(&mut server, &[true, false], 100, || read.load(Ordering::Relaxed)).await;
     timeout(2 * PATIENCE, publishing).await.expect("in time").unwrap();
     let mut subscription = timeout(2 * PATIENCE, reading).await.expect("in time").unwrap();
     let client = admin(&server).await;
     let place = subscription.position().seq - 3;
-    let reached = async {
-        loop {
-            let now: Value = client.call("consumer.get", json!({"name": "worker"})).await.unwrap();
-            // The first one has to be back: else it takes the name over, not the other way round.
-            if now["position"]["seq"] == place && !now["subscription"].is_null() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, reached).await.expect("all of it is acknowledged");
+    until("all of it is acknowledged", async || {
+        let now: Value = client.call("consumer.get", json!({"name": "worker"})).await.unwrap();
+        // The first one has to be back: else it takes the name over, not the other way round.
+        let back = now["position"]["seq"] == place && !now["subscription"].is_null();
+        if back { Ok(()) } else { Err(now) }
+    })
+    .await;
     let mut later = client.subscribe(wanted()).await.unwrap();
     for n in EVENTS - 3..EVENTS {
         assert_eq!(event(&mut later).await.1["n"], n);
     }
-    assert!(timeout(PATIENCE, subscription.next()).await.expect("in time").is_none());
+    assert!(soon("the first one ends", subscription.next()).await.is_none());
     assert_eq!(subscription.ended(), Some(Ended::TakenOver));
     // Closing sends what was acknowledged last.
     later.ack(place + 2);
     client.close().await;
     let client = admin(&server).await;
-    let reached = async {
-        while client.call::<Value>("consumer.get", json!({"name": "worker"})).await.unwrap()["position"]["seq"]
-            != place + 2
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(PATIENCE, reached).await.expect("the last one, too");
+    until("the last one, too", async || {
+        let now: Value = client.call("consumer.get", json!({"name": "worker"})).await.unwrap();
+        if now["position"]["seq"] == place + 2 { Ok(()) } else { Err(now) }
+    })
+    .await;
 }
 
 /// The typed operations speak the server's language.
@@ -262,7 +257,7 @@ async fn the_demo_plays_through_a_kill(server: Server) {
         let (player, plan) = (player.clone(), plan.clone());
         tokio::spawn(async move { player.checkout(&plan).await })
     };
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    eventually_within(2 * PATIENCE, "it plays", async || client.node_count(None).await.unwrap() >= 8).await;
     server.kill9();
     server.restart().await;
     timeout(2 * PATIENCE, playing).await.expect("in time").unwrap().unwrap();

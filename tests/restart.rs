@@ -2,11 +2,11 @@
 
 use macro_rules_attribute::apply;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::{Lost, Raw, Server, both_backends, node};
+use crate::support::{Looks, Lost, PATIENCE, Raw, Server, both_backends, node, until};
 use serde_json::{Value, json};
 
 const WRITERS: usize = 4;
@@ -28,7 +28,7 @@ struct Target {
 impl Target {
     /// A session, as soon as the server is there to give one.
     async fn session(&self) -> Raw {
-        let end = Instant::now() + Duration::from_secs(60);
+        let mut looks = Looks::new(2 * PATIENCE, "the server comes back");
         loop {
             if let Ok(mut raw) = Raw::connect(&self.url, Some("kernelci.v1.json"), &[]).await
                 && let Ok(answer) = raw.try_request("session.hello", json!({"token": self.token})).await
@@ -36,8 +36,7 @@ impl Target {
             {
                 return raw;
             }
-            assert!(Instant::now() < end, "the server does not come back");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            looks.rest(&"no session").await;
         }
     }
 }
@@ -97,7 +96,8 @@ struct Seen {
     steps: HashMap<String, u64>,
     writes: HashSet<Written>,
     created: HashSet<String>,
-    connections: usize,
+    /// How many connections it has had.
+    connections: Arc<AtomicUsize>,
 }
 
 impl Seen {
@@ -123,7 +123,6 @@ impl Seen {
     /// Reads one connection's worth of events, until it is lost or `done`.
     async fn follow(&mut self, target: &Target, done: impl Fn(&Seen) -> bool) {
         let mut raw = target.session().await;
-        self.connections += 1;
         let from = match &self.position {
             Some((epoch, seq)) => json!({"epoch": epoch, "seq": seq}),
             None => json!("earliest"),
@@ -135,6 +134,7 @@ impl Seen {
             Err(_) => return,
         };
         assert_eq!(answer["result"]["recovered"], true, "{answer}");
+        self.connections.fetch_add(1, Ordering::Relaxed);
         let epoch = &answer["result"]["position"]["epoch"];
         match &self.position {
             Some((before, _)) => assert_eq!(before, epoch, "the history is another one"),
@@ -162,10 +162,11 @@ async fn nothing_acknowledged_is_lost_or_doubled(mut server: Server) {
     // Set when everything has been written: what the reader has to have seen in the end.
     let expected: Arc<Mutex<Option<HashSet<Written>>>> = Arc::default();
     let give_up = Arc::new(AtomicBool::new(false));
-    let reader = tokio::spawn({
+    let connections = Arc::new(AtomicUsize::new(0));
+    let mut reader = tokio::spawn({
         let (target, expected, give_up) = (target.clone(), expected.clone(), give_up.clone());
+        let mut seen = Seen { connections: connections.clone(), ..Seen::default() };
         async move {
-            let mut seen = Seen::default();
             let complete = |seen: &Seen| {
                 let all = expected.lock().unwrap();
                 give_up.load(Ordering::Relaxed) || all.as_ref().is_some_and(|all| all.is_subset(&seen.writes))
@@ -178,19 +179,20 @@ async fn nothing_acknowledged_is_lost_or_doubled(mut server: Server) {
     });
 
     let kills = kills();
-    for kill in 0..kills {
+    for kill in 0..=kills {
         let before = acknowledged.lock().unwrap().len();
-        // Never at the same moment after the start, and only when there was something to lose.
-        tokio::time::sleep(Duration::from_millis(300 + 137 * (kill % 7))).await;
-        let end = Instant::now() + crate::support::PATIENCE;
-        while acknowledged.lock().unwrap().len() < before + 20 {
-            assert!(Instant::now() < end, "no write is acknowledged after {kill} kills");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        // Never at the same place, only when there was something to lose, and only when the reader is there.
+        let wanted = before + 20 + 13 * (kill as usize % 7);
+        until(&format!("writes are acknowledged and read after {kill} kills"), async || {
+            let now = (acknowledged.lock().unwrap().len(), connections.load(Ordering::Relaxed));
+            if now.0 >= wanted && now.1 > kill as usize { Ok(()) } else { Err((now, wanted)) }
+        })
+        .await;
+        if kill < kills {
+            server.kill9();
+            server.restart().await;
         }
-        server.kill9();
-        server.restart().await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
     stop.store(true, Ordering::Relaxed);
     let mut nodes = 0;
     for writer in writers {
@@ -217,18 +219,21 @@ async fn nothing_acknowledged_is_lost_or_doubled(mut server: Server) {
         assert!(all.contains(write), "acknowledged and gone: {write:?}");
     }
     *expected.lock().unwrap() = Some(all.clone());
-    let end_of_patience = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(45)).await;
-        give_up.store(true, Ordering::Relaxed);
-    });
-    let seen = reader.await.expect("the reader's assertions hold");
-    end_of_patience.abort();
+    let seen = match tokio::time::timeout(2 * PATIENCE, &mut reader).await {
+        Ok(seen) => seen,
+        Err(_) => {
+            // What it has seen says what is missing.
+            give_up.store(true, Ordering::Relaxed);
+            reader.await
+        }
+    };
+    let seen = seen.expect("the reader's assertions hold");
     let missing: Vec<(&Written, bool)> =
         all.difference(&seen.writes).map(|write| (write, acknowledged.contains(write))).collect();
     let (count, of) = (missing.len(), all.len());
     assert!(missing.is_empty(), "{count} of {of} writes have no event (true: acknowledged): {missing:?}");
     assert!(seen.writes.is_subset(&all), "an event of something that was not written");
-    assert!(seen.connections > kills as usize, "the reader was cut by the kills");
+    assert!(connections.load(Ordering::Relaxed) > kills as usize, "the reader was cut by the kills");
     assert_eq!(seen.created.len(), nodes, "every node was created once, however often that was asked for");
     // A new reader finds the same history.
     let mut again = Seen::default();
