@@ -17,7 +17,8 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::support::{Instance, Servers, commit, event, eventually, node, revisions};
+use super::support::{Instance, Servers, commit, event, node, revisions};
+use crate::support::{PATIENCE, eventually_within};
 
 /// Steps of a run.
 const STEPS: usize = 60;
@@ -58,6 +59,7 @@ impl Run {
             }
             17 => self.snapshot = Some(self.take_snapshot().await),
             18 => self.go_back().await,
+            // Others get on as far as chance wants it.
             _ => tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..400))).await,
         }
     }
@@ -212,7 +214,7 @@ async fn run(seed: u64) {
     let events = run.instances[1].events_after("node", 0).await;
     let expected: Vec<_> = events.iter().map(|entry| (entry.seq, entry.value()["id"].to_string())).collect();
     for (seen, task) in readers {
-        eventually("reader that has seen all", async || {
+        eventually_within(2 * PATIENCE, "the reader has seen all", async || {
             assert!(!task.is_finished(), "the reader's assertions hold");
             seen.lock().unwrap().len() >= expected.len()
         })

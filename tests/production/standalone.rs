@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use kernelci_live::model::Node;
 use kernelci_live::store::{Committed, Store};
 
-use super::support::{Servers, commit, eventually, node, revisions, variable};
+use super::support::{Servers, commit, node, revisions, variable};
+use crate::support::{PATIENCE, eventually_within};
 
 /// Ends the process with the test.
 struct Mongod(Child);
@@ -25,7 +26,8 @@ async fn a_standalone_server_works_and_says_what_is_weaker() {
     command.args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--wiredTigerCacheSizeGB", "0.25"]);
     command.arg("--dbpath").arg(files.path()).stdout(Stdio::null());
     let _mongod = Mongod(command.spawn().expect("MONGOD_BIN starts"));
-    eventually("mongod", async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
+    let up = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+    eventually_within(2 * PATIENCE, "mongod answers", up).await;
 
     let servers = Servers::on(format!("mongodb://127.0.0.1:{port}")).await;
     let a = servers.open().await;

@@ -1,7 +1,6 @@
 //! A database and a key prefix for one test, and any number of instances on them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
 use kernelci_live::event_log::redis::{RedisLog, RelayMode};
@@ -12,6 +11,8 @@ use kernelci_live::model::{Event, Node, ObjectId, Timestamp};
 use kernelci_live::store::mongo::{self, MongoStore, Options};
 use kernelci_live::store::{Commit, Expect, Write};
 use serde_json::{Map, Value, json};
+
+use crate::support::{PATIENCE, until_within};
 
 /// The servers as one test sees them.
 pub struct Servers {
@@ -72,11 +73,11 @@ impl Servers {
     /// Waits until Redis has given this number, whether readers see it or not.
     pub async fn given(&self, channel: &str, number: u64) {
         let key = format!("{}{{{channel}}}:state", self.options.key_prefix);
-        eventually("a number", async || {
+        until_within(2 * PATIENCE, "a number", async || {
             let mut redis = self.redis.clone();
             let given: Option<u64> =
                 redis::cmd("HGET").arg(&key).arg("given").query_async(&mut redis).await.unwrap();
-            given == Some(number)
+            if given == Some(number) { Ok(()) } else { Err(given) }
         })
         .await;
     }
@@ -87,10 +88,13 @@ impl Servers {
     }
     /// Waits until no event is pending.
     pub async fn settled(&self) {
-        eventually("empty outboxes", async || {
+        until_within(2 * PATIENCE, "empty outboxes", async || {
             let count = async |name, query| self.collection(name).count_documents(query).await.unwrap();
             let nodes = count("node", doc! {"outbox": {"$exists": true}}).await;
-            nodes + count("eventoutbox", doc! {}).await == 0
+            match nodes + count("eventoutbox", doc! {}).await {
+                0 => Ok(()),
+                pending => Err(pending),
+            }
         })
         .await;
     }
@@ -109,15 +113,6 @@ impl Instance {
             }
             all.extend(entries);
         }
-    }
-}
-
-/// Waits for something that happens soon; fails after a while.
-pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    while !condition().await {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no {what} after 60 s");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

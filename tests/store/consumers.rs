@@ -3,6 +3,7 @@
 use kernelci_live::model::ObjectId;
 use kernelci_live::store::consumers::{Consumer, ConsumerKey, Cursor, NewConsumer, Opened, Owner};
 use macro_rules_attribute::apply;
+use std::time::Duration;
 
 use super::support::Fixture;
 use crate::support::both_backends;
@@ -177,12 +178,13 @@ async fn what_nobody_uses_expires(f: Fixture) {
     let ann = owner("ann");
     let unnamed = open(&f, &new(None, &ann)).await;
     open(&f, &new(Some("n"), &ann)).await;
-    assert_eq!(f.store.expire_consumers(60, 60).await.unwrap(), (0, 0));
-    tokio::time::sleep(std::time::Duration::from_millis(6100)).await;
+    assert_eq!(f.store.expire_consumers(2000, 2000).await.unwrap(), (0, 0));
+    const LONG: Duration = Duration::from_secs(3000);
+    f.time_passes(LONG).await;
     assert!(f.store.touch_consumer(unnamed.id.unwrap()).await.unwrap());
-    assert_eq!(f.store.expire_consumers(5, 60).await.unwrap(), (0, 0));
-    assert_eq!(f.store.expire_consumers(5, 5).await.unwrap(), (0, 1));
-    tokio::time::sleep(std::time::Duration::from_millis(6100)).await;
-    assert_eq!(f.store.expire_consumers(5, 5).await.unwrap(), (1, 0));
+    assert_eq!(f.store.expire_consumers(2000, 4000).await.unwrap(), (0, 0));
+    assert_eq!(f.store.expire_consumers(2000, 2000).await.unwrap(), (0, 1));
+    f.time_passes(LONG).await;
+    assert_eq!(f.store.expire_consumers(2000, 2000).await.unwrap(), (1, 0));
     assert!(f.store.consumers(None, 9).await.unwrap().is_empty());
 }

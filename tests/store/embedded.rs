@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kernelci_live::error::{Kind, Result};
 use kernelci_live::event_log::EventLog;
@@ -14,6 +14,7 @@ use kernelci_live::store::{Commit, Committed, Expect, IdempotencyKey, IndexState
 use serde_json::json;
 
 use super::support::{commit, event, ids, next, node, options, write};
+use crate::support::{eventually, until};
 
 async fn open(dir: &Path) -> Result<(Arc<SqliteStore>, Arc<SqliteLog>)> {
     sqlite::open(dir, options()).await
@@ -21,14 +22,7 @@ async fn open(dir: &Path) -> Result<(Arc<SqliteStore>, Arc<SqliteLog>)> {
 
 /// Opens a directory whose last user is just letting it go.
 async fn reopen(dir: &Path) -> (Arc<SqliteStore>, Arc<SqliteLog>) {
-    let begun = Instant::now();
-    loop {
-        match open(dir).await {
-            Ok(opened) => return opened,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the directory is free", async || open(dir).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +121,7 @@ async fn close_finishes_what_was_accepted_and_frees_the_directory() {
             tokio::spawn(async move { store.commit(commit).await.is_ok() })
         })
         .collect();
-    tokio::time::sleep(Duration::from_millis(5)).await;
+    eventually("something is written", async || writers.iter().any(|writer| writer.is_finished())).await;
     log.close().await;
     store.close().await;
     let mut acknowledged = Vec::new();
@@ -235,11 +229,7 @@ async fn idempotency_keys_are_forgotten_after_a_day() {
     age(25);
     store.close().await;
     let (store, _log) = open(dir.path()).await.unwrap();
-    let begun = Instant::now();
     let left = || file.query_row("SELECT count(*) FROM idempotency", [], |row| row.get::<_, i64>(0)).unwrap();
-    while left() > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "never pruned");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the old keys are pruned", async || left() == 0).await;
     store.ping().await.unwrap();
 }

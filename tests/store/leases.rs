@@ -4,7 +4,7 @@ use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use super::support::Fixture;
-use crate::support::both_backends;
+use crate::support::{both_backends, until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -26,15 +26,11 @@ async fn a_lease_has_one_holder(f: Fixture) {
 async fn a_lease_ends_by_itself(f: Fixture) {
     let first =
         f.store.take_lease("job", "a", Duration::from_millis(300)).await.unwrap().expect("it is free");
-    let mut second = None;
-    for _ in 0..500 {
-        second = f.store.take_lease("job", "b", LONG).await.unwrap();
-        if second.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(second.is_some_and(|second| second > first), "{second:?}");
+    let second = until("the lease ends", async || {
+        f.store.take_lease("job", "b", LONG).await.unwrap().ok_or("it is taken")
+    })
+    .await;
+    assert!(second > first, "{second:?}");
 }
 
 #[apply(both_backends!)]

@@ -8,7 +8,7 @@ use kernelci_live::store::queues::{Depth, Lease, Leased, MOST_ITEMS, NewItem, Pu
 use super::support::Fixture;
 use crate::support::both_backends;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(3600);
 
 fn item(list: &str, json: &str, key: Option<&str>) -> NewItem {
     NewItem { list: list.to_owned(), json: json.to_owned(), key: key.map(str::to_owned) }
@@ -48,17 +48,17 @@ async fn what_is_released_or_overdue_is_offered_again(f: Fixture) {
     push(&f, "a", "2").await;
     let first = take(&f, "a", LONG).await.unwrap();
     assert_eq!(f.store.release_item(&first.lease).await.unwrap().as_deref(), Some("a"));
-    let again = take(&f, "a", Duration::from_secs(4)).await.unwrap();
+    let again = take(&f, "a", LONG / 2).await.unwrap();
     assert_eq!((again.json.as_str(), again.deliveries), ("1", 2), "at its old place");
     assert!(!f.store.remove_item(&first.lease).await.unwrap(), "that lease is over");
     assert_eq!(take(&f, "a", LONG).await.unwrap().json, "2");
     assert_eq!(take(&f, "a", LONG).await, None);
     assert!(f.store.extend_item(&again.lease, LONG).await.unwrap());
     assert!(!f.store.extend_item(&first.lease, LONG).await.unwrap());
-    tokio::time::sleep(Duration::from_millis(4500)).await;
+    f.time_passes(LONG / 2).await;
     assert_eq!(take(&f, "a", LONG).await, None, "it was extended");
-    assert!(f.store.extend_item(&again.lease, Duration::from_millis(100)).await.unwrap());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(f.store.extend_item(&again.lease, LONG / 2).await.unwrap());
+    f.time_passes(LONG / 2 + Duration::from_secs(1)).await;
     let overdue = take(&f, "a", LONG).await.unwrap();
     assert_eq!((overdue.json.as_str(), overdue.deliveries), ("1", 3));
     assert!(!f.store.remove_item(&again.lease).await.unwrap());

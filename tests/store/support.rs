@@ -1,7 +1,7 @@
 //! Back ends to test, and nodes and events to test them with.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kernelci_live::event_log::{EventLog, Tail};
 use kernelci_live::filter::{Filter, NODE, Test};
@@ -11,14 +11,20 @@ use kernelci_live::model::{Event, Node, ObjectId, Timestamp};
 use kernelci_live::store::{Commit, Committed, Expect, Query, SortKey, Store, Write, mongo, sqlite};
 use serde_json::{Map, Value, json};
 
-use crate::support::{Backend, PerBackend};
+use crate::support::{Backend, Looks, PATIENCE, PerBackend, until_within};
 
 /// A back end of its own for one test. Events older than an hour are removed within seconds.
 pub struct Fixture {
     pub store: Arc<dyn Store>,
     pub log: Arc<dyn EventLog>,
-    /// Removes what the test leaves behind.
-    _files: Option<tempfile::TempDir>,
+    below: Below,
+}
+
+/// Where a back end keeps what it has.
+enum Below {
+    /// Goes with the fixture.
+    Files(tempfile::TempDir),
+    Mongo(mongodb::Database),
 }
 
 /// How long the fixtures retain events.
@@ -46,7 +52,7 @@ impl PerBackend for Fixture {
 pub async fn embedded() -> Fixture {
     let files = tempfile::tempdir().unwrap();
     let (store, log) = sqlite::open(files.path(), options()).await.unwrap();
-    Fixture { store, log, _files: Some(files) }
+    Fixture { store, log, below: Below::Files(files) }
 }
 
 /// A database and a key prefix of its own on the servers that the environment names.
@@ -65,8 +71,9 @@ pub async fn production() -> Fixture {
     let client = mongodb::Client::with_uri_str(&options.mongo_url).await.unwrap();
     let often = bson::doc! {"setParameter": 1, "ttlMonitorSleepSecs": 1};
     client.database("admin").run_command(often).await.unwrap();
+    let below = Below::Mongo(client.database(&options.database));
     let (store, log) = mongo::open(options).await.unwrap();
-    Fixture { store, log, _files: None }
+    Fixture { store, log, below }
 }
 
 impl Fixture {
@@ -90,7 +97,46 @@ impl Fixture {
     }
     /// Waits until the channel has at least `count` events: an acknowledged event enters the log soon, not at once.
     pub async fn settled(&self, channel: &str, count: u64) {
-        eventually("events in the log", async || self.log.head(channel).await.unwrap().seq >= count).await;
+        until_within(2 * PATIENCE, &format!("{count} events in the log"), async || {
+            let head = self.log.head(channel).await.unwrap().seq;
+            if head >= count { Ok(()) } else { Err(head) }
+        })
+        .await;
+    }
+    /// Waits until retention has taken what is before this event of the channel.
+    pub async fn retained_from(&self, channel: &str, first: u64) {
+        // MongoDB of the tests looks every second, but at all the databases that there are.
+        until_within(5 * PATIENCE, "retention", async || {
+            let floor = self.log.floor(channel).await.unwrap();
+            if floor == first { Ok(()) } else { Err(floor) }
+        })
+        .await;
+    }
+    /// As if so much time had passed: consumers have been used, and leases of items end, earlier.
+    pub async fn time_passes(&self, time: Duration) {
+        let ms = i64::try_from(time.as_millis()).unwrap();
+        match &self.below {
+            Below::Files(files) => {
+                let file = rusqlite::Connection::open(files.path().join("kernelci.db")).unwrap();
+                for sql in [
+                    "UPDATE consumer SET created = created - ?1, last_poll = last_poll - ?1",
+                    "UPDATE queue_item SET until = until - ?1",
+                ] {
+                    file.execute(sql, [ms]).unwrap();
+                }
+            }
+            Below::Mongo(database) => {
+                let earlier = |field: &str| bson::doc! {"$subtract": [format!("${field}"), ms]};
+                for (name, fields) in
+                    [("subscriber_state", &["created_at", "last_poll"][..]), ("queueitem", &["until"])]
+                {
+                    let set: bson::Document =
+                        fields.iter().map(|field| ((*field).to_owned(), earlier(field).into())).collect();
+                    let all = database.collection::<bson::Document>(name);
+                    all.update_many(bson::doc! {}, vec![bson::doc! {"$set": set}]).await.unwrap();
+                }
+            }
+        }
     }
     /// All retained events of the channel, which must be consecutive from `first`.
     pub async fn events_from(&self, channel: &str, first: u64) -> Vec<Arc<Entry>> {
@@ -115,27 +161,23 @@ impl Fixture {
     }
 }
 
-/// Waits for something that happens soon; fails after a while. (MongoDB looks for expired documents once a minute.)
-pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let begun = Instant::now();
-    while !condition().await {
-        assert!(begun.elapsed() < Duration::from_secs(150), "no {what} after 150 s");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 /// Reads a tail until it has given `count` events, which must begin behind `seq` without a gap.
 pub async fn follow(tail: &mut dyn Tail, seq: u64, count: usize) -> Vec<Arc<Entry>> {
-    let begun = Instant::now();
     let mut all: Vec<Arc<Entry>> = Vec::new();
+    let mut looks = Looks::new(2 * PATIENCE, "events");
     while all.len() < count {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{} of {count} events after 60 s", all.len());
         let read = match tail.next(7).await {
             // A machine that stands still makes it miss an answer; then it is asked again.
-            Err(error) if error.status() == 503 => continue,
+            Err(error) if error.status() == 503 => {
+                looks.rest(&error).await;
+                continue;
+            }
             read => read.unwrap(),
         };
         assert_eq!(read.gap, None);
+        if read.entries.is_empty() {
+            looks.rest(&format!("{} of {count}", all.len())).await;
+        }
         for entry in read.entries {
             assert_eq!(entry.seq, seq + all.len() as u64 + 1, "dense");
             all.push(entry);
