@@ -6,12 +6,12 @@ use futures::{SinkExt, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 use url::Url;
 
 use super::error::{Error, Result};
@@ -23,7 +23,38 @@ const TIME_LIMIT: Duration = Duration::from_secs(15);
 /// What one answer may be: a page of 1,000 large nodes fits.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<transport::Stream>;
+
+/// The network.
+#[cfg(not(test))]
+mod transport {
+    use tokio::net::TcpStream;
+    use tokio_tungstenite::{MaybeTlsStream, connect_async_with_config};
+
+    use super::{Request, Socket, WebSocketConfig, WsError};
+
+    pub(crate) type Stream = MaybeTlsStream<TcpStream>;
+
+    pub(super) async fn open(request: Request, config: WebSocketConfig) -> Result<Socket, WsError> {
+        Ok(connect_async_with_config(request, Some(config), true).await?.0)
+    }
+}
+
+/// Pipes in memory, which leave nothing on its way when all have done what they can: only then may time that stands
+/// still go on by itself.
+#[cfg(test)]
+mod transport {
+    use tokio_tungstenite::client_async_with_config;
+
+    use super::{Request, Socket, WebSocketConfig, WsError};
+
+    pub(crate) type Stream = tokio::io::DuplexStream;
+
+    pub(super) async fn open(request: Request, config: WebSocketConfig) -> Result<Socket, WsError> {
+        let pipe = crate::client::tests::dial(request.uri().host().unwrap_or_default())?;
+        Ok(client_async_with_config(request, pipe, Some(config)).await?.0)
+    }
+}
 
 /// What the server says about a session (the result of `session.hello`).
 #[derive(Clone, Debug, Deserialize)]
@@ -129,10 +160,7 @@ async fn upgrade(url: &Url) -> Result<Socket> {
         .write_buffer_size(8 << 10)
         .max_message_size(Some(MESSAGE_LIMIT))
         .max_frame_size(Some(MESSAGE_LIMIT));
-    let (socket, _) = connect_async_with_config(upgrade, Some(config), true)
-        .await
-        .map_err(|error| unreachable(url, error))?;
-    Ok(socket)
+    transport::open(upgrade, config).await.map_err(|error| unreachable(url, error))
 }
 
 async fn hello(

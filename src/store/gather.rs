@@ -165,7 +165,7 @@ mod tests {
         )
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn one_goes_alone_and_many_go_together() {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let gather = gather(sizes.clone());
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(lock(&gather.inner.state).flights, 0);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_flight_is_not_too_heavy_but_carries_at_least_one() {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let gather = gather(sizes.clone());
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(sizes_of, [5, 5, 5, 5, 5, 1, 1]);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_stops_waiting_holds_up_nobody() {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let gather = gather(sizes.clone());

@@ -19,7 +19,7 @@ impl Peer {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn acknowledgements_are_coalesced_and_sent_again_only_if_need_be() {
     let server = Server::start().await;
     let (client, mut peer) = server.connected().await;
@@ -63,7 +63,7 @@ async fn acknowledgements_are_coalesced_and_sent_again_only_if_need_be() {
     tokio::join!(close, script);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_place_that_was_moved_back_while_away_is_read_again() {
     let server = Server::start().await;
     let (client, mut peer) = server.connected().await;
