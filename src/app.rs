@@ -90,7 +90,7 @@ impl App {
         let secret = bootstrap::secret(&config)?;
         let Opened { store, log, kv } = open(&config).await?;
         let signals = signals(&config)?;
-        let passwords = Passwords::new();
+        let passwords = Passwords::default();
         let mail = Mailer::new(&config)?;
         let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
         let tokens =

@@ -36,13 +36,15 @@ pub enum Verdict {
     RightUpgrade(String),
 }
 
-impl Passwords {
+impl Default for Passwords {
     /// One password for each processor at a time.
-    pub fn new() -> Passwords {
+    fn default() -> Passwords {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Passwords { processors: Semaphore::new(processors), waiting: AtomicUsize::new(0) }
     }
+}
 
+impl Passwords {
     /// An argon2id hash in PHC form.
     pub async fn hash(&self, password: &str) -> Result<String> {
         let password = password.to_owned();
@@ -115,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_hash_forms_verify_and_the_old_one_is_upgraded() {
-        let passwords = Passwords::new();
+        let passwords = Passwords::default();
         let hash = passwords.hash("s3cret").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=65536,t=3,p=4$"), "{hash}");
         assert_eq!(passwords.verify("s3cret", Some(&hash)).await.unwrap(), Verdict::Right);

@@ -69,7 +69,7 @@ async fn errors(server: Server) {
     for (kind, session, about, method, params) in [
         (Kind::UnknownMethod, raw, "no such method", "node.fnord", json!({})),
         (Kind::InvalidParams, raw, "a parameter is missing", "node.get", json!({})),
-        (Kind::InvalidParams, raw, "an unknown one", "node.find", json!({"limt": 5})),
+        (Kind::InvalidParams, raw, "an unknown one", "node.find", json!({"limits": 5})),
         (Kind::InvalidParams, raw, "another type", "node.find", json!({"limit": "many"})),
         (Kind::InvalidParams, raw, "no object", "node.find", json!([5])),
         (Kind::BadRequest, raw, "it cannot be", "node.update", backwards),
