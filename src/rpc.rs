@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Kind, Result};
@@ -98,8 +99,14 @@ fn only_id(text: &str) -> Option<&RawValue> {
 /// (`1e999`, a lone surrogate).
 fn is_id(id: &RawValue) -> bool {
     let text = id.get();
-    let simple = text.len() <= LONGEST_ID && !text.starts_with(['{', '[', 't', 'f']);
-    simple && serde_json::from_str::<serde_json::Value>(text).is_ok()
+    if text.starts_with(['{', '[', 't', 'f']) {
+        return false;
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::String(id)) => id.len() <= LONGEST_ID,
+        Ok(_) => text.len() <= LONGEST_ID,
+        Err(_) => false,
+    }
 }
 
 /// Bytes that an answer usually has around its result.
@@ -177,6 +184,15 @@ mod tests {
         ] {
             let refused = read(text).unwrap_err();
             assert_eq!((refused.error.kind(), &*refused.id), (kind, id), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_128_bytes_is_repeated_and_a_longer_one_is_not() {
+        let read = |id: &str| read(&format!("{{\"jsonrpc\":\"2.0\",\"id\":\"{id}\",\"method\":\"a\"}}"));
+        for id in ["x".repeat(128), "\\u00e9".repeat(64)] {
+            assert_eq!(read(&id).unwrap().id, Some(format!("\"{id}\"")));
+            assert_eq!(read(&format!("{id}x")).unwrap_err().id, "null");
         }
     }
 
