@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -24,7 +25,7 @@ pub struct Request {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON-RPC request")]
 struct Frame<'a> {
     #[serde(borrow)]
     jsonrpc: Cow<'a, str>,
@@ -61,15 +62,12 @@ pub fn read(text: &str) -> Result<Request, Unreadable> {
         return Err(refuse(only_id(text), Kind::InvalidRequest, detail));
     }
     if text.trim_start().starts_with('[') {
-        return Err(refuse(
-            None,
-            Kind::InvalidRequest,
-            "batches are not supported: one request a message".into(),
-        ));
+        let (kind, detail) = no_request(text, &"batches are not supported: one request a message");
+        return Err(refuse(None, kind, detail));
     }
     let frame: Frame<'_> = serde_json::from_str(text).map_err(|error| {
-        let kind = if error.is_data() { Kind::InvalidRequest } else { Kind::Parse };
-        refuse(only_id(text), kind, error.to_string())
+        let (kind, detail) = no_request(text, &error);
+        refuse(only_id(text), kind, detail)
     })?;
     if frame.jsonrpc != "2.0" {
         return Err(refuse(frame.id, Kind::InvalidRequest, "jsonrpc: expected \"2.0\"".into()));
@@ -83,6 +81,14 @@ pub fn read(text: &str) -> Result<Request, Unreadable> {
         method: frame.method.into_owned(),
         params: frame.params.map_or("{}", RawValue::get).to_owned(),
     })
+}
+
+/// What is wrong with a text that is no request for this reason: that, unless it is not even JSON.
+fn no_request(text: &str, reason: &dyn std::fmt::Display) -> (Kind, String) {
+    match serde_json::from_str::<IgnoredAny>(text) {
+        Ok(_) => (Kind::InvalidRequest, reason.to_string()),
+        Err(error) => (Kind::Parse, error.to_string()),
+    }
 }
 
 /// The id of a request that is no good otherwise. (What is not wanted is skipped without recursion.)
@@ -176,6 +182,8 @@ mod tests {
             ("", Kind::Parse, "null"),
             (r#"{"jsonrpc":"2.0","id":1,"method":"a""#, Kind::Parse, "null"),
             ("[]", Kind::InvalidRequest, "null"),
+            ("[1", Kind::Parse, "null"),
+            ("3x", Kind::Parse, "null"),
             ("3", Kind::InvalidRequest, "null"),
             (r#"{"jsonrpc":"1.0","id":1,"method":"a"}"#, Kind::InvalidRequest, "1"),
             (r#"{"jsonrpc":"2.0","id":{},"method":"a"}"#, Kind::InvalidRequest, "null"),
