@@ -8,22 +8,21 @@ use multer::Multipart;
 use crate::error::{Error, Result};
 
 /// Most fields of a form; no form of ours has more than a few.
-const MOST_FIELDS: usize = 64;
+pub(super) const MOST_FIELDS: usize = 64;
 
 /// The fields of a form, names and texts, as its content type says it is encoded. Files count as absent.
 pub(super) async fn read(headers: &HeaderMap, body: Bytes) -> Result<Vec<(String, String)>> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") {
-        return Ok(url::form_urlencoded::parse(&body).into_owned().collect());
+        let fields: Vec<_> = url::form_urlencoded::parse(&body).into_owned().take(MOST_FIELDS + 1).collect();
+        return if fields.len() > MOST_FIELDS { Err(too_many()) } else { Ok(fields) };
     }
     let boundary = multer::parse_boundary(kind).map_err(bad)?;
     let mut parts = Multipart::new(stream::iter([Ok::<_, std::io::Error>(body)]), boundary);
     let mut fields = Vec::new();
     while let Some(part) = parts.next_field().await.map_err(bad)? {
         if fields.len() == MOST_FIELDS {
-            return Err(Error::bad_request(format!(
-                "Too many fields. Maximum number of fields is {MOST_FIELDS}."
-            )));
+            return Err(too_many());
         }
         let name = part.name().map(str::to_owned);
         let is_file = part.file_name().is_some();
@@ -33,6 +32,10 @@ pub(super) async fn read(headers: &HeaderMap, body: Bytes) -> Result<Vec<(String
         }
     }
     Ok(fields)
+}
+
+fn too_many() -> Error {
+    Error::bad_request(format!("Too many fields. Maximum number of fields is {MOST_FIELDS}."))
 }
 
 fn bad(_: multer::Error) -> Error {
@@ -61,6 +64,24 @@ mod tests {
             --B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f\"\r\nContent-Type: text/plain\r\n\r\n1\r\n\
             --B\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\nx&y=\u{e9}\r\n--B--\r\n";
         assert_eq!(fields("Multipart/Form-Data; boundary=B", parts).await.unwrap(), wanted);
+    }
+
+    #[tokio::test]
+    async fn a_form_has_64_fields_at_most_in_both_encodings() {
+        let read = async |kind: &'static str, field: &str, count: usize, end: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+            let read = read(&headers, Bytes::from(field.repeat(count) + end)).await;
+            read.map(|fields| fields.len()).map_err(|error| error.status())
+        };
+        let part = "--B\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n";
+        for (kind, field, end) in [
+            ("application/x-www-form-urlencoded", "a=b&", ""),
+            ("multipart/form-data; boundary=B", part, "--B--\r\n"),
+        ] {
+            assert_eq!(read(kind, field, 64, end).await, Ok(64));
+            assert_eq!(read(kind, field, 65, end).await, Err(400));
+        }
     }
 
     #[tokio::test]
