@@ -31,7 +31,7 @@ impl FromRequestParts<Arc<App>> for From {
     }
 }
 
-fn peer(connected: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Peer {
+pub(super) fn peer(connected: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Peer {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
     let (mut address, mut scheme, mut host) = (connected, None, None);
     if is_trusted(connected) {
@@ -105,7 +105,8 @@ fn last_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 /// A host with or without a port, and nothing that would make another URL of it.
 fn is_host(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c));
+    plain && url::Url::parse(&format!("http://{text}")).is_ok()
 }
 
 #[cfg(test)]
@@ -135,7 +136,9 @@ mod tests {
             ("forwarded", "for=1.2.3.4;host=evil;proto=https"),
         ];
         assert_eq!(from("192.168.0.1", &headers), is("192.168.0.1", "http://api:8001"));
-        assert_eq!(from("9.9.9.9", &[("host", "evil/x@y")]), is("9.9.9.9", "http://localhost"));
+        for host in ["evil/x@y", ":", "a:b:c", "[", "a:99999"] {
+            assert_eq!(from("9.9.9.9", &[("host", host)]), is("9.9.9.9", "http://localhost"), "{host}");
+        }
     }
 
     #[test]
