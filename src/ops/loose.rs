@@ -8,7 +8,7 @@ use crate::model::lax;
 
 /// A number or a truth value, or text that says one; blank text and `null` say nothing.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected an integer, true or false, or text that says one")]
 pub(super) enum Loose {
     /// `true`
     Flag(bool),
@@ -73,5 +73,13 @@ mod tests {
             [Some(true), Some(false), Some(false)]
         );
         assert_eq!(flag(text("maybe")), None);
+    }
+
+    #[test]
+    fn what_is_none_is_told_in_words_of_ours() {
+        for value in ["1.5", "[]", "{}", "18446744073709551615"] {
+            let error = serde_json::from_str::<Loose>(value).unwrap_err();
+            assert_eq!(error.to_string(), "expected an integer, true or false, or text that says one");
+        }
     }
 }
