@@ -38,7 +38,9 @@ fn parse(text: &str) -> Result<Url, Bad> {
     if text.is_empty() {
         return Err(Bad::Parse("input is empty".into()));
     }
-    Url::parse(text).map_err(|error| Bad::Parse(error.to_string()))
+    let url = Url::parse(text).map_err(|error| Bad::Parse(error.to_string()))?;
+    // What is escaped becomes longer, and has to be good when it comes back.
+    if url.as_str().len() > MAX_CHARS { Err(Bad::Long) } else { Ok(url) }
 }
 
 #[cfg(test)]
@@ -76,6 +78,8 @@ mod tests {
         assert_eq!(http("ftp://x/y"), Err(Bad::Scheme));
         assert_eq!(http("javascript:alert(1)"), Err(Bad::Scheme));
         assert_eq!(http(&format!("http://x/{}", "a".repeat(MAX_CHARS))), Err(Bad::Long));
+        let half = "{".repeat(MAX_CHARS / 2);
+        assert_eq!(http(&format!("http://x/{half}")), Err(Bad::Long), "with what it is escaped to");
     }
 
     #[test]
