@@ -2,7 +2,7 @@
 //! KernelCI's queries have always been matched with.
 
 use regex::{Regex, RegexBuilder};
-use regex_syntax::ast::{self, AssertionKind, Ast, ClassPerlKind, ClassSetItem, Span};
+use regex_syntax::ast::{self, AssertionKind, Ast, ClassPerlKind, ClassSet, ClassSetItem, Flag, Span};
 
 use super::limits;
 
@@ -10,6 +10,11 @@ use super::limits;
 const NEST: u32 = 32;
 /// Compiled size: enough for any class of Unicode, too little for large counted repetitions of one.
 const SIZE: usize = 1 << 17;
+/// Parts of classes that make the class one of very many characters, in a pattern with `(?i)`: for each of them the
+/// parser looks at every character there is, which takes it 10 ms.
+const FOLDED: usize = 2;
+/// A range of more characters than this is such a part.
+const WIDE: u32 = 8192;
 
 /// A regular expression of the linear-time `regex` crate with ASCII classes, so that PCRE reads it the same way.
 /// Unanchored, case-sensitive.
@@ -29,7 +34,13 @@ impl Pattern {
         }
         let tree = ast::parse::ParserBuilder::new().nest_limit(NEST).build().parse(source);
         let tree = tree.map_err(|error| format!("not a regular expression: {}", error.kind()))?;
-        let regex = compile(&ascii(source, &tree)?)?;
+        let edits = ast::visit(&tree, Edits::default()).unwrap_or_default();
+        if edits.ignores_case && edits.wide > FOLDED {
+            return Err(format!(
+                "with (?i) a regular expression has at most {FOLDED} negated or wide parts inside of classes"
+            ));
+        }
+        let regex = compile(&ascii(source, edits)?)?;
         Ok(Pattern { source: source.to_owned(), regex })
     }
 }
@@ -54,8 +65,7 @@ pub(crate) fn parse(pattern: &str) -> Option<regex_syntax::hir::Hir> {
 }
 
 /// Writes the ASCII meaning of Perl classes and word boundaries into the pattern.
-fn ascii(source: &str, tree: &Ast) -> Result<String, String> {
-    let mut edits = ast::visit(tree, Edits::default()).unwrap_or_default();
+fn ascii(source: &str, Edits { mut edits, .. }: Edits) -> Result<String, String> {
     edits.sort_by_key(|(span, _)| span.start.offset);
     let (mut text, mut done) = (String::with_capacity(source.len()), 0);
     for (span, with) in edits {
@@ -75,9 +85,16 @@ fn ascii(source: &str, tree: &Ast) -> Result<String, String> {
     Ok(text)
 }
 
-/// What to write instead of a span: a class, or `None` to switch Unicode off around it.
+/// What a pattern is looked through for.
 #[derive(Default)]
-struct Edits(Vec<(Span, Option<&'static str>)>);
+struct Edits {
+    /// What to write instead of a span: a class, or `None` to switch Unicode off around it.
+    edits: Vec<(Span, Option<&'static str>)>,
+    /// Whether there is a `(?i)` in it.
+    ignores_case: bool,
+    /// Parts of classes as [`FOLDED`] says.
+    wide: usize,
+}
 
 impl Edits {
     fn class(&mut self, class: &ast::ClassPerl) {
@@ -89,26 +106,32 @@ impl Edits {
             (ClassPerlKind::Word, false) => "[0-9A-Za-z_]",
             (ClassPerlKind::Word, true) => "[^0-9A-Za-z_]",
         };
-        self.0.push((class.span, Some(with)));
+        self.edits.push((class.span, Some(with)));
     }
 }
 
 impl ast::Visitor for Edits {
-    type Output = Vec<(Span, Option<&'static str>)>;
+    type Output = Edits;
     type Err = std::convert::Infallible;
 
     fn finish(self) -> Result<Self::Output, Self::Err> {
-        Ok(self.0)
+        Ok(self)
     }
     fn visit_pre(&mut self, part: &Ast) -> Result<(), Self::Err> {
         match part {
+            Ast::Flags(set) => self.ignores_case |= set.flags.flag_state(Flag::CaseInsensitive) == Some(true),
+            Ast::Group(group) => {
+                let flags = group.flags();
+                self.ignores_case |= flags.and_then(|f| f.flag_state(Flag::CaseInsensitive)) == Some(true);
+            }
+            Ast::ClassBracketed(class) => self.wide += wide(&class.kind),
             Ast::ClassPerl(class) => self.class(class),
             Ast::Assertion(assertion) => match assertion.kind {
                 AssertionKind::StartLine
                 | AssertionKind::EndLine
                 | AssertionKind::StartText
                 | AssertionKind::EndText => {}
-                _ => self.0.push((assertion.span, None)),
+                _ => self.edits.push((assertion.span, None)),
             },
             _ => {}
         }
@@ -119,6 +142,32 @@ impl ast::Visitor for Edits {
             self.class(class);
         }
         Ok(())
+    }
+}
+
+/// How many parts of a class make it one of very many characters.
+// Recursion: at most NEST deep.
+fn wide(set: &ClassSet) -> usize {
+    match set {
+        ClassSet::BinaryOp(both) => wide(&both.lhs) + wide(&both.rhs),
+        ClassSet::Item(item) => wide_item(item),
+    }
+}
+
+fn wide_item(item: &ClassSetItem) -> usize {
+    match item {
+        ClassSetItem::Range(range) => {
+            usize::from(u32::from(range.end.c).saturating_sub(u32::from(range.start.c)) > WIDE)
+        }
+        ClassSetItem::Perl(class) => usize::from(class.negated),
+        ClassSetItem::Ascii(class) => usize::from(class.negated),
+        ClassSetItem::Bracketed(class) => {
+            let inner = wide(&class.kind);
+            inner + usize::from(class.negated || inner > 0)
+        }
+        ClassSetItem::Union(union) => union.items.iter().map(wide_item).sum(),
+        // Those of Unicode are a few hundred ranges, whatever they hold.
+        ClassSetItem::Empty(_) | ClassSetItem::Literal(_) | ClassSetItem::Unicode(_) => 0,
     }
 }
 
@@ -144,6 +193,21 @@ mod tests {
     #[test]
     fn unanchored_and_case_sensitive() {
         assert!(found("seline", "baseline") && !found("BASE", "baseline") && found("(?i)BASE", "baseline"));
+    }
+
+    /// A text of 256 characters took the parser half a second, each time.
+    #[test]
+    fn what_ignores_case_and_takes_the_parser_long_is_refused() {
+        for slow in ["[\0-\u{10ffff}]", "[a[^b]]", "[^[^a]b]", r"[\W_]", "[a&&[^b]]", "[[:^alpha:]]"] {
+            for pattern in [format!("(?i){}", slow.repeat(3)), format!("a(?s-m:(?i:{}))", slow.repeat(3))] {
+                assert!(Pattern::new(&pattern).unwrap_err().contains("(?i)"), "{pattern}");
+            }
+            assert!(Pattern::new(&slow.repeat(3)).is_ok(), "{slow}");
+            assert!(Pattern::new(&format!("(?-i){}", slow.repeat(3))).is_ok(), "{slow}");
+        }
+        for good in ["(?i)[^a][^b]+[^c][^/]*x", r"(?i)[\W_]foo[\W_]", "(?i)[a-zé-ž0-9_-]{1,9}[a-f][x-z]"] {
+            assert!(Pattern::new(good).is_ok(), "{good}");
+        }
     }
 
     #[test]
