@@ -41,6 +41,8 @@ pub mod consumer_group;
 pub mod error;
 pub mod event_log;
 pub mod filter;
+#[cfg(test)]
+mod fuzz;
 pub mod health;
 pub mod http;
 pub mod hub;
