@@ -167,6 +167,9 @@ pub fn depth_exceeds(text: &str, most: usize) -> bool {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -10,6 +10,8 @@
 
 mod cost;
 mod demand;
+#[cfg(test)]
+mod fuzz;
 mod json;
 mod matches;
 mod operand;

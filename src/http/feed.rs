@@ -89,7 +89,7 @@ async fn forbidden(app: Arc<App>, token: Option<Arc<Token>>) {
     }
 }
 
-fn read_from(text: &str) -> Result<From> {
+pub(super) fn read_from(text: &str) -> Result<From> {
     if let Some((epoch, seq)) = text.rsplit_once(':')
         && epoch.len() >= 16
         && !epoch.contains([':', 'T', ' '])

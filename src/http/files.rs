@@ -74,7 +74,7 @@ async fn icon(Path(name): Path<String>) -> Response {
 }
 
 /// Whether this is `^[A-Za-z0-9_.-]+\.ending$`.
-fn is_plain(name: &str, ending: &str) -> bool {
+pub(super) fn is_plain(name: &str, ending: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let stem = name.strip_suffix(ending).and_then(|rest| rest.strip_suffix('.'));
     stem.is_some_and(|stem| !stem.is_empty() && stem.bytes().all(allowed))

@@ -6,6 +6,8 @@ mod documents;
 mod feed;
 mod files;
 mod form;
+#[cfg(test)]
+mod fuzz;
 mod handover;
 mod health;
 mod metrics;

@@ -32,7 +32,7 @@ pub struct Versioned<S> {
 
 /// Where a path leads.
 #[derive(Debug, PartialEq, Eq)]
-enum Target {
+pub(super) enum Target {
     /// To this path of the router.
     Path(String),
     /// To the same path without its trailing slash.
@@ -41,7 +41,7 @@ enum Target {
     Unsupported(String),
 }
 
-fn target(path: &str) -> Target {
+pub(super) fn target(path: &str) -> Target {
     let single = path.contains("//").then(|| single_slashes(path));
     let path = single.as_deref().unwrap_or(path);
     let path = match version(path) {

@@ -204,7 +204,7 @@ fn succeeded(route: &Route, reply: Box<dyn Reply>, with_revision: bool) -> Resul
 }
 
 /// What the body of a request says.
-enum Read {
+pub(super) enum Read {
     Json(Value),
     Form(Vec<(String, String)>),
     Nothing,
@@ -249,7 +249,7 @@ fn says_json(headers: &HeaderMap) -> bool {
 }
 
 /// Text without quotes that is no JSON: kernelci-core sends values like that and calls them JSON (contract 7.1).
-fn is_bare(body: &[u8]) -> bool {
+pub(super) fn is_bare(body: &[u8]) -> bool {
     let word = body.trim_ascii();
     !word.is_empty()
         && !word.starts_with(b"\"")
@@ -263,7 +263,7 @@ fn utf8(bytes: &[u8]) -> Result<&str> {
         .map_err(|_| Error::bad_request("There was an error parsing the body: it is not UTF-8"))
 }
 
-fn parse(bytes: &[u8]) -> Result<Read> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Read> {
     let text = utf8(bytes)?;
     if text.is_empty() {
         return Ok(Read::Json(Value::Null));

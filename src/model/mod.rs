@@ -2,6 +2,8 @@
 
 pub mod email;
 pub mod event;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod lax;
 pub mod node;
 pub(crate) mod problem;

@@ -6,6 +6,8 @@
 mod bounds;
 pub mod described;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 pub mod hierarchy;
 mod kinds;
 pub mod payload;

@@ -117,7 +117,7 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
 
 /// About how many bytes of JSON a payload is; 422 for what not every store can keep.
 // Recursion: messages and bodies are at most 64 levels deep.
-fn weigh(data: &Value) -> Result<usize> {
+pub(super) fn weigh(data: &Value) -> Result<usize> {
     Ok(match data {
         Value::Null | Value::Bool(_) => 4,
         Value::Number(number) if number.is_u64() && !number.is_i64() => {
@@ -174,7 +174,7 @@ async fn node_of(context: &Context, user: &User, data: &Value) -> Result<ObjectI
 }
 
 /// The attributes that are not the server's.
-fn extensions(mut attributes: Map<String, Value>) -> Result<Map<String, Value>> {
+pub(super) fn extensions(mut attributes: Map<String, Value>) -> Result<Map<String, Value>> {
     const OURS: [&str; 11] = [
         "specversion",
         "id",

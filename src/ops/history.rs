@@ -350,13 +350,13 @@ async fn add_nodes(context: &Context, items: &mut [Object]) -> Result<()> {
     Ok(())
 }
 
-fn cursor(last: &Logged, by_seq: bool) -> String {
+pub(super) fn cursor(last: &Logged, by_seq: bool) -> String {
     let event = last.entry.value();
     let place = if by_seq { json!([last.entry.seq]) } else { json!([event.get("time"), event.get("id")]) };
     BASE64_URL_SAFE_NO_PAD.encode(place.to_string())
 }
 
-fn read_cursor(text: &str) -> Result<After> {
+pub(super) fn read_cursor(text: &str) -> Result<After> {
     let read = || {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
         let place: Vec<Value> = serde_json::from_slice(&bytes).ok()?;

@@ -9,6 +9,8 @@ mod conditions;
 pub mod consumers;
 mod context;
 pub mod events;
+#[cfg(test)]
+mod fuzz;
 pub mod groups;
 mod handover;
 pub mod history;

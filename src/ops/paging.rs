@@ -94,7 +94,7 @@ fn test(key: &SortKey, test: Test) -> Filter {
     Filter::Field { path: key.field.to_owned(), kind: NODE.type_of(key.field), test }
 }
 
-fn describe(keys: &[SortKey]) -> String {
+pub(super) fn describe(keys: &[SortKey]) -> String {
     let names: Vec<String> =
         keys.iter().map(|key| format!("{}{}", if key.descending { "-" } else { "" }, key.field)).collect();
     names.join(",")

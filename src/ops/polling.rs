@@ -21,6 +21,8 @@ use crate::error::{Error, Kind, Result};
 use crate::store::consumers::{Consumer, ConsumerKey, Cursor, NewConsumer, Opened, Owner};
 pub use cleaning::clean_up;
 pub use envelope::Message;
+#[cfg(test)]
+pub(super) use envelope::python_json;
 
 /// Subscriptions without a name that one user may have.
 const MOST_UNNAMED: usize = 1000;

@@ -16,6 +16,8 @@ pub mod acks;
 pub mod close;
 pub mod durable;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 pub mod group;
 mod handle;
 mod handshake;

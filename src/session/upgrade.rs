@@ -39,7 +39,7 @@ pub async fn credentials(app: &App, headers: &HeaderMap) -> Result<Credentials> 
 }
 
 /// The token of `Authorization: Bearer …`; anything else counts as absent (contract 1.3).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

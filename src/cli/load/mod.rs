@@ -10,6 +10,8 @@ mod board;
 mod callers;
 mod endpoint;
 mod frame;
+#[cfg(test)]
+mod fuzz;
 mod link;
 mod mark;
 pub mod nodes;

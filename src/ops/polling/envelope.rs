@@ -54,7 +54,7 @@ impl Message {
 }
 
 /// JSON as Python's `json.dumps` writes it: blanks behind commas and colons, nothing but ASCII.
-fn python_json(value: &Value) -> String {
+pub(in crate::ops) fn python_json(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);
     text
