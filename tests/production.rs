@@ -2,7 +2,7 @@
 //! instances that die between the steps of the relay.
 //!
 //! Needs MONGO_URL, REDIS_URL and MONGOD_BIN (a standalone `mongod` is started for the one test of it): run
-//! `scripts/test --test production`.
+//! `scripts/test production::`.
 
 mod atomic;
 mod interleavings;

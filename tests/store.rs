@@ -1,6 +1,6 @@
 //! The contract of `Store` and `EventLog`: one body of cases, run against every back end.
 //!
-//! The production half needs MONGO_URL and REDIS_URL: run `scripts/test --test store_conformance`.
+//! The production half needs MONGO_URL and REDIS_URL: run `scripts/test store::`.
 
 mod commits;
 mod consumer_groups;
