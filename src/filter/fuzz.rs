@@ -121,7 +121,7 @@ static DOCS: LazyLock<Vec<Value>> = LazyLock::new(|| {
             "parent": null, "created": "2026-01-01T00:00:00", "retry_counter": 5, "owner": "job", "path": ["checkout", "a"],
             "data": {"a": {"b": "job"}, "arch": "arm64", "n": 7, "flag": true, "f": 1.5, "0": [[1, [2, "a"]]],
                 "node_sequence": ["5f0000000000000000000abc"], "kernel_revision": {"commit": "abcdef1234"}}}),
-        json!({"id": "5f0000000000000000000abd", "kind": "checkout", "name": "2026-01-01", "time": "1970-01-01T00:00:00.000000+00:00",
+        json!({"id": "5f0000000000000000000a01", "kind": "checkout", "name": "2026-01-01", "time": "1970-01-01T00:00:00.000000+00:00",
             "created": "2025-12-31T23:59:59.999000", "path": [], "data": {"a": [{"b": "a"}, {"b": null}, 5, [6]]}}),
         json!({"id": null, "kind": null, "name": "5", "data": [[{"a": "日本\n"}], {"a": [1, [2]]}], "owner": "é日",
             "a__b__c": "fail", "path": "checkout", "retry_counter": 0}),
