@@ -3,7 +3,7 @@
 use macro_rules_attribute::apply;
 use std::time::{Duration, Instant};
 
-use crate::support::{Lost, PATIENCE, Raw, Server, both_backends, node, soon};
+use crate::support::{Lost, PATIENCE, Raw, Server, both_backends, node, until};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -224,7 +224,11 @@ async fn answers_that_nobody_reads_cost_little(server: Server) {
     // What was asked for later is found later: whatever the server does for the silent one, it has begun with.
     let mut other = server.anonymous().await;
     for _ in 0..3 {
-        other.call("node.find", json!({"limit": 1000})).await;
+        until("another one finds them", async || {
+            let answer = other.request("node.find", json!({"limit": 1000})).await;
+            if answer["error"].is_null() { Ok(()) } else { Err(answer["error"].clone()) }
+        })
+        .await;
     }
     goes_on(&server).await;
     // Whoever reads in the end is answered, one after the other.
@@ -249,7 +253,8 @@ async fn endless_requests_without_reading(server: Server) {
     let mut silent = server.anonymous().await;
     let refused = json!({"jsonrpc": "2.0", "id": "x".repeat(120), "method": "y".repeat(60)}).to_string();
     let flood = async { while silent.send(Message::text(refused.clone())).await.is_ok() {} };
-    soon("the server takes no more", flood).await;
+    // As long as it takes to fill all buffers in between.
+    tokio::time::timeout(3 * PATIENCE, flood).await.expect("the server takes no more");
     goes_on(&server).await;
 }
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::pool::{self, Database};
 use super::raw::Raw;
 use super::services::services;
-use super::wait::{PATIENCE, until, until_within};
+use super::wait::{PATIENCE, until_within};
 
 /// The `SECRET_KEY` of every server under test: tests may sign tokens themselves.
 pub const SECRET: &str = "a secret of the tests, long enough for HS256";
@@ -415,7 +415,8 @@ impl Server {
             assert!(ended.is_none(), "the server ended at its start ({ended:?}): {printed}");
             printed_port(&printed).ok_or(printed)
         };
-        self.port = until("the server prints its address", address).await;
+        // A new database with all its indexes takes long where many are being made.
+        self.port = until_within(3 * PATIENCE, "the server prints its address", address).await;
     }
 }
 
