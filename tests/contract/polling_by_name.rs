@@ -58,7 +58,7 @@ async fn a_name_belongs_to_its_user_and_channel(server: Server) {
 #[apply(both_backends!)]
 async fn missed_events_are_all_caught_up(backend: Backend) {
     // KernelCI's own server forgets what comes after the first thousand (contract D-17).
-    const EVENTS: u64 = 1010;
+    const EVENTS: u64 = 1025;
     // Thousands of small writes: not a test of the disk.
     let server = Server::start_with(backend, &[("SQLITE_SYNCHRONOUS", "normal")]).await;
     let http = Http::admin(&server).await;
