@@ -2,7 +2,7 @@
 //! WebSocket and knows nothing of our own client, [`both_backends`] makes one test out of each back end.
 //!
 //! The production back end needs MongoDB and Redis: `scripts/test` starts them; in between,
-//! `scripts/services start` keeps them running for plain `cargo test`.
+//! `scripts/services start` keeps them running for plain `cargo nextest run`.
 
 // The benchmarks use a part of this.
 #![allow(dead_code, unused_imports, unused_macros, unreachable_pub)]
