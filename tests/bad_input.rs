@@ -1,9 +1,9 @@
 //! Input that no friendly client sends: each gets the documented error, and the server goes on for everybody else.
 
-use macro_rules_attribute::apply;
 use std::time::{Duration, Instant};
 
-use crate::support::{Lost, PATIENCE, Raw, Server, both_backends, node, until};
+use crate::support::{Lost, PATIENCE, Raw, Server, both_backends, both_backends_in_pairs, node, until};
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -126,7 +126,7 @@ async fn frames_that_are_not_text(server: Server) {
     goes_on(&server).await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn half_open_connections(server: Server) {
     let address = format!("127.0.0.1:{}", server.port());
     let mut held = Vec::new();
@@ -172,7 +172,7 @@ async fn upgrades_that_are_none(server: Server) {
     goes_on(&server).await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn json_that_bites(server: Server) {
     let mut raw = server.admin().await;
     for bomb in ["[".repeat(200_000), r#"{"a":"#.repeat(100_000), "[".repeat(65) + &"]".repeat(65)] {
@@ -206,7 +206,7 @@ async fn json_that_bites(server: Server) {
 }
 
 /// A page of nodes may have megabytes, a session 32 requests in flight, and anybody may ask.
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn answers_that_nobody_reads_cost_little(server: Server) {
     const BIG: usize = 900_000;
     let mut raw = server.admin().await;
@@ -247,7 +247,7 @@ fn most_memory(server: &Server) -> u64 {
 }
 
 /// Refusals are answers, too: whoever only asks and never reads is sent away.
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn endless_requests_without_reading(server: Server) {
     let mut silent = server.anonymous().await;
     let refused = json!({"jsonrpc": "2.0", "id": "x".repeat(120), "method": "y".repeat(60)}).to_string();
@@ -431,7 +431,7 @@ async fn dollar_keys_are_no_commands(server: Server) {
     goes_on(&server).await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn expensive_filters(server: Server) {
     let mut raw = server.admin().await;
     raw.call("node.create", json!({"node": node("checkout", &"a".repeat(1000))})).await;
@@ -461,7 +461,7 @@ async fn expensive_filters(server: Server) {
 }
 
 /// Strangers cannot make the server hold more of a body than of a message.
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn bodies_of_strangers_are_small(server: Server) {
     let padded = |size: usize| {
         let padding = " ".repeat(size);
@@ -495,7 +495,7 @@ async fn bodies_of_strangers_are_small(server: Server) {
     goes_on(&server).await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn rest_bodies(server: Server) {
     let client = reqwest::Client::new();
     for (body, status) in [

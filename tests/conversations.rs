@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use macro_rules_attribute::apply;
 use serde_json::json;
 
-use crate::support::{Backend, PASSWORD, Server, both_backends};
+use crate::support::{Backend, PASSWORD, Server, both_backends_in_pairs};
 use expect::Variables;
 use script::Script;
 
@@ -44,7 +44,7 @@ async fn known(server: &Server) -> Variables {
 }
 
 /// Old clients go on working.
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn are_held_as_ever(backend: Backend) {
     let mut by_settings: BTreeMap<Vec<(String, String)>, Vec<Script>> = BTreeMap::new();
     for path in files() {

@@ -27,12 +27,8 @@ use fault::Fault;
 use run::Run;
 use services::Keeps;
 
-/// Two cores have enough to do with one cluster.
-static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_server_on_a_small_disk() {
-    let _turn = ONE_AT_A_TIME.lock().await;
     let mut run = Run::on(Cluster::embedded().await).await;
     for fault in
         [Fault::KillInstance, Fault::FullDisk, Fault::SetClock, Fault::KillInstance, Fault::FreezeInstance]
@@ -44,7 +40,6 @@ async fn the_embedded_server_on_a_small_disk() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_instances_on_a_redis_that_forgets() {
-    let _turn = ONE_AT_A_TIME.lock().await;
     let mut run = Run::on(Cluster::production(2, 1, Keeps::Nothing).await).await;
     for fault in Fault::ON_TWO_INSTANCES {
         run.suffer(*fault).await;
@@ -54,7 +49,6 @@ async fn two_instances_on_a_redis_that_forgets() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_set_of_three_loses_its_primary() {
-    let _turn = ONE_AT_A_TIME.lock().await;
     let mut run = Run::on(Cluster::production(2, 3, Keeps::Everything).await).await;
     for fault in [Fault::StepDown, Fault::KillPrimary, Fault::KillRedis] {
         run.suffer(fault).await;

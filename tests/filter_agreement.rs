@@ -22,6 +22,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
 use serde_json::Value;
 
+use crate::support::services;
+
 const DOCS: usize = 300;
 const FILTERS: usize = 1000;
 
@@ -135,10 +137,8 @@ fn numbered(docs: &[Value]) -> Vec<Value> {
 }
 
 fn agree(schema: &'static Schema, document: BoxedStrategy<Value>, name: &'static str, batches: u32) {
-    let url = std::env::var("MONGO_URL").unwrap_or_default();
-    assert!(!url.is_empty(), "MONGO_URL is not set: run this through scripts/test, which starts a mongod");
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let client = runtime.block_on(mongodb::Client::with_uri_str(&url)).unwrap();
+    let client = runtime.block_on(mongodb::Client::with_uri_str(&services().mongo)).unwrap();
     let database = client.database(&format!("filter_agreement_{}", ObjectId::new()));
     let collection = database.collection::<Document>("docs");
 

@@ -1,8 +1,8 @@
 //! The integration tests: one binary, because linking the server once is most of what building them costs.
 //!
 //! A module is a subject; `support` starts the real servers. Run them with `scripts/test`, a part of them with
-//! `scripts/test contract::nodes` (any filter of `cargo nextest`). What measures time, kills things or needs the whole
-//! machine is named in `.config/nextest.toml`.
+//! `scripts/test contract::nodes` (any filter of `cargo nextest`). What measures time, kills things or needs much of the
+//! machine runs behind the others: see `.config/nextest.toml`.
 
 // A test says what is wrong by panicking.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, unreachable_pub)]

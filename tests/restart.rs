@@ -1,12 +1,12 @@
 //! `kill -9` under load: whatever was acknowledged has its event in the log exactly once, in order, without a hole.
 
-use macro_rules_attribute::apply;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::{Looks, Lost, PATIENCE, Raw, Server, both_backends, node, until};
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 const WRITERS: usize = 4;

@@ -3,10 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { PHONE, SCREENSHOTS, close, eventually, fitsTheWindow, open, server, state } from "./browser.mjs";
+import { bar, row } from "./dashboard.mjs";
 import { busyDay, checkout, child, submitTests } from "./made_up_runs.mjs";
-
-const row = (page, branch) => page.locator("#checkouts li", { hasText: branch });
-const bar = (page, branch, kind) => row(page, branch).locator(`.bar-cell.${kind}`);
 
 test("an empty server shows what to do", async () => {
   const page = await open();
@@ -16,27 +14,15 @@ test("an empty server shows what to do", async () => {
   await close(page);
 });
 
-test("a node appears within one second, and its run counts as it goes", async () => {
+test("a node appears, and its run counts as it goes", async () => {
   const page = await open();
   await state(page, "live");
-  // The quickest of three: a machine that runs tests stands still now and then.
-  const times = { appears: [], running: [], done: [] };
-  const timed = async (what, step) => {
-    const begun = performance.now();
-    await step();
-    times[what].push(performance.now() - begun);
-  };
-  let root, build;
-  for (const branch of ["quick-a", "quick-b", "appears"]) {
-    const builds = () => bar(page, branch, "kbuild").getAttribute("aria-label");
-    root = await checkout(server, { tree: "next", branch });
-    await timed("appears", () => row(page, branch).waitFor());
-    build = await child(server, root, "kbuild", "kbuild-gcc-14-arm64");
-    await timed("running", () => eventually(builds, "Builds: 1 running"));
-    await server.rpc("node.update", { id: build.id, set: { state: "done", result: "pass" } });
-    await timed("done", () => eventually(builds, "Builds: 1 pass"));
-  }
-  for (const [what, taken] of Object.entries(times)) assert.ok(Math.min(...taken) < 1_000, `${what}: ${taken} ms`);
+  const root = await checkout(server, { tree: "next", branch: "appears" });
+  const build = await child(server, root, "kbuild", "kbuild-gcc-14-arm64");
+  const builds = () => bar(page, "appears", "kbuild").getAttribute("aria-label");
+  await eventually(builds, "Builds: 1 running");
+  await server.rpc("node.update", { id: build.id, set: { state: "done", result: "pass" } });
+  await eventually(builds, "Builds: 1 pass");
   const change = page.locator("#events .event", { hasText: "kbuild-gcc-14-arm64" }).first();
   assert.match(await change.innerText(), /running\s*→\s*done/);
 
@@ -99,37 +85,6 @@ test("the stream can be filtered and paused", async () => {
   const later = await open();
   await later.locator("#events .event", { hasText: "kbuild-three" }).waitFor();
   await close(later);
-});
-
-test("a burst of events does not freeze the page", async () => {
-  const page = await open();
-  await state(page, "live");
-  const root = await checkout(server, { branch: "bursts" });
-  await row(page, "bursts").waitFor();
-  await page.evaluate(() => {
-    globalThis.longest = 0;
-    let last = performance.now();
-    setInterval(() => {
-      const now = performance.now();
-      globalThis.longest = Math.max(globalThis.longest, now - last);
-      last = now;
-    }, 20);
-  });
-  // The smoothest of three: a machine that runs tests stands still now and then.
-  let best = Infinity;
-  for (let burst = 1; burst <= 3 && best >= 1_000; burst++) {
-    await page.evaluate(() => (globalThis.longest = 0));
-    let left = 500;
-    const writer = async () => {
-      while (left-- > 0) await child(server, root, "kbuild", "kbuild-burst", { state: "done", result: "pass" });
-    };
-    await Promise.all(Array.from({ length: 16 }, writer));
-    await eventually(() => bar(page, "bursts", "kbuild").getAttribute("aria-label"), `Builds: ${500 * burst} pass`);
-    assert.ok((await page.locator("#events .event").count()) <= 200);
-    best = Math.min(best, await page.evaluate(() => globalThis.longest));
-  }
-  assert.ok(best < 1_000, `the page stood still for ${best} ms`);
-  await close(page);
 });
 
 test("hostile names are text", async () => {

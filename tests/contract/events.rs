@@ -1,9 +1,9 @@
 //! The history of events over REST (contract 5.1, 11.2 D-27, D-28).
 
-use macro_rules_attribute::apply;
 use std::collections::BTreeSet;
 
 use bson::doc;
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::{Backend, Http, Server, both_backends, node, services, until};

@@ -3,9 +3,9 @@
 //! In them `"<name>"` stands for a value: whatever is there where it comes up first, the same ever after. `"…"` is
 //! anything; as a key it allows further members, at the end of a list further items.
 
-use macro_rules_attribute::apply;
 use std::collections::HashMap;
 
+use macro_rules_attribute::apply;
 use serde_json::{Map, Value};
 
 use crate::support::{Http, PATIENCE, Raw, Server, answer, both_backends};

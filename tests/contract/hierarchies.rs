@@ -4,7 +4,7 @@ use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use super::nodes::{KEYS, NOWHERE, but, get, id, keys, post, told};
-use crate::support::{Http, Server, both_backends, node};
+use crate::support::{Http, Server, both_backends, both_backends_in_pairs, node};
 
 /// A tree in the body of a request.
 fn tree(node: Value, child_nodes: Vec<Value>) -> Value {
@@ -193,7 +193,7 @@ async fn hierarchies_have_limits(server: Server) {
     assert_eq!(http.put(&path, &large).await.status, 413);
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_hierarchy_of_thousands(server: Server) {
     let http = Http::admin(&server).await;
     let root = post(&http, &node("job", "root")).await;

@@ -1,8 +1,8 @@
 //! `/metrics` (contract 7.3) as Prometheus reads it.
 
-use macro_rules_attribute::apply;
 use std::collections::{BTreeMap, BTreeSet};
 
+use macro_rules_attribute::apply;
 use serde_json::json;
 
 use crate::support::{Backend, Http, Server, both_backends, node, until};

@@ -1,14 +1,14 @@
 //! Long-poll subscriptions: contract 5.4 to 5.8 and 5.10.
 
-use macro_rules_attribute::apply;
 use std::time::{Duration, Instant};
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    Answer, Backend, Http, PATIENCE, Server, another_moment, both_backends, eventually_within, node, soon,
-    until, until_within,
+    Answer, Backend, Http, PATIENCE, Server, another_moment, both_backends, both_backends_in_pairs,
+    eventually_within, node, soon, until, until_within,
 };
 
 /// Subscribes and returns the id.
@@ -302,7 +302,9 @@ async fn a_kill_between_polls_loses_nothing(server: Server) {
 }
 
 #[apply(both_backends!)]
-async fn of_two_polls_each_event_goes_to_one(server: Server) {
+async fn of_two_polls_each_event_goes_to_one(backend: Backend) {
+    // A poll that another one has overtaken waits that long, and then is made again.
+    let server = Server::start_with(backend, &[("KEEP_ALIVE_PERIOD", "1")]).await;
     let http = Http::admin(&server).await;
     let id = subscribe(&http, "lab").await;
     let reader = |http: Http| {
@@ -394,7 +396,7 @@ async fn a_server_that_drains_sends_its_polls_home(backend: Backend) {
     assert_eq!(event(&answered(poll).await.ok())["data"], "BEEP");
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn subscriptions_that_nobody_polls_are_dropped(backend: Backend) {
     let settings = [
         // It is looked for what is too old every 10 s then.

@@ -1,12 +1,12 @@
 //! Long-poll subscriptions with a name (`subscriber_id`), which go on where they were: contract 5.6.
 
-use macro_rules_attribute::apply;
 use std::collections::HashSet;
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use super::polling::{listen, publish, subscribe, user};
-use crate::support::{Backend, Http, Server, both_backends};
+use crate::support::{Backend, Http, Server, both_backends, both_backends_in_pairs};
 
 #[apply(both_backends!)]
 async fn a_named_consumer_goes_on_where_it_was(server: Server) {
@@ -55,7 +55,7 @@ async fn a_name_belongs_to_its_user_and_channel(server: Server) {
     assert_eq!((bad.status, &bad.json["detail"][0]["loc"]), (422, &json!(["query", "subscriber_id"])));
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn missed_events_are_all_caught_up(backend: Backend) {
     // KernelCI's own server forgets what comes after the first thousand (contract D-17).
     const EVENTS: u64 = 1025;

@@ -3,7 +3,7 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, Server, both_backends, eventually, node, until};
+use crate::support::{Backend, Http, Server, both_backends, eventually, in_pairs, node, until};
 
 const SETTINGS: [(&str, &str); 3] =
     [("NODE_PURGE_START_SECONDS", "1"), ("NODE_PURGE_INTERVAL_SECONDS", "1"), ("NODE_PURGE_PAUSE_MS", "1")];
@@ -122,6 +122,7 @@ async fn the_age_is_a_setting(backend: Backend) {
     assert_eq!((names(&http).await, purges(&[&server])), (vec!["ancient".to_owned()], 0));
 }
 
+#[apply(in_pairs!)]
 #[tokio::test]
 async fn of_two_instances_one_purges() {
     let quiet = Server::start_with(Backend::Production, &[("NODE_PURGE_START_SECONDS", "86400")]).await;

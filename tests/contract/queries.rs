@@ -3,7 +3,7 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, Server, both_backends, node};
+use crate::support::{Backend, Http, Server, both_backends, both_backends_in_pairs, node};
 
 async fn add(http: &Http, name: &str, changes: Value) -> Value {
     let mut body = node("job", name);
@@ -272,7 +272,7 @@ async fn the_fast_list(server: Server) {
 }
 
 /// More than one piece of a list, and more than one message holds.
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn long_lists(server: Server) {
     let http = Http::admin(&server).await;
     let root = add(&http, "root", json!({})).await;

@@ -1,13 +1,15 @@
 //! Queues: contract 5.9.
 
-use macro_rules_attribute::apply;
 use std::time::{Duration, Instant};
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
-use crate::support::{Answer, Backend, Http, Server, both_backends, eventually, soon, until};
+use crate::support::{
+    Answer, Backend, Http, Server, both_backends, both_backends_in_pairs, eventually, in_pairs, soon, until,
+};
 
 async fn push(http: &Http, list: &str, body: Value) {
     let answer = http.post(&format!("/latest/push/{list}"), &body).await;
@@ -157,7 +159,7 @@ async fn an_item_waits_through_a_kill(server: Server) {
     assert_eq!(pop(&http, "jobs").await["data"], "precious");
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn an_item_for_a_client_that_has_gone_is_offered_again(backend: Backend) {
     let server = Server::start_with(backend, &ONE_PLACE).await;
     let http = Http::admin(&server).await;
@@ -188,7 +190,7 @@ async fn an_item_for_a_client_that_has_gone_is_offered_again(backend: Backend) {
     }
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_pop_is_woken_by_a_push_and_sent_home_by_a_drain(backend: Backend) {
     let mut server = Server::start_with(backend, &ONE_PLACE).await;
     let http = Http::admin(&server).await;
@@ -221,7 +223,7 @@ async fn a_key_makes_a_push_repeatable(server: Server) {
     assert_eq!(pop(&http, "others").await["data"], 2);
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_lease_ends_with_an_ack_or_by_itself(server: Server) {
     let mut raw = server.admin().await;
     let http = Http::admin(&server).await;
@@ -257,6 +259,7 @@ async fn a_lease_ends_with_an_ack_or_by_itself(server: Server) {
 }
 
 /// A push on one instance wakes a pop on another.
+#[apply(in_pairs!)]
 #[tokio::test]
 async fn two_instances_share_a_queue() {
     let one = Server::start_with(Backend::Production, &ONE_PLACE).await;

@@ -1,10 +1,10 @@
 //! How long events and telemetry are kept (contract 6.9, 7.5, D-12).
 
-use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use bson::{Document, doc};
 use futures::TryStreamExt;
+use macro_rules_attribute::apply;
 use mongodb::IndexModel;
 use mongodb::options::IndexOptions;
 use serde_json::json;

@@ -4,9 +4,9 @@
 //! what the test has prepared. A case runs once on each transport, so one that writes writes twice; ids and dates
 //! of what is new differ and are not compared.
 
-use macro_rules_attribute::apply;
 use std::collections::HashMap;
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Http, Raw, Server, both_backends, node};

@@ -3,7 +3,7 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Backend, Http, PASSWORD, Server, both_backends, node};
+use crate::support::{Answer, Backend, Http, PASSWORD, Server, both_backends, both_backends_in_pairs, node};
 
 /// A user who has accepted an invitation, and their id.
 pub(crate) async fn member(admin: &Http, name: &str) -> String {
@@ -400,7 +400,7 @@ async fn both_secrets_verify(backend: Backend) {
     assert_eq!(admin.with(&endless).get("/whoami").await.status, 401);
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn guessing_is_slowed_down(server: Server) {
     let admin = Http::admin(&server).await;
     member(&admin, "ann").await;

@@ -1,9 +1,8 @@
 //! The wall clock of a server, which jumps when the test says so. No code of the server knows of it: a small library
 //! is loaded before libc (`clock.c`).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -13,28 +12,15 @@ pub struct Clock {
     folder: TempDir,
 }
 
-/// Where the library was made; not at all without a C compiler.
-fn library() -> Option<&'static PathBuf> {
-    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let make = || {
-        let made =
-            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("clock-{}.so", std::process::id()));
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/clock.c");
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
-        let done =
-            Command::new(compiler).args(["-shared", "-fPIC", "-O1", "-o"]).arg(&made).arg(source).status();
-        done.is_ok_and(|status| status.success()).then_some(made)
-    };
-    MADE.get_or_init(make).as_ref()
-}
-
 impl Clock {
-    /// A clock that is right; `None` where clocks cannot be moved.
-    pub fn new() -> Option<Clock> {
-        library()?;
-        let clock = Clock { folder: tempfile::tempdir().expect("a folder") };
+    /// A clock that is right.
+    pub fn new() -> Clock {
+        // `LD_PRELOAD` cannot name a path with a blank, and programs may not run from where `TMPDIR` is.
+        let folder = tempfile::tempdir_in("/tmp").expect("a folder");
+        make(&folder.path().join(LIBRARY));
+        let clock = Clock { folder };
         clock.shift(0);
-        Some(clock)
+        clock
     }
 
     fn file(&self) -> PathBuf {
@@ -43,7 +29,7 @@ impl Clock {
 
     /// What a server with this clock has to be started with.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        let library = library().expect("made before");
+        let library = self.folder.path().join(LIBRARY);
         vec![("LD_PRELOAD", library.display().to_string()), ("CLOCK_FILE", self.file().display().to_string())]
     }
 
@@ -61,4 +47,18 @@ impl Clock {
         tokio::time::sleep(time).await;
         self.shift(0);
     }
+}
+
+const LIBRARY: &str = "clock.so";
+
+/// Compiles the library.
+fn make(library: &Path) {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/clock.c");
+    // As `make` and others read it: with arguments, if need be.
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let mut words = compiler.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or("cc"));
+    command.args(words).args(["-shared", "-fPIC", "-O1", "-o"]).arg(library).arg(source);
+    let done = command.status();
+    assert!(done.as_ref().is_ok_and(|status| status.success()), "{command:?}: {done:?}");
 }

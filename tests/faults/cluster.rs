@@ -9,7 +9,7 @@ use crate::support::{Backend, Proxy, Server};
 pub struct Cluster {
     /// What an embedded server writes to, if that can be filled. Goes before the server's folder, in which it is.
     pub disk: Option<Disk>,
-    /// The clock of each instance, if clocks can be moved here.
+    /// The clock of each instance.
     pub clocks: Vec<Clock>,
     pub servers: Vec<Server>,
     /// Clients connect here.
@@ -55,10 +55,10 @@ impl Cluster {
         let disk = Disk::mount(&folder.path().join("data"), DISK);
         let clock = Clock::new();
         let mut settings = vec![("PING_INTERVAL_MS", ping_ms.to_owned())];
-        settings.extend(clock.iter().flat_map(Clock::settings));
+        settings.extend(clock.settings());
         let server = Server::start_in(folder, Backend::Embedded, &borrowed(&settings)).await;
         let front = Proxy::to(&[server.port()]).await;
-        Cluster { disk, clocks: clock.into_iter().collect(), front, servers: vec![server], below: None }
+        Cluster { disk, clocks: vec![clock], front, servers: vec![server], below: None }
     }
 
     /// Instances on services of their own.
@@ -96,9 +96,9 @@ impl Cluster {
             ];
             all.extend(settings);
             let clock = Clock::new();
-            let of_clock: Vec<_> = clock.iter().flat_map(Clock::settings).collect();
+            let of_clock = clock.settings();
             all.extend(borrowed(&of_clock));
-            clocks.extend(clock);
+            clocks.push(clock);
             servers.push(Server::start_with(Backend::Production, &all).await);
         }
         let ports: Vec<u16> = servers.iter().map(Server::port).collect();

@@ -40,7 +40,6 @@ async fn fails_at_once(raw: &mut Raw, method: &str, params: Value) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_is_away_is_told_of_and_not_waited_for() {
-    let _turn = super::ONE_AT_A_TIME.lock().await;
     // Other requests take longer than a session of the usual clusters may be silent.
     let settings = [("DRAIN_MS", "500"), ("PING_INTERVAL_MS", "25000")];
     let mut cluster = Cluster::production_with(1, 1, Keeps::Nothing, &settings).await;

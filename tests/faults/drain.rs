@@ -41,7 +41,6 @@ async fn follow(
 /// Restarts both instances under `FAULT_CLIENTS` clients over `FAULT_DRAIN_SECONDS` each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_moves_clients_evenly() {
-    let _turn = super::ONE_AT_A_TIME.lock().await;
     let clients = number("FAULT_CLIENTS").unwrap_or(200) as usize;
     let seconds = number("FAULT_DRAIN_SECONDS").unwrap_or(4);
     let drain = (seconds * 1000).to_string();

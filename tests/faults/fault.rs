@@ -176,9 +176,8 @@ impl Fault {
         let production = cluster.below.is_some();
         match self {
             KillInstance | RestartInstance | FreezeInstance | CutClients | HalfOpenClients
-            | BlackHoleClients => true,
+            | BlackHoleClients | SetClock => true,
             StepDown => production && cluster.below.as_ref().is_some_and(|below| below.to_mongo.is_empty()),
-            SetClock => !cluster.clocks.is_empty(),
             FullDisk => cluster.disk.is_some(),
             OldDump => cluster.below.as_ref().is_some_and(|below| below.redis.forgets()),
             _ => production,

@@ -22,7 +22,6 @@ async fn until_full(raw: &mut Raw) -> (Value, Vec<String>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_takes_no_writes_and_harms_nothing() {
-    let _turn = super::ONE_AT_A_TIME.lock().await;
     let mut cluster = Cluster::embedded_with("25000").await;
     let Some(disk) = &cluster.disk else { return };
     let http = Http::new(&cluster.servers[0]);

@@ -283,8 +283,7 @@ impl Mongo {
 
 impl Member {
     fn run(&mut self) {
-        let bin = std::env::var("MONGOD_BIN").expect("MONGOD_BIN is set: run scripts/test faults::");
-        let mut command = Command::new(bin);
+        let mut command = Command::new(&crate::support::services().mongod);
         command.args(["--bind_ip", "127.0.0.1", "--port", &self.port.to_string(), "--replSet", "faults"]);
         command.args(["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "64", "--nounixsocket", "--quiet"]);
         command.args(["--setParameter", "diagnosticDataCollectionEnabled=false"]);

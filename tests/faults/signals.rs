@@ -39,7 +39,6 @@ async fn hears(polls: &Http, takes: &Http, while_away: impl AsyncFn(bool)) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_that_was_missed_is_made_up_for() {
-    let _turn = super::ONE_AT_A_TIME.lock().await;
     // Keep-alives would end the polls as well.
     let cluster = Cluster::production_with(2, 1, Keeps::Nothing, &[("KEEP_ALIVE_PERIOD", "600")]).await;
     let token = cluster.servers[0].token().await;

@@ -32,8 +32,8 @@ class Scheduler(Listener):
                 if event.get("jobfilter") is None or name in event["jobfilter"]:
                     self.job(event, name)
 
-    def make(self, parent, name, kind, data, **fields):
-        """core's `create_job_node`, then the submission with what the runtime says."""
+    def make(self, parent, name, kind, data, timeout=None, **fields):
+        """core's `create_job_node`, then the submission with what the runtime says; `timeout` (seconds) begins there."""
         source = self.api.node(parent)
         revision = source["data"]["kernel_revision"]
         assert revision["version"]["version"] == 6 and revision["version"]["patchlevel"] == 6, revision
@@ -42,6 +42,8 @@ class Scheduler(Listener):
             "treeid": source["treeid"], "submitter": source["submitter"], "artifacts": source["artifacts"],
             "data": {"kernel_revision": revision, **data}, **fields})
         node["data"]["job_id"] = f"job-{node['id']}"
+        if timeout:
+            node["timeout"] = utc_now(seconds=timeout).isoformat()
         node = self.api.update(node)
         assert node["owner"] == PIPELINE and node["data"]["job_id"], node
         self.world.emit("job_submission", node_id=node["id"], job_name=name, tree=revision["tree"])
@@ -63,7 +65,7 @@ class Scheduler(Listener):
         node = self.make(
             event["id"], name, "job", {"arch": event["data"]["arch"], "platform": platform, "runtime": RUNTIME},
             retry_counter=event.get("retry_counter", 0), debug=event.get("debug") or {},
-            platform_filter=event.get("platform_filter"), timeout=utc_now(seconds=wait).isoformat())
+            platform_filter=event.get("platform_filter"), timeout=wait)
         self.world.boards.put((node["id"], wait == 3600))
 
     def report(self):

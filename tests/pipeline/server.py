@@ -28,7 +28,7 @@ class Server:
             self.process = subprocess.Popen(
                 [BINARY, "serve", "--listen", f"127.0.0.1:{self.port}", "--data", self.folder / "data"],
                 cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120  # a new database with all its indexes
         while not re.search(rf"http://127\.0\.0\.1:{self.port}", self.printed(before)):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the server does not start\n{self.printed()[-4000:]}")

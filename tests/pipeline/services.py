@@ -16,8 +16,8 @@ def own_part():
 
 def remove(settings):
     """Removes what a server with these settings has left."""
-    with pymongo.MongoClient(settings["MONGO_URL"], timeoutMS=10_000) as client:
+    with pymongo.MongoClient(settings["MONGO_URL"], timeoutMS=120_000) as client:
         client.drop_database(settings["MONGO_DB"])
-    with redis.Redis.from_url(settings["REDIS_URL"], socket_timeout=10) as client:
+    with redis.Redis.from_url(settings["REDIS_URL"], socket_timeout=60) as client:
         for key in client.scan_iter(f"{settings['REDIS_PREFIX']}*", count=1000):
             client.unlink(key)

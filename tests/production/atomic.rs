@@ -6,9 +6,12 @@ use std::time::Instant;
 use bson::doc;
 use kernelci_live::model::{Node, ObjectId};
 use kernelci_live::store::{Commit, Committed, IdempotencyKey, Store};
+use macro_rules_attribute::apply;
 
 use super::support::{Servers, commit, node, revisions};
+use crate::support::in_pairs;
 
+#[apply(in_pairs!)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hierarchy_of_5000_nodes_is_one_step() {
     let servers = Servers::new().await;
@@ -150,6 +153,7 @@ async fn overlapping_hierarchies_of_two_instances_do_not_mix() {
     servers.clean().await;
 }
 
+#[apply(in_pairs!)]
 #[tokio::test]
 async fn a_node_that_is_too_large_is_refused() {
     let servers = Servers::new().await;

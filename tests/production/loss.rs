@@ -7,14 +7,15 @@ use kernelci_live::event_log::redis::RelayMode;
 use kernelci_live::model::Position;
 use kernelci_live::store::mongo::{Options, open};
 use kernelci_live::store::{Committed, Store};
+use macro_rules_attribute::apply;
 use serde_json::json;
 
 use super::support::{Instance, Servers, commit, event, node, revisions};
-use crate::support::{PATIENCE, eventually, soon, until_within};
+use crate::support::{PATIENCE, eventually, in_pairs, published, soon, until_within};
 
 async fn publish(instance: &Instance, count: usize) {
     for i in 0..count {
-        assert!(instance.log.publish(event("ch", json!(i))).await.unwrap().is_some());
+        published(&*instance.log, event("ch", json!(i))).await;
     }
 }
 
@@ -64,7 +65,7 @@ async fn numbering_goes_on_behind_a_lost_stream_or_an_old_snapshot() {
     publish(&a, 5).await;
     let epoch = a.log.head("ch").await.unwrap().epoch;
     servers.forget("{ch}:stream").await;
-    assert_eq!(a.log.publish(event("ch", json!(1))).await.unwrap(), Some(6));
+    assert_eq!(published(&*a.log, event("ch", json!(1))).await, 6);
 
     // Redis comes back with a state of three events ago, and an instance that knows nothing starts.
     let key = format!("{}{{ch}}:", servers.options.key_prefix);
@@ -82,7 +83,7 @@ async fn numbering_goes_on_behind_a_lost_stream_or_an_old_snapshot() {
         xsetid.arg(format!("{key}{stream}")).arg("6-0").query_async::<()>(&mut redis).await.unwrap();
     }
     let b = servers.open().await;
-    assert_eq!(b.log.publish(event("ch", json!(2))).await.unwrap(), Some(10), "never a number twice");
+    assert_eq!(published(&*b.log, event("ch", json!(2))).await, 10, "never a number twice");
     assert_eq!(b.log.head("ch").await.unwrap(), a.log.head("ch").await.unwrap());
     assert_eq!(b.log.head("ch").await.unwrap().epoch, epoch);
     assert_eq!(b.events_after("ch", 0).await.len(), 10);
@@ -121,7 +122,7 @@ async fn a_new_epoch_begins_when_mongodb_has_lost_history() {
     servers.forget("*").await;
     let after = a.log.head("ch").await.unwrap();
     assert_ne!(after.epoch, before.epoch);
-    assert_eq!(a.log.publish(event("ch", json!(1))).await.unwrap(), Some(6), "above what was ever shown");
+    assert_eq!(published(&*a.log, event("ch", json!(1))).await, 6, "above what was ever shown");
     servers.clean().await;
 }
 
@@ -174,13 +175,14 @@ async fn any_part_of_a_channel_may_be_lost() {
         publish(&a, 3).await;
         servers.forget(&format!("{{ch}}:{part}")).await;
         number += 4;
-        assert_eq!(b.log.publish(event("ch", json!(1))).await.unwrap(), Some(number), "{part}");
+        assert_eq!(published(&*b.log, event("ch", json!(1))).await, number, "{part}");
         assert_eq!(a.log.head("ch").await.unwrap(), Position { epoch: epoch.clone(), seq: number }, "{part}");
     }
     assert_eq!(a.events_after("ch", 0).await.len() as u64, number);
     servers.clean().await;
 }
 
+#[apply(in_pairs!)]
 #[tokio::test]
 async fn writes_are_accepted_while_redis_is_away() {
     let servers = Servers::new().await;
@@ -240,6 +242,7 @@ impl Drop for Redis {
     }
 }
 
+#[apply(in_pairs!)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_of_redis_that_lost_nothing_is_only_a_delay() {
     let servers = Servers::new().await;

@@ -5,8 +5,8 @@ use std::process::{Child, Command, Stdio};
 use kernelci_live::model::Node;
 use kernelci_live::store::{Committed, Store};
 
-use super::support::{Servers, commit, node, revisions, variable};
-use crate::support::{PATIENCE, eventually_within};
+use super::support::{Servers, commit, node, revisions};
+use crate::support::{PATIENCE, eventually_within, services};
 
 /// Ends the process with the test.
 struct Mongod(Child);
@@ -22,10 +22,10 @@ impl Drop for Mongod {
 async fn a_standalone_server_works_and_says_what_is_weaker() {
     let files = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = Command::new(variable("MONGOD_BIN"));
+    let mut command = Command::new(&services().mongod);
     command.args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--wiredTigerCacheSizeGB", "0.25"]);
     command.arg("--dbpath").arg(files.path()).stdout(Stdio::null());
-    let _mongod = Mongod(command.spawn().expect("MONGOD_BIN starts"));
+    let _mongod = Mongod(command.spawn().expect("mongod starts"));
     let up = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
     eventually_within(2 * PATIENCE, "mongod answers", up).await;
 

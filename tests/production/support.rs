@@ -12,7 +12,7 @@ use kernelci_live::store::mongo::{self, MongoStore, Options};
 use kernelci_live::store::{Commit, Expect, Write};
 use serde_json::{Map, Value, json};
 
-use crate::support::{PATIENCE, until_within};
+use crate::support::{PATIENCE, services, until_within};
 
 /// The servers as one test sees them.
 pub struct Servers {
@@ -27,18 +27,14 @@ pub struct Instance {
     pub log: Arc<RedisLog>,
 }
 
-pub fn variable(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("the environment variable {name} is missing"))
-}
-
 impl Servers {
     pub async fn new() -> Servers {
-        Servers::on(variable("MONGO_URL")).await
+        Servers::on(services().mongo.clone()).await
     }
     /// On this MongoDB server.
     pub async fn on(mongo_url: String) -> Servers {
         let name = format!("test_{}", ObjectId::new());
-        let redis_url = variable("REDIS_URL");
+        let redis_url = services().redis.clone();
         let client = mongodb::Client::with_uri_str(&mongo_url).await.unwrap();
         let redis = redis::Client::open(redis_url.as_str()).unwrap();
         let redis = redis.get_multiplexed_async_connection().await.unwrap();

@@ -1,10 +1,10 @@
 //! Commands beside a running server.
 
-use macro_rules_attribute::apply;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use bson::Document;
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::{Backend, Server, both_backends, until};

@@ -1,11 +1,13 @@
 //! What subscriptions promise under load: no gap, no duplicate, whenever one joins and however slowly one reads.
 
-use macro_rules_attribute::apply;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use macro_rules_attribute::apply;
 use serde_json::json;
 
-use crate::support::{Backend, PATIENCE, Server, both_backends, eventually, node, until_within};
+use crate::support::{
+    Backend, PATIENCE, Server, both_backends, both_backends_in_pairs, eventually, node, until_within,
+};
 
 const WRITES: u64 = 300;
 /// Events of [`flood`]: with their payload more than the sockets' buffers hold.
@@ -30,7 +32,7 @@ async fn flood(server: &Server) {
     }
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn joining_in_the_middle_misses_nothing(server: Server) {
     const READERS: u64 = 12;
     let written = AtomicU64::new(0);
@@ -92,7 +94,7 @@ async fn reconnecting_from_the_last_position_misses_nothing(server: Server) {
     tokio::join!(write, read);
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_slow_reader_gets_everything_later(backend: Backend) {
     // It answers no ping either.
     let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "600000")]).await;
@@ -106,7 +108,7 @@ async fn a_slow_reader_gets_everything_later(backend: Backend) {
     assert_eq!(slow.event(1).await["event"]["data"], "live again");
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_slow_reader_may_ask_for_the_latest(backend: Backend) {
     let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "600000")]).await;
     let mut slow = server.admin().await;
@@ -134,7 +136,7 @@ async fn a_slow_reader_may_ask_for_the_latest(backend: Backend) {
     assert!(gaps > 0, "nothing was skipped");
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_position_that_has_aged_out_is_told_its_range(backend: Backend) {
     let server = Server::start_with(backend, &[("EVENT_HISTORY_TTL_SECONDS", "1")]).await;
     let mut raw = server.admin().await;

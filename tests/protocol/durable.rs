@@ -3,7 +3,10 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, PATIENCE, Raw, Server, both_backends, services, until, until_within};
+use crate::support::{
+    Backend, Http, PATIENCE, Raw, Server, both_backends, both_backends_in_pairs, services, until,
+    until_within,
+};
 
 /// Publishes these numbers on the channel `lab`.
 async fn publish(raw: &mut Raw, numbers: std::ops::RangeInclusive<u64>) {
@@ -298,7 +301,7 @@ async fn moving_or_removing_it_ends_the_subscription(server: Server) {
 }
 
 /// What a filter leaves out needs no acknowledgement; the place moves past it.
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn the_place_moves_past_what_is_not_wanted(backend: Backend) {
     let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "2000")]).await;
     let mut raw = server.admin().await;
@@ -317,7 +320,7 @@ async fn the_place_moves_past_what_is_not_wanted(backend: Backend) {
     stands_at(&mut raw, 5).await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn it_does_not_expire_while_it_is_used(backend: Backend) {
     // It is looked for what is too old every 10 s then; what is used is noted every 2 s.
     let settings = [("PING_INTERVAL_MS", "2000"), ("CONSUMER_IDLE_SECONDS", "20")];
@@ -336,7 +339,7 @@ async fn it_does_not_expire_while_it_is_used(backend: Backend) {
 }
 
 /// Signals may get lost: the next acknowledgement notices, or the next ping.
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_takeover_is_noticed_without_being_told(backend: Backend) {
     let mut server = Server::start(backend).await;
     let mut raw = server.admin().await;

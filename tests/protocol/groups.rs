@@ -1,13 +1,15 @@
 //! Groups: subscriptions that share a durable name.
 
-use macro_rules_attribute::apply;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use super::durable::{is_noted_as_used, only_is_left};
-use crate::support::{Backend, Lost, PATIENCE, Raw, Server, both_backends, node, until};
+use crate::support::{
+    Backend, Lost, PATIENCE, Raw, Server, both_backends, both_backends_in_pairs, in_pairs, node, until,
+};
 
 /// Publishes so many events on the channel `lab`.
 async fn publish(raw: &mut Raw, count: u64) {
@@ -108,7 +110,7 @@ async fn each_event_goes_to_one_member(server: Server) {
     shows(&mut one, "all done", |now| now["position"]["seq"] == 6 && now["group"]["outstanding"] == 0).await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_lease_ends_unless_it_is_extended(server: Server) {
     // Less than the lease by what clocks of different makes may differ.
     const LEASE: Duration = Duration::from_millis(4_900);
@@ -353,7 +355,7 @@ async fn moving_or_removing_it_ends_its_members(server: Server) {
     assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(false), &json!(3)));
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn it_does_not_expire_while_it_has_members(backend: Backend) {
     // It is looked for what is too old every 10 s then; that it has members is noted every 7 s.
     let settings = [("CONSUMER_IDLE_SECONDS", "20"), ("PING_INTERVAL_MS", "10000")];
@@ -371,7 +373,7 @@ async fn it_does_not_expire_while_it_has_members(backend: Backend) {
 }
 
 /// What a server that is killed had given out comes again when its lease has ended; what it has been told does not.
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn it_survives_the_server(server: Server) {
     let mut server = server;
     let mut raw = server.admin().await;
@@ -397,6 +399,7 @@ async fn it_survives_the_server(server: Server) {
 }
 
 /// Two instances share the work; one that is killed is missed until its leases end, one that is stopped at once.
+#[apply(in_pairs!)]
 #[tokio::test]
 async fn two_instances_share_a_group() {
     let one = Server::start(Backend::Production).await;
@@ -432,6 +435,7 @@ async fn two_instances_share_a_group() {
 }
 
 /// Sixteen members on two instances share some hundreds of events a second. Run with `--nocapture` for the rate.
+#[apply(in_pairs!)]
 #[tokio::test]
 async fn sixteen_members_share_a_flood() {
     const EVENTS: usize = 800;

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Raw, Server, both_backends, node};
+use crate::support::{Raw, Server, both_backends, both_backends_in_pairs, node};
 
 /// So many sessions of one user.
 async fn sessions(server: &Server, count: usize) -> Vec<Raw> {
@@ -92,7 +92,7 @@ async fn transitions_are_checked_where_they_are_written(server: Server) {
     }
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn repetitions_that_race_are_done_once(server: Server) {
     let mut writers = sessions(&server, 6).await;
     for number in 0..10 {

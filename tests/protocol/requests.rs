@@ -1,8 +1,8 @@
 //! Requests and their answers: ids, errors, limits, paging, conflicts, repetition.
 
-use macro_rules_attribute::apply;
 use std::collections::HashSet;
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::{Server, both_backends, node};

@@ -1,12 +1,12 @@
 //! How a session begins, what it may do, and how it ends.
 
-use macro_rules_attribute::apply;
 use std::time::{Duration, Instant};
 
+use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::{Backend, PATIENCE, Raw, Server, both_backends, node, until};
+use crate::support::{Backend, PATIENCE, Raw, Server, both_backends, both_backends_in_pairs, node, until};
 
 const PROTOCOL: Option<&str> = Some("kernelci.v1.json");
 
@@ -185,7 +185,7 @@ async fn an_expired_session_loses_what_needs_rights(backend: Backend) {
     raw.assert_none_came("event", 7);
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_deactivated_user_loses_the_session(backend: Backend) {
     // With a ping it is looked whether the user is still there.
     let settings = [("ANONYMOUS_READ", "false"), ("PING_INTERVAL_MS", "2000")];
@@ -246,7 +246,7 @@ async fn whoever_says_nothing_is_cut(backend: Backend) {
     polite.call("node.count", json!({})).await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn whoever_answers_no_ping_is_cut(backend: Backend) {
     let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "2000")]).await;
     let mut polite = server.anonymous().await;

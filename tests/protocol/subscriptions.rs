@@ -3,7 +3,9 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, PATIENCE, Raw, Server, another_moment, both_backends, node};
+use crate::support::{
+    Backend, PATIENCE, Raw, Server, another_moment, both_backends, both_backends_in_pairs, node,
+};
 
 /// Creates checkouts of these names, which differ in time.
 async fn checkouts(raw: &mut Raw, names: &[&str]) -> Vec<Value> {
@@ -91,7 +93,7 @@ async fn another_history_is_not_recovered(server: Server) {
     assert!(ahead["result"]["recovered"] == false || ahead["error"]["data"]["status"] == 400, "{ahead}");
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_filter_selects_and_progress_goes_on(backend: Backend) {
     let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "2000")]).await;
     let mut raw = server.admin().await;

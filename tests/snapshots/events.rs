@@ -4,24 +4,20 @@ use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use super::book::{ABSENT, Book};
-use crate::support::{PATIENCE, Raw, Server, both_backends};
+use crate::support::{Raw, Server, both_backends_in_pairs, until};
 
 pub(super) const METHODS: &[&str] = &["event.", "consumer.", "stats."];
 
 /// Waits until a named consumer looks like this.
 async fn shows(raw: &mut Raw, name: &str, wanted: impl Fn(&Value) -> bool) {
-    let end = tokio::time::Instant::now() + PATIENCE;
-    loop {
+    until(&format!("consumer {name}"), async || {
         let now = raw.call("consumer.get", json!({"name": name})).await;
-        if wanted(&now) {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < end, "{now}");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+        if wanted(&now) { Ok(()) } else { Err(now) }
+    })
+    .await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn methods_of_events(server: Server) {
     let (mut raw, mut nobody, mut book) = (server.admin().await, server.anonymous().await, Book::default());
     let raw = &mut raw;

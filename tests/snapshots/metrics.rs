@@ -6,7 +6,7 @@ use macro_rules_attribute::apply;
 use serde_json::json;
 
 use super::{Pages, compare};
-use crate::support::{Backend, Http, PATIENCE, Server, both_backends};
+use crate::support::{Backend, Http, Server, both_backends, until};
 use kernelci_live::metrics::ALL;
 
 /// What only a server on MongoDB and Redis measures.
@@ -66,17 +66,14 @@ async fn metrics(server: Server) {
     if server.backend() == Backend::Embedded {
         expected.remove(OF_REDIS);
     }
-    let end = tokio::time::Instant::now() + PATIENCE;
-    loop {
+    // Gauges are computed now and then, and what takes too long is left out.
+    let shown = until("all metrics", async || {
         let shown = described(&Http::new(&server).get("/metrics").await.text);
-        let missing: Vec<_> = expected.keys().filter(|name| !shown.contains_key(*name)).collect();
-        // Gauges are computed now and then, and what takes too long is left out.
-        if missing.is_empty() || tokio::time::Instant::now() > end {
-            assert_eq!(shown, expected);
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+        let missing: Vec<_> = expected.keys().filter(|name| !shown.contains_key(*name)).cloned().collect();
+        if missing.is_empty() { Ok(shown) } else { Err(missing) }
+    })
+    .await;
+    assert_eq!(shown, expected);
     let page = table().into_values().collect();
     compare("documents", &Pages::from([("metrics".to_owned(), page)]), |name| name == "metrics");
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::book::Book;
 use super::compare;
-use crate::support::{Backend, Mode, PATIENCE, Proxy, Server, both_backends, node, services};
+use crate::support::{Backend, Mode, PATIENCE, Proxy, Server, both_backends_in_pairs, node, services};
 
 /// Pages of both back ends.
 const BOTH: &[&str] = &["event", "gap", "progress", "session.closing", "session.expiring", "unsubscribed"];
@@ -22,7 +22,7 @@ fn every_notification_has_a_page() {
     }
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn notifications(backend: Backend) {
     // Progress is told with every ping.
     let server = Server::start_with(backend, &[("PING_INTERVAL_MS", "2000"), ("DRAIN_MS", "0")]).await;

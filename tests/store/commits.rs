@@ -1,12 +1,12 @@
 //! Commits: conditional, all or nothing, idempotent.
 
-use macro_rules_attribute::apply;
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use kernelci_live::model::event::NODE_CHANNEL;
 use kernelci_live::model::{Node, ObjectId};
 use kernelci_live::store::{Commit, Committed, Expect, IdempotencyKey};
+use macro_rules_attribute::apply;
 use serde_json::json;
 
 use super::support::{Fixture, commit, ids, next, node, write};

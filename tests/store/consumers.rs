@@ -2,11 +2,11 @@
 
 use kernelci_live::model::ObjectId;
 use kernelci_live::store::consumers::{Consumer, ConsumerKey, Cursor, NewConsumer, Opened, Owner};
-use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use super::support::Fixture;
 use crate::support::both_backends;
+use macro_rules_attribute::apply;
 
 fn owner(name: &str) -> Owner {
     Owner { id: Some(ObjectId::new()), name: name.to_owned() }

@@ -1,6 +1,5 @@
 //! Groups at work: several instances, each with a hub and a registry of its own, over one store and log.
 
-use macro_rules_attribute::apply;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,10 +12,11 @@ use kernelci_live::model::{Event, ObjectId, Timestamp};
 use kernelci_live::signals::{Local, Signals};
 use kernelci_live::store::consumers::{ConsumerKey, Cursor, NewConsumer, Owner};
 use kernelci_live::sync::Bell;
+use macro_rules_attribute::apply;
 use serde_json::json;
 
 use super::support::{Fixture, event};
-use crate::support::{both_backends, eventually};
+use crate::support::{both_backends, both_backends_in_pairs, eventually, published};
 
 /// A lease that a machine under load does not miss.
 const LEASE: Duration = Duration::from_secs(4);
@@ -67,7 +67,7 @@ impl Site {
         for n in 0..count {
             let tree = (n % (trees + 1) < trees).then(|| format!("tree {}", n % (trees + 1)));
             let event = Event { partitionkey: tree, ..event("ch", json!(n)) };
-            self.f.log.publish(event).await.unwrap();
+            published(&*self.f.log, event).await;
         }
     }
 }
@@ -158,7 +158,7 @@ impl Oracle {
     }
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn each_event_goes_to_one_member_in_the_order_of_its_tree(f: Fixture) {
     const EVENTS: usize = 150;
     let site = Arc::new(Site::new(f).await);
@@ -253,15 +253,15 @@ async fn what_a_member_leaves_goes_to_others_at_once(f: Fixture) {
     two.close().await;
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn what_nobody_can_do_becomes_a_dead_letter_once(f: Fixture) {
     let site = Site::new(f).await;
     let instance = site.instance("one");
     let worker = site.join(&instance, &wish(true, Duration::from_secs(6)), 8).await;
     let tree = Event { partitionkey: Some("t".into()), ..event("ch", json!({"what": "poison"})) };
-    site.f.log.publish(tree.clone()).await.unwrap();
+    published(&*site.f.log, tree.clone()).await;
     let next = Event { id: ObjectId::new(), data: json!("next"), ..tree };
-    site.f.log.publish(next).await.unwrap();
+    published(&*site.f.log, next).await;
     for time in 1..=3 {
         assert_eq!(worker.event().await, (1, time));
         match time {
@@ -324,7 +324,7 @@ async fn retention_is_told_to_the_group(f: Fixture) {
     let site = Site::new(f).await;
     let old = Timestamp::now().plus_seconds(-7200);
     for n in 0..4 {
-        site.f.log.publish(Event { time: old, ..event("ch", json!(n)) }).await.unwrap();
+        published(&*site.f.log, Event { time: old, ..event("ch", json!(n)) }).await;
     }
     site.publish(2, 0).await;
     site.f.retained_from("ch", 5).await;

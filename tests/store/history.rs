@@ -7,7 +7,7 @@ use macro_rules_attribute::apply;
 use serde_json::json;
 
 use super::support::{Fixture, event};
-use crate::support::both_backends;
+use crate::support::{both_backends, published};
 
 fn query(channel: Option<&str>, after: Option<After>, limit: usize) -> HistoryQuery {
     HistoryQuery { channel: channel.map(str::to_owned), filter: Filter::all(), after, skip: 0, limit }
@@ -30,7 +30,7 @@ async fn publish(f: &Fixture) -> Vec<Event> {
         let channel = if n % 2 == 0 { "even" } else { "odd" };
         let data = json!({"n": n, "kind": if n < 3 { "job" } else { "test" }});
         let event = Event { time: begun.plus_seconds(n), ..event(channel, data) };
-        f.log.publish(event.clone()).await.unwrap();
+        published(&*f.log, event.clone()).await;
         events.push(event);
     }
     f.settled("odd", 3).await;
@@ -65,7 +65,7 @@ async fn all_channels_are_read_by_time(f: Fixture) {
     let mut twins = [event("even", json!({"n": 6})), event("odd", json!({"n": 7}))];
     for twin in &mut twins {
         twin.time = time;
-        f.log.publish(twin.clone()).await.unwrap();
+        published(&*f.log, twin.clone()).await;
     }
     f.settled("odd", 4).await;
     f.settled("even", 4).await;

@@ -1,10 +1,10 @@
 //! Leases.
 
-use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use super::support::Fixture;
 use crate::support::{both_backends, until};
+use macro_rules_attribute::apply;
 
 const LONG: Duration = Duration::from_secs(60);
 

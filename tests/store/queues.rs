@@ -1,12 +1,12 @@
 //! Queues: each item to one taker, and back if that one is gone.
 
-use macro_rules_attribute::apply;
 use std::time::Duration;
 
 use kernelci_live::store::queues::{Depth, Lease, Leased, MOST_ITEMS, NewItem, Pushed};
+use macro_rules_attribute::apply;
 
 use super::support::Fixture;
-use crate::support::both_backends;
+use crate::support::{both_backends, both_backends_in_pairs};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -102,7 +102,7 @@ async fn a_key_is_pushed_once(f: Fixture) {
     assert!(f.store.queues().await.unwrap().is_empty());
 }
 
-#[apply(both_backends!)]
+#[apply(both_backends_in_pairs!)]
 async fn a_queue_is_bounded(f: Fixture) {
     let large = "x".repeat(1 << 20);
     for _ in 0..64 {

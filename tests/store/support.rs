@@ -11,7 +11,7 @@ use kernelci_live::model::{Event, Node, ObjectId, Timestamp};
 use kernelci_live::store::{Commit, Committed, Expect, Query, SortKey, Store, Write, mongo, sqlite};
 use serde_json::{Map, Value, json};
 
-use crate::support::{Backend, Looks, PATIENCE, PerBackend, until_within};
+use crate::support::{Backend, Database, For, Looks, PATIENCE, PerBackend, services, until_within};
 
 /// A back end of its own for one test. Events older than an hour are removed within seconds.
 pub struct Fixture {
@@ -24,7 +24,8 @@ pub struct Fixture {
 enum Below {
     /// Goes with the fixture.
     Files(tempfile::TempDir),
-    Mongo(mongodb::Database),
+    /// Goes back to the pool with the fixture.
+    Mongo { database: mongodb::Database, _taken: Database },
 }
 
 /// How long the fixtures retain events.
@@ -55,25 +56,25 @@ pub async fn embedded() -> Fixture {
     Fixture { store, log, below: Below::Files(files) }
 }
 
-/// A database and a key prefix of its own on the servers that the environment names.
+/// A database and a key prefix of its own on MongoDB and Redis.
 pub async fn production() -> Fixture {
-    let server = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} names no server"));
-    let name = format!("test_{}", ObjectId::new());
+    let mut database = Database::take(For::Stores).await;
     let options = mongo::Options {
-        mongo_url: server("MONGO_URL"),
-        redis_url: server("REDIS_URL"),
-        key_prefix: format!("{name}:"),
+        mongo_url: services().mongo.clone(),
+        redis_url: services().redis.clone(),
+        key_prefix: format!("{}:", database.name),
         event_retention_seconds: RETENTION.as_secs(),
-        database: name,
+        database: database.name.clone(),
         ..mongo::Options::default()
     };
     // MongoDB looks for expired documents once a minute if it is not told otherwise.
     let client = mongodb::Client::with_uri_str(&options.mongo_url).await.unwrap();
     let often = bson::doc! {"setParameter": 1, "ttlMonitorSleepSecs": 1};
     client.database("admin").run_command(often).await.unwrap();
-    let below = Below::Mongo(client.database(&options.database));
+    let below = client.database(&database.name);
     let (store, log) = mongo::open(options).await.unwrap();
-    Fixture { store, log, below }
+    database.keep(For::Stores).await;
+    Fixture { store, log, below: Below::Mongo { database: below, _taken: database } }
 }
 
 impl Fixture {
@@ -125,7 +126,7 @@ impl Fixture {
                     file.execute(sql, [ms]).unwrap();
                 }
             }
-            Below::Mongo(database) => {
+            Below::Mongo { database, .. } => {
                 let earlier = |field: &str| bson::doc! {"$subtract": [format!("${field}"), ms]};
                 for (name, fields) in
                     [("subscriber_state", &["created_at", "last_poll"][..]), ("queueitem", &["until"])]

@@ -20,12 +20,18 @@ mod wait;
 
 pub use http::{Answer, Http, answer};
 pub use mail::{Mail, MailServer, Protection};
+pub use pool::{Database, For};
 pub use proxy::{Mode, Proxy};
 pub use raw::{Lost, Raw};
 pub use server::{Backend, PASSWORD, PerBackend, SECRET, Server};
 pub use services::services;
 pub use wait::{Looks, PATIENCE, another_moment, eventually, eventually_within, soon, until, until_within};
 
+use std::fs::File;
+use std::io::Write;
+
+use kernelci_live::event_log::EventLog;
+use kernelci_live::model::Event;
 use serde_json::{Value, json};
 
 /// Makes `async fn name(server: Server) {…}` a test per back end, `name::embedded` and `name::production`:
@@ -59,7 +65,57 @@ macro_rules! both_backends {
 }
 pub(crate) use both_backends;
 
+/// As [`both_backends`], for what measures time, kills things or needs much of the machine: by their names,
+/// `name::in_pairs::embedded` and `name::in_pairs::production`, `.config/nextest.toml` knows that they run behind the
+/// others, two at a time, and may try again.
+macro_rules! both_backends_in_pairs {
+    ($(#[$attribute:meta])* async fn $name:ident $arguments:tt $body:block) => {
+        $(#[$attribute])*
+        mod $name {
+            use super::*;
+
+            $crate::support::both_backends! { async fn in_pairs $arguments $body }
+        }
+    };
+}
+pub(crate) use both_backends_in_pairs;
+
+/// The same for a test as it is, which becomes `name::in_pairs`; it stands above `#[tokio::test]`.
+macro_rules! in_pairs {
+    ($(#[$attribute:meta])* async fn $name:ident() $body:block) => {
+        mod $name {
+            use super::*;
+
+            $(#[$attribute])*
+            async fn in_pairs() $body
+        }
+    };
+}
+pub(crate) use in_pairs;
+
 /// A small valid node of this kind.
 pub fn node(kind: &str, name: &str) -> Value {
     json!({"kind": kind, "name": name, "path": [name], "data": {}})
+}
+
+/// Publishes an event and returns its number. An instance gives none within the seconds that it waits where a machine
+/// stands still; a second try finds the same event.
+pub async fn published(log: &dyn EventLog, event: Event) -> u64 {
+    let mut looks = Looks::new(PATIENCE, "the number of an event");
+    loop {
+        match log.publish(event.clone()).await {
+            Ok(Some(number)) => return number,
+            other => looks.rest(&other).await,
+        }
+    }
+}
+
+/// Keeps for the end of `scripts/test` what this machine does not allow to be tested.
+pub fn not_tested(what: &str) {
+    println!("not tested: {what}");
+    if let Some(file) = std::env::var_os("NOT_TESTED") {
+        let line = format!("{what}\n");
+        let written = File::options().create(true).append(true).open(file);
+        written.and_then(|mut file| file.write_all(line.as_bytes())).expect("it is written");
+    }
 }

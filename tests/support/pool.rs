@@ -26,53 +26,80 @@ const MOST_NODES: u64 = 1000;
 pub struct Database {
     /// `MONGO_DB` and `REDIS_PREFIX`.
     pub name: String,
-    /// The document of the first admin, as it has to be when the next one begins. `None`: not to be used again.
+    /// How it is given back; `None`: it is not.
+    back: Option<Back>,
+}
+
+/// What the next one has to know of a database.
+struct Back {
+    kept_for: For,
+    /// The document of the first admin, as it has to be when the next one begins.
     admin: Option<Document>,
+}
+
+/// Who uses a database. Others have other settings, and changing the retention of events takes mongod long.
+#[derive(Clone, Copy)]
+pub enum For {
+    /// Servers with the default settings.
+    Servers,
+    /// The fixtures of `tests/store`, in which nobody has an account.
+    Stores,
+}
+
+impl For {
+    /// The list in Redis of the databases that may be used again; the oldest comes first.
+    fn list(self) -> &'static str {
+        match self {
+            For::Servers => "kernelci-live-tests:used:servers",
+            For::Stores => "kernelci-live-tests:used:stores",
+        }
+    }
 }
 
 impl Database {
     /// One that was never used and will not be used again: for tests of indexes and of what stands in a database.
     pub fn new() -> Database {
-        Database { name: format!("test-{}", uuid::Uuid::new_v4().simple()), admin: None }
+        Database { name: format!("test-{}", uuid::Uuid::new_v4().simple()), back: None }
     }
 
     /// One that is empty but for its indexes and the first admin, if there is one, or a new one.
-    pub async fn take() -> Database {
-        while let Some(used) = next_used().await {
-            let (name, admin) = (text(&used, "name"), text(&used, "admin"));
-            if text(&used, "build") == build() && empty(&name, &admin).await {
-                return Database { name, admin: Some(document(&admin)) };
+    pub async fn take(kept_for: For) -> Database {
+        while let Some(used) = next_used(kept_for).await {
+            let name = used["name"].as_str().expect("as it was given back").to_owned();
+            let admin = used["admin"].as_str().map(document);
+            if used["build"] == build() && empty(&name, admin.as_ref()).await {
+                return Database { name, back: Some(Back { kept_for, admin }) };
             }
             remove(&name).await.expect("an old database is removed");
         }
         Database::new()
     }
 
-    /// To be called when a server has started on it: from now on the database is fit to be used again.
-    pub async fn keep(&mut self) {
-        if self.admin.is_none() {
+    /// To be called when a server or a store has started on it: from now on the database is fit to be used again.
+    pub async fn keep(&mut self, kept_for: For) {
+        if self.back.is_none() {
             let users = database(&self.name).await.collection::<Document>("user");
             let admin = users.find_one(doc! {"username": "admin"}).await.expect("MongoDB answers");
-            self.admin = Some(admin.expect("the first admin"));
+            self.back = Some(Back { kept_for, admin });
         }
     }
 
     /// The id of the first admin, if it is known.
     pub fn admin(&self) -> Option<String> {
-        Some(self.admin.as_ref()?.get_object_id("_id").expect("an id").to_hex())
+        Some(self.back.as_ref()?.admin.as_ref()?.get_object_id("_id").expect("an id").to_hex())
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let back = self.admin.take().filter(|_| !std::thread::panicking());
+        let back = self.back.take().filter(|_| !std::thread::panicking());
         let name = self.name.clone();
         // A runtime of its own on a thread of its own, because the caller may be inside one.
         let done = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 match back {
-                    Some(admin) => give_back(&name, &admin).await,
+                    Some(back) => give_back(&name, back).await,
                     None => tokio::time::timeout(Duration::from_secs(30), remove(&name)).await?,
                 }
             })
@@ -83,9 +110,6 @@ impl Drop for Database {
     }
 }
 
-/// The list in Redis of the databases that may be used again; the oldest comes first.
-const USED: &str = "kernelci-live-tests:used";
-
 async fn redis() -> redis::RedisResult<redis::aio::MultiplexedConnection> {
     redis::Client::open(services().redis.as_str())?.get_multiplexed_async_connection().await
 }
@@ -94,22 +118,27 @@ async fn database(name: &str) -> mongodb::Database {
     mongodb::Client::with_uri_str(&services().mongo).await.expect("MongoDB is there").database(name)
 }
 
-async fn next_used() -> Option<Value> {
+async fn next_used(kept_for: For) -> Option<Value> {
     let mut redis = redis().await.expect("Redis is there");
     let used: Option<String> =
-        redis::cmd("RPOP").arg(USED).query_async(&mut redis).await.expect("Redis answers");
+        redis::cmd("RPOP").arg(kept_for.list()).query_async(&mut redis).await.expect("Redis answers");
     used.map(|used| serde_json::from_str(&used).expect("as it was given back"))
 }
 
-async fn give_back(name: &str, admin: &Document) -> anyhow::Result<()> {
-    let admin = BASE64.encode(bson::serialize_to_vec(admin)?);
+async fn give_back(name: &str, back: Back) -> anyhow::Result<()> {
+    let admin = back.admin.map(|admin| bson::serialize_to_vec(&admin)).transpose()?;
+    let admin = admin.map(|admin| BASE64.encode(admin));
     let used = json!({"name": name, "admin": admin, "build": build()});
-    redis::cmd("LPUSH").arg(USED).arg(used.to_string()).exec_async(&mut redis().await?).await?;
+    redis::cmd("LPUSH")
+        .arg(back.kept_for.list())
+        .arg(used.to_string())
+        .exec_async(&mut redis().await?)
+        .await?;
     Ok(())
 }
 
 /// Empties a database, or says that it is not worth it.
-async fn empty(name: &str, admin: &str) -> bool {
+async fn empty(name: &str, admin: Option<&Document>) -> bool {
     let database = database(name).await;
     if database.collection::<Document>("node").estimated_document_count().await.expect("MongoDB answers")
         > MOST_NODES
@@ -126,7 +155,9 @@ async fn empty(name: &str, admin: &str) -> bool {
     for collection in database.list_collection_names().await.expect("MongoDB answers") {
         database.collection::<Document>(&collection).delete_many(doc! {}).await.expect("emptied");
     }
-    database.collection("user").insert_one(document(admin)).await.expect("the admin is written");
+    if let Some(admin) = admin {
+        database.collection::<Document>("user").insert_one(admin).await.expect("the admin is written");
+    }
     forget(name).await.expect("Redis answers");
     true
 }
@@ -144,10 +175,6 @@ async fn forget(prefix: &str) -> redis::RedisResult<()> {
         redis::cmd("UNLINK").arg(keys).exec_async(&mut redis).await?;
     }
     Ok(())
-}
-
-fn text(used: &Value, key: &str) -> String {
-    used[key].as_str().expect("as it was given back").to_owned()
 }
 
 fn document(admin: &str) -> Document {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::pool::{self, Database};
+use super::pool::{self, Database, For};
 use super::raw::Raw;
 use super::services::services;
 use super::wait::{PATIENCE, until_within};
@@ -73,21 +73,23 @@ impl Server {
     /// As [`Server::start_with`], in this folder, in which `data` may exist already.
     pub async fn start_in(folder: TempDir, backend: Backend, settings: &[(&str, &str)]) -> Server {
         let sets = |what: &str| settings.iter().any(|(key, _)| key.starts_with(what));
+        // Their effects stay in a database.
+        let own = sets("KCI_INITIAL_") || sets("EVENT_HISTORY_TTL") || sets("TELEMETRY_TTL");
         let data = folder.path().join("data");
         let (mut database, mut admin) = (None, None);
         match backend {
-            Backend::Embedded if sets("KCI_INITIAL_") || data.exists() => {}
+            Backend::Embedded if own || data.exists() => {}
             Backend::Embedded => admin = Some(pool::fill(&data)),
             // A test that brings a database of its own looks after it itself.
             Backend::Production if sets("MONGO_") => {}
-            Backend::Production if sets("KCI_INITIAL_") => database = Some(Database::new()),
-            Backend::Production => database = Some(Database::take().await),
+            Backend::Production if own => database = Some(Database::new()),
+            Backend::Production => database = Some(Database::take(For::Servers).await),
         }
         let mut server = Server::run(folder, backend, database.as_ref(), settings).await;
         if let Some(database) = &mut database
-            && !sets("KCI_INITIAL_")
+            && !own
         {
-            database.keep().await;
+            database.keep(For::Servers).await;
             admin = database.admin();
         }
         server.database = database.map(Arc::new);

@@ -9,6 +9,8 @@ pub struct Services {
     pub mongo: String,
     /// `REDIS_URL`.
     pub redis: String,
+    /// `MONGOD_BIN`, for those who start one of their own.
+    pub mongod: String,
 }
 
 /// From the environment, or from `scripts/services` if that has started them.
@@ -16,11 +18,14 @@ pub fn services() -> &'static Services {
     static SERVICES: OnceLock<Services> = OnceLock::new();
     SERVICES.get_or_init(|| {
         let named = |name| std::env::var(name).ok().filter(|url| !url.is_empty());
-        if let (Some(mongo), Some(redis)) = (named("MONGO_URL"), named("REDIS_URL")) {
-            return Services { mongo, redis };
+        if let (Some(mongo), Some(redis), Some(mongod)) =
+            (named("MONGO_URL"), named("REDIS_URL"), named("MONGOD_BIN"))
+        {
+            return Services { mongo, redis, mongod };
         }
         // Takes half a second, which each test would wait if scripts/test did not set them.
-        let script = r#"eval "$(scripts/services env)" && printf '%s\n' "$MONGO_URL" "$REDIS_URL""#;
+        let script =
+            r#"eval "$(scripts/services env)" && printf '%s\n' "$MONGO_URL" "$REDIS_URL" "$MONGOD_BIN""#;
         let found = Command::new("bash")
             .args(["-c", script])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -28,8 +33,8 @@ pub fn services() -> &'static Services {
             .expect("bash runs");
         let text = String::from_utf8_lossy(&found.stdout).into_owned();
         match text.lines().collect::<Vec<_>>()[..] {
-            [mongo, redis] if !mongo.is_empty() && !redis.is_empty() => {
-                Services { mongo: mongo.to_owned(), redis: redis.to_owned() }
+            [mongo, redis, mongod] => {
+                Services { mongo: mongo.to_owned(), redis: redis.to_owned(), mongod: mongod.to_owned() }
             }
             _ => {
                 panic!("no MongoDB and Redis to test with: run scripts/test, or scripts/services start first")

@@ -181,14 +181,19 @@ mod tests {
         (dir, db)
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_slow_read_ends_and_frees_its_place() {
-        let (_dir, db) = database(Duration::from_secs(2));
-        let (first, second) = tokio::join!(db.searches.run(endless), db.searches.run(endless));
-        assert_eq!(first.unwrap_err().kind(), Kind::Timeout);
-        assert_eq!(second.unwrap_err().kind(), Kind::Timeout, "it had no place in time");
-        for _ in 0..20 {
-            assert_eq!(db.searches.run(one).await.unwrap(), 1);
+    /// It measures time: see `.config/nextest.toml`.
+    mod in_pairs {
+        use super::*;
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn a_slow_read_ends_and_frees_its_place() {
+            let (_dir, db) = database(Duration::from_secs(2));
+            let (first, second) = tokio::join!(db.searches.run(endless), db.searches.run(endless));
+            assert_eq!(first.unwrap_err().kind(), Kind::Timeout);
+            assert_eq!(second.unwrap_err().kind(), Kind::Timeout, "it had no place in time");
+            for _ in 0..20 {
+                assert_eq!(db.searches.run(one).await.unwrap(), 1);
+            }
         }
     }
 
