@@ -5,10 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::{
-    PATIENCE, Server, both_backends, both_backends_in_pairs, eventually_within, node, soon, until,
-    until_within,
-};
+use crate::support::{PATIENCE, Server, both_backends, eventually_within, node, soon, until, until_within};
 use futures::StreamExt;
 use kernelci_live::cli::demo::catalogue::Catalogue;
 use kernelci_live::cli::demo::plan::{Checkout, Scale};
@@ -57,7 +54,7 @@ async fn event(subscription: &mut Subscription) -> (u64, Value) {
 
 /// A subscription lives through kills and restarts: each event once, in order; publishes that were under way
 /// are carried out exactly once.
-#[apply(both_backends_in_pairs!)]
+#[apply(both_backends!)]
 async fn a_subscription_and_publishes_survive_restarts(server: Server) {
     const EVENTS: u64 = 400;
     let mut server = server;
@@ -98,7 +95,7 @@ async fn a_subscription_and_publishes_survive_restarts(server: Server) {
 }
 
 /// Members of a group do everything once, whatever becomes of the server meanwhile.
-#[apply(both_backends_in_pairs!)]
+#[apply(both_backends!)]
 async fn a_group_survives_restarts(server: Server) {
     const EVENTS: usize = 120;
     let mut server = server;
@@ -162,7 +159,7 @@ async fn a_group_survives_restarts(server: Server) {
 
 /// A durable subscription does every event exactly once in a process that acknowledges what it has done, whatever
 /// happens to the server; the next process goes on behind that.
-#[apply(both_backends_in_pairs!)]
+#[apply(both_backends!)]
 async fn a_durable_subscription_survives_restarts(server: Server) {
     const EVENTS: u64 = 300;
     let mut server = server;
@@ -249,7 +246,7 @@ async fn operations(server: Server) {
 
 /// A planned checkout plays to its end, though the server is killed in the middle of it; nothing is left open
 /// and every test is there once.
-#[apply(both_backends_in_pairs!)]
+#[apply(both_backends!)]
 async fn the_demo_plays_through_a_kill(server: Server) {
     let mut server = server;
     let client = admin(&server).await;

@@ -65,9 +65,9 @@ macro_rules! both_backends {
 }
 pub(crate) use both_backends;
 
-/// As [`both_backends`], for what measures time, kills things or needs much of the machine: by their names,
-/// `name::in_pairs::embedded` and `name::in_pairs::production`, `.config/nextest.toml` knows that they run behind the
-/// others, two at a time, and may try again.
+/// As [`both_backends`], for what measures time or needs much of the machine: by their names, `name::in_pairs::embedded`
+/// and `name::in_pairs::production`, `.config/nextest.toml` knows that they run behind the others, two at a time, and may
+/// try again.
 macro_rules! both_backends_in_pairs {
     ($(#[$attribute:meta])* async fn $name:ident $arguments:tt $body:block) => {
         $(#[$attribute])*
