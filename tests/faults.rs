@@ -38,13 +38,43 @@ async fn the_embedded_server_on_a_small_disk() {
     run.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_instances_on_a_redis_that_forgets() {
+/// On one member of MongoDB, and a Redis without persistence.
+async fn two_instances_suffer(faults: &[Fault]) {
     let mut run = Run::on(Cluster::production(2, 1, Keeps::Nothing).await).await;
-    for fault in Fault::ON_TWO_INSTANCES {
+    for fault in faults {
         run.suffer(*fault).await;
     }
     run.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_instances_on_a_redis_that_forgets() {
+    two_instances_suffer(&[
+        Fault::KillInstance,
+        Fault::Flush,
+        Fault::FreezeInstance,
+        Fault::KillRedis,
+        Fault::OldDump,
+        Fault::RestartInstance,
+        Fault::KillRelay,
+        Fault::SetClock,
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_instances_whose_connections_break() {
+    two_instances_suffer(&[
+        Fault::CutClients,
+        Fault::HalfOpenClients,
+        Fault::CutServices,
+        Fault::BlackHoleRedis,
+        Fault::BlackHoleMongo,
+        Fault::TwiceRedis,
+        Fault::HalfOpenRedis,
+        Fault::HalfOpenMongo,
+    ])
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -292,7 +292,7 @@ async fn long_lists(server: Server) {
     let page = http.get("/nodes?limit=100000&revision=true").await.ok();
     assert_eq!((ids(&page["items"]), &page["total"]), (all.clone(), &json!(3000)));
     assert!(page["items"].as_array().expect("items").iter().all(|node| node["revision"].is_u64()));
-    for (limit, offset) in [(1000, 0), (1001, 0), (1999, 17), (2500, 999), (3001, 1)] {
+    for (limit, offset) in [(1001, 0), (2500, 999), (3001, 1)] {
         let part = ids(&http.get(&format!("/nodes/fast?limit={limit}&offset={offset}")).await.ok());
         assert_eq!(part, all[offset..(offset + limit).min(3000)], "{limit} {offset}");
         let page = http.get(&format!("/nodes?kind=test&limit={limit}&offset={offset}")).await.ok();

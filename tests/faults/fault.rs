@@ -65,26 +65,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Those that one member of MongoDB and a Redis without persistence are enough for.
-    pub const ON_TWO_INSTANCES: &[Fault] = &[
-        Fault::KillInstance,
-        Fault::Flush,
-        Fault::FreezeInstance,
-        Fault::KillRedis,
-        Fault::OldDump,
-        Fault::RestartInstance,
-        Fault::CutClients,
-        Fault::HalfOpenClients,
-        Fault::CutServices,
-        Fault::BlackHoleRedis,
-        Fault::BlackHoleMongo,
-        Fault::TwiceRedis,
-        Fault::KillRelay,
-        Fault::HalfOpenRedis,
-        Fault::HalfOpenMongo,
-        Fault::SetClock,
-    ];
-
     /// Does it, to a part that `rng` chooses, for as long as it says.
     pub async fn strike(self, cluster: &mut Cluster, rng: &mut StdRng) {
         let one = rng.random_range(0..cluster.servers.len());

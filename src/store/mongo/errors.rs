@@ -25,7 +25,9 @@ const TOO_LARGE: [i32; 4] = [10334, 17419, 17420, 2];
 const AWAY: [i32; 12] = [10107, 13435, 10058, 11600, 11602, 13436, 189, 91, 6, 7, 89, 64];
 /// A transaction that is not what its client thinks, because a statement of it came twice or its connection was lost:
 /// `ConflictingOperationInProgress`, `TransactionTooOld`, `NoSuchTransaction`, `TransactionCommitted`, `WriteConflict`.
-const IN_DOUBT: [i32; 5] = [117, 225, 251, 256, 112];
+/// Or one that mongod ended, since it took longer than `transactionLifetimeLimitSeconds`, or waited for a lock:
+/// `TransactionExceededLifetimeLimitSeconds`, `LockTimeout`.
+const IN_DOUBT: [i32; 7] = [117, 225, 251, 256, 112, 290, 24];
 
 /// Waits for a call of the driver, but not for ever, and says in our words how it failed.
 pub(crate) async fn call<T>(call: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T> {
@@ -117,4 +119,24 @@ pub(super) fn of_insert(error: &Mongo, at: usize) -> mongodb::error::Result<()> 
 /// Whether a unique index refused the write.
 pub(crate) fn is_duplicate(error: &Mongo) -> bool {
     code(error) == Some(DUPLICATE_KEY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(code: i32) -> Error {
+        let answer = bson::doc! {"ok": 0, "code": code, "codeName": "Name", "errmsg": "what happened"};
+        translate(ErrorKind::Command(bson::deserialize_from_document(answer).unwrap()).into())
+    }
+
+    #[test]
+    fn what_mongod_gives_up_may_be_tried_again() {
+        for code in AWAY.iter().chain(&IN_DOUBT) {
+            assert_eq!(told(*code).kind(), Kind::Unavailable, "{code}");
+        }
+        assert_eq!(told(OUT_OF_TIME).kind(), Kind::Timeout);
+        assert_eq!(told(CACHE_TOO_SMALL).kind(), Kind::TooLarge);
+        assert_eq!(told(1).kind(), Kind::Internal);
+    }
 }
