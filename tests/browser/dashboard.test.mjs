@@ -24,7 +24,7 @@ test("a node appears, and its run counts as it goes", async () => {
   await server.rpc("node.update", { id: build.id, set: { state: "done", result: "pass" } });
   await eventually(builds, "Builds: 1 pass");
   const change = page.locator("#events .event", { hasText: "kbuild-gcc-14-arm64" }).first();
-  assert.match(await change.innerText(), /running\s*→\s*done/);
+  await eventually(async () => /running\s*→\s*done/.test(await change.innerText()), true);
 
   // One event for the job and its tests: the page reads the run again.
   const job = await child(server, build, "job", "baseline-arm64");
