@@ -80,6 +80,7 @@ impl Database {
         if self.back.is_none() {
             let users = database(&self.name).await.collection::<Document>("user");
             let admin = users.find_one(doc! {"username": "admin"}).await.expect("MongoDB answers");
+            assert_eq!(admin.is_some(), matches!(kept_for, For::Servers), "the first admin");
             self.back = Some(Back { kept_for, admin });
         }
     }

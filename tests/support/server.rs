@@ -73,12 +73,13 @@ impl Server {
     /// As [`Server::start_with`], in this folder, in which `data` may exist already.
     pub async fn start_in(folder: TempDir, backend: Backend, settings: &[(&str, &str)]) -> Server {
         let sets = |what: &str| settings.iter().any(|(key, _)| key.starts_with(what));
-        // Their effects stay in a database.
-        let own = sets("KCI_INITIAL_") || sets("EVENT_HISTORY_TTL") || sets("TELEMETRY_TTL");
+        let first = sets("KCI_INITIAL_");
+        // How long MongoDB retains something stays in a database, too.
+        let own = first || sets("EVENT_HISTORY_TTL") || sets("TELEMETRY_TTL");
         let data = folder.path().join("data");
         let (mut database, mut admin) = (None, None);
         match backend {
-            Backend::Embedded if own || data.exists() => {}
+            Backend::Embedded if first || data.exists() => {}
             Backend::Embedded => admin = Some(pool::fill(&data)),
             // A test that brings a database of its own looks after it itself.
             Backend::Production if sets("MONGO_") => {}

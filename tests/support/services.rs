@@ -33,7 +33,7 @@ pub fn services() -> &'static Services {
             .expect("bash runs");
         let text = String::from_utf8_lossy(&found.stdout).into_owned();
         match text.lines().collect::<Vec<_>>()[..] {
-            [mongo, redis, mongod] => {
+            [mongo, redis, mongod] if !mongo.is_empty() && !redis.is_empty() => {
                 Services { mongo: mongo.to_owned(), redis: redis.to_owned(), mongod: mongod.to_owned() }
             }
             _ => {

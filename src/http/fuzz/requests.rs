@@ -247,7 +247,7 @@ fn read(answer: &[u8]) -> Option<(u16, &[u8])> {
 fn any_request_is_answered_and_no_answer_is_our_fault() {
     let runtime = Runtime::new().unwrap();
     let mut server = runtime.block_on(Server::start());
-    Fuzz::new("requests", 800)
+    Fuzz::new("requests", 1200)
         .corpus(corpus::requests(TOKEN))
         .corpus([request(
             "POST /latest/rpc".into(),
