@@ -219,7 +219,7 @@ impl Work {
             for event in &events {
                 let at = event.token().0;
                 if let Some(socket) = sockets.get_mut(at).filter(|socket| socket.open) {
-                    self.read(at, socket, &mut buffer, &poll);
+                    self.read(at, socket, event.is_read_closed(), &mut buffer, &poll);
                 }
             }
             while let Ok(subscriber) = arriving.try_recv() {
@@ -259,8 +259,8 @@ impl Work {
         }
     }
 
-    /// Reads until nothing more is there.
-    fn read(&mut self, at: usize, socket: &mut Socket, buffer: &mut [u8], poll: &Poll) {
+    /// Reads until nothing more is there, or to its end if the server `ended` the connection.
+    fn read(&mut self, at: usize, socket: &mut Socket, ended: bool, buffer: &mut [u8], poll: &Poll) {
         loop {
             let read = match socket.stream.read(buffer) {
                 Ok(0) => return self.end(socket, poll, "the server has closed the connection"),
@@ -272,8 +272,9 @@ impl Work {
             if let Err(error) = self.take(at, socket, &buffer[..read]) {
                 return self.end(socket, poll, &error.to_string());
             }
-            // Less than there was room for: that was all (epoll(7)), and more wakes us again.
-            if read < buffer.len() {
+            // Less than there was room for: that was all (epoll(7)), and more wakes us again. Not so the end of a
+            // connection that has been told of together with its last bytes.
+            if read < buffer.len() && !ended {
                 return;
             }
         }
