@@ -21,8 +21,9 @@
 //! engines), [`error`] (one type, all its faces in a table).
 //!
 //! Around it: [`config`] (every setting), [`purge`] (what removes old nodes), [`metrics`] (what it tells Prometheus),
-//! [`health`] (what is away), [`signals`] (what instances tell each other), [`sync`] (what tasks tell each other), [`app`] (what is shared, and how it ends),
-//! [`client`] (the Rust client), [`cli`] (the commands).
+//! [`health`] (what is away), `connection` (whether what is handed out was sent), [`signals`] (what instances tell each
+//! other), [`sync`] (what tasks tell each other), [`app`] (what is shared, and how it ends), [`client`] (the Rust client),
+//! [`cli`] (the commands).
 //!
 //! # What holds
 //!
@@ -37,6 +38,7 @@ pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;
+mod connection;
 pub mod consumer_group;
 pub mod error;
 pub mod event_log;

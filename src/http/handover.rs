@@ -1,25 +1,28 @@
 //! Answers whose sender wants to know whether they were sent: hyper drops the answer of a connection that has gone, and
-//! takes the body of one that stands.
+//! takes the body of one that stands, which tells when it has been written.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::Extensions;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
+use crate::connection::Exit;
 use crate::ops::Handover;
 
-/// Tells `handover` when the body of this answer is taken by its connection.
-pub(super) fn watched(response: Response, handover: Option<Handover>) -> Response {
-    match handover {
-        Some(handover) => response.map(|body| Body::new(Watched { body, handover: Some(handover) })),
-        None => response,
-    }
+/// Tells `handover` what becomes of this answer to the request with these extensions.
+pub(super) fn watched(response: Response, handover: Option<Handover>, request: &Extensions) -> Response {
+    let Some(handover) = handover else { return response };
+    let exit = request.get::<Exit>().cloned();
+    response.map(|body| Body::new(Watched { body, exit, handover: Some(handover) }))
 }
 
 struct Watched {
     body: Body,
+    /// `None`: the request came on no connection.
+    exit: Option<Exit>,
     handover: Option<Handover>,
 }
 
@@ -35,7 +38,10 @@ impl HttpBody for Watched {
         if let Poll::Ready(Some(Ok(_))) = &frame
             && let Some(handover) = self.handover.take()
         {
-            handover.handed();
+            match &self.exit {
+                Some(exit) => exit.leave(handover),
+                None => handover.handed(),
+            }
         }
         frame
     }

@@ -30,6 +30,7 @@ use axum::routing::{any, get, post};
 use tower::Layer;
 
 use crate::app::App;
+use crate::connection::Connection;
 use crate::error::{Error, Kind};
 use crate::session;
 use answer::failed;
@@ -105,9 +106,9 @@ pub async fn serve(listener: tokio::net::TcpListener, app: Arc<App>) {
         };
         // Events are small and must not wait for more.
         let _ = stream.set_nodelay(true);
-        let service = hyper_util::service::TowerToHyperService::new(
-            axum::Extension(peer::Connected(address.ip())).layer(service.clone()),
-        );
+        let stream = Connection::new(stream);
+        let extensions = (axum::Extension(peer::Connected(address.ip())), axum::Extension(stream.exit()));
+        let service = hyper_util::service::TowerToHyperService::new(extensions.layer(service.clone()));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

@@ -94,7 +94,7 @@ async fn answer(
         Ok(reply) => {
             let response = succeeded(route, reply, with_revision)?;
             let handover = lock(&handover).take();
-            Ok(watched(response, handover))
+            Ok(watched(response, handover, &parts.extensions))
         }
         Err(error) if route.answer == Answer::OrNull && error.kind() == Kind::NotFound => {
             Ok(json(StatusCode::OK, "null".into()))

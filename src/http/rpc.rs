@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
@@ -22,6 +22,7 @@ use crate::sync::lock;
 pub(super) async fn post(
     State(app): State<Arc<App>>,
     From(peer): From,
+    extensions: Extensions,
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Response {
@@ -50,7 +51,7 @@ pub(super) async fn post(
         Some(id) => {
             let response = json(StatusCode::OK, rpc::answer(id, result));
             let handover = lock(&slot).take();
-            watched(response, handover)
+            watched(response, handover, &extensions)
         }
         None => StatusCode::NO_CONTENT.into_response(),
     }

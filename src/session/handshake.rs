@@ -6,10 +6,10 @@ use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::outbox::Outbox;
+use crate::connection::Connection;
 use crate::error::{Error, Result};
 
 /// A request that may become a WebSocket.
@@ -67,8 +67,8 @@ impl Handshake {
         tokio::spawn(async move {
             // The client may be gone before it has read the answer.
             let Ok(upgraded) = socket.await else { return };
-            match auto::upgrade::downcast::<TokioIo<TcpStream>>(upgraded) {
-                Ok(parts) => begin(Outbox::new(parts.io.into_inner(), parts.read_buf)),
+            match auto::upgrade::downcast::<TokioIo<Connection>>(upgraded) {
+                Ok(parts) => begin(Outbox::new(parts.io.into_inner().into_stream(), parts.read_buf)),
                 Err(_) => tracing::error!("a WebSocket did not come over TCP"),
             }
         });

@@ -18,6 +18,8 @@ use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSock
 use super::close::CloseCode;
 use super::frame::Frame;
 use super::limits;
+use crate::connection::peer_is_there;
+use crate::ops::Handover;
 use crate::sync::lock;
 
 /// Frames that go out with one system call.
@@ -65,6 +67,11 @@ impl Outbox {
 
     pub(super) fn push(&mut self, frame: impl Into<Frame>) {
         self.outlet().push(frame.into().bytes());
+    }
+
+    /// Tells when everything that was pushed until now has been written, or that it was not.
+    pub(super) fn hand_over(&mut self, handover: Handover) {
+        lock(&self.outlet().queue).hand_over(handover);
     }
 
     pub(super) fn close(&mut self, code: CloseCode) {
@@ -156,6 +163,10 @@ pub(super) struct Outlet {
 struct Queue {
     waiting: VecDeque<Bytes>,
     bytes: usize,
+    /// Bytes that were pushed, ever.
+    pushed: u64,
+    /// Who is told when so many bytes have been written.
+    leaving: VecDeque<(u64, Handover)>,
     /// Goodbye has been said: nothing follows it.
     shut: bool,
 }
@@ -221,7 +232,21 @@ impl Outlet {
 impl Queue {
     fn push(&mut self, bytes: Bytes) {
         self.bytes += bytes.len();
+        self.pushed += bytes.len() as u64;
         self.waiting.push_back(bytes);
+    }
+
+    fn hand_over(&mut self, handover: Handover) {
+        self.leaving.push_back((self.pushed, handover));
+        self.handed();
+    }
+
+    /// Tells those whose bytes have all been written.
+    fn handed(&mut self) {
+        let written = self.pushed - self.bytes as u64;
+        while let Some((_, handover)) = self.leaving.pop_front_if(|(end, _)| *end <= written) {
+            handover.handed();
+        }
     }
 
     /// Writes what the socket takes at once. Errors are left for [`Outbox::io`], which runs into them again.
@@ -235,6 +260,10 @@ impl Queue {
     }
 
     fn try_write(&self, stream: &TcpStream) -> io::Result<usize> {
+        // What is handed out once is not written to nobody.
+        if !self.leaving.is_empty() {
+            peer_is_there(stream)?;
+        }
         if let ([only], []) = self.waiting.as_slices() {
             return stream.try_write(only);
         }
@@ -249,6 +278,7 @@ impl Queue {
 
     fn written(&mut self, mut count: usize) {
         self.bytes -= count;
+        self.handed();
         while let Some(first) = self.waiting.front_mut() {
             if count < first.len() {
                 return first.advance(count);
@@ -280,5 +310,58 @@ impl Write for Pipe {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn hand_over(outlet: &Outlet) -> oneshot::Receiver<bool> {
+        let (tell, told) = oneshot::channel();
+        lock(&outlet.queue).hand_over(Handover::new(move |handed| _ = tell.send(handed)));
+        told
+    }
+
+    /// An answer behind more than the socket takes: it is handed over when it is written, and not before.
+    #[tokio::test]
+    async fn an_answer_is_handed_over_when_it_is_written() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let outlet = Outlet::new(listener.accept().await.unwrap().0);
+        outlet.push(Bytes::from_static(b"one"));
+        let mut one = hand_over(&outlet);
+        assert!(one.try_recv().is_err());
+        outlet.write_now();
+        assert!(one.await.unwrap());
+
+        outlet.push(vec![0; 64 << 20].into());
+        outlet.push(Bytes::from_static(b"two"));
+        let mut two = hand_over(&outlet);
+        outlet.write_now();
+        assert!(two.try_recv().is_err(), "the client has not read what is before it");
+        drop(client);
+        assert!(poll_fn(|cx| outlet.poll_write(cx)).await.is_err());
+        drop(outlet);
+        assert!(!two.await.unwrap());
+    }
+
+    /// The client has gone, and the runtime has not said so yet.
+    #[tokio::test]
+    async fn an_answer_to_nobody_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let outlet = Outlet::new(listener.accept().await.unwrap().0);
+        drop(client);
+        outlet.push(Bytes::from_static(b"one"));
+        let mut one = hand_over(&outlet);
+        outlet.write_now();
+        assert!(one.try_recv().is_err());
+        assert!(poll_fn(|cx| outlet.poll_write(cx)).await.is_err());
+        drop(outlet);
+        assert!(!one.await.unwrap());
     }
 }

@@ -285,7 +285,7 @@ impl Session {
         if let Some(text) = answered.text {
             self.out.push(text);
             if let Some(handover) = answered.handover {
-                handover.handed();
+                self.out.hand_over(handover);
             }
         }
         if let Some(sub) = answered.opened {
