@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::cluster::Cluster;
 use super::fault::DAY;
 use super::services::Keeps;
-use crate::support::{Http, Raw, node};
+use crate::support::{Http, Raw, eventually, node};
 
 async fn create(raw: &mut Raw, name: &str) -> Value {
     raw.call("node.create", json!({"node": node("checkout", name)})).await
@@ -17,7 +17,32 @@ fn time(event: &Value) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).expect("RFC 3339").to_utc()
 }
 
+/// What a member gave back while the clock was a day ahead is not held back for that day.
+async fn group(cluster: &Cluster) {
+    let (server, clock) = (&cluster.servers[0], &cluster.clocks[0]);
+    let subscribe = json!({"sub": 1, "channel": "jobs", "durable": "jump", "group": true, "from": "earliest",
+        "ack_wait_ms": 1000});
+    let mut raw = server.admin().await;
+    raw.call("event.publish", json!({"channel": "jobs", "data": 1})).await;
+    let mut first = server.admin().await;
+    first.call("event.subscribe", subscribe.clone()).await;
+    assert_eq!(first.event(1).await["deliveries"], 1);
+    clock.shift(DAY);
+    // Its lease ends, by a clock that the group has looked at several times meanwhile.
+    assert_eq!(first.event(1).await["deliveries"], 2);
+    drop(first);
+    eventually("the member has left", async || {
+        raw.call("consumer.get", json!({"name": "jump"})).await["group"]["members"] == 0
+    })
+    .await;
+    clock.shift(0);
+    let mut second = server.admin().await;
+    second.call("event.subscribe", subscribe).await;
+    assert_eq!(second.event(1).await["event"]["data"], 1);
+}
+
 async fn jump(cluster: Cluster) {
+    group(&cluster).await;
     let (server, clock) = (&cluster.servers[0], &cluster.clocks[0]);
     let before = Utc::now() - TimeDelta::seconds(1);
     let (mut raw, mut short) = (server.admin().await, server.connect().await);

@@ -72,7 +72,6 @@ impl Redactor {
             let replace = |found: &Captures<'_>| name(numbered, kind, &found[0]);
             text = pattern.replace_all(&text, replace).into_owned();
         }
-        let form = |found: &Captures<'_>| found[0].replace(|digit: char| digit.is_ascii_digit(), "0");
         let text = self.time.replace_all(&text, form);
         self.filling.replace_all(&self.hosts(&text), "x…").into_owned()
     }
@@ -81,6 +80,13 @@ impl Redactor {
     pub(super) fn hosts(&self, text: &str) -> String {
         self.host.replace_all(text, "[host]").into_owned()
     }
+}
+
+/// The form of a time. One in a thousand has no milliseconds and is written without a fraction: those that tests make up
+/// are at midnight, all others would have had one at another moment.
+fn form(time: &Captures<'_>) -> String {
+    let form = time[0].replace(|digit: char| digit.is_ascii_digit(), "0");
+    if form == "0000-00-00T00:00:00" && !time[0].ends_with("T00:00:00") { form + ".000000" } else { form }
 }
 
 /// `[kind n]`, the same for the same text.
@@ -98,4 +104,18 @@ fn name(numbered: &mut Vec<(&'static str, String)>, kind: &'static str, found: &
         numbered.len() - 1
     });
     format!("[{kind} {}]", of_kind(numbered, at))
+}
+
+#[test]
+fn a_time_has_its_form_at_any_moment() {
+    let mut redactor = Redactor::new();
+    for (time, form) in [
+        ("2026-11-30T21:14:03.120000", "0000-00-00T00:00:00.000000"),
+        ("2026-11-30T21:14:03", "0000-00-00T00:00:00.000000"),
+        ("2026-11-30T21:14:03.120000+00:00", "0000-00-00T00:00:00.000000+00:00"),
+        ("2026-11-30T21:14:03Z", "0000-00-00T00:00:00Z"),
+        ("2099-01-01T00:00:00", "0000-00-00T00:00:00"),
+    ] {
+        assert_eq!(redactor.text(time), form);
+    }
 }

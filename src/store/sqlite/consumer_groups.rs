@@ -26,11 +26,13 @@ impl ConsumerGroups for SqliteStore {
     }
 
     async fn consumer_group(&self, id: u64) -> Result<Option<KeptGroup>> {
+        // Not the wall clock: leases go by this one, see `KeptGroup::now`.
+        let now = self.db.clock.now();
         let find = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(select!("WHERE id = ?"))?;
             let mut rows = statement.query([id as i64])?;
             let Some(consumer) = rows.next()?.map(read).transpose()? else { return Ok(None) };
-            kept(connection, consumer, Timestamp::now())
+            kept(connection, consumer, now)
         };
         self.db.quick.run(find).await
     }
