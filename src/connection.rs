@@ -20,13 +20,13 @@ use crate::sync::lock;
 /// A connection, as hyper reads and writes it.
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Told of when what hyper has taken is written; HTTP/1 writes one answer after the other.
-    leaving: Arc<Mutex<Option<Handover>>>,
+    /// Told when what hyper has taken is written. Most often one at most, but requests may be pipelined.
+    leaving: Arc<Mutex<Vec<Handover>>>,
 }
 
 /// Where answers on a connection put whom they tell of it. A request has it among its extensions.
 #[derive(Clone, Debug)]
-pub(crate) struct Exit(Weak<Mutex<Option<Handover>>>);
+pub(crate) struct Exit(Weak<Mutex<Vec<Handover>>>);
 
 impl Connection {
     pub(crate) fn new(stream: TcpStream) -> Connection {
@@ -44,7 +44,7 @@ impl Connection {
 
     /// An error if something is to be handed over and nobody is there to take it.
     fn look(&self) -> io::Result<()> {
-        if lock(&self.leaving).is_some() { peer_is_there(&self.stream) } else { Ok(()) }
+        if lock(&self.leaving).is_empty() { Ok(()) } else { peer_is_there(&self.stream) }
     }
 }
 
@@ -52,7 +52,7 @@ impl Exit {
     /// The end of this answer has been taken by its connection.
     pub(crate) fn leave(&self, handover: Handover) {
         if let Some(leaving) = self.0.upgrade() {
-            *lock(&leaving) = Some(handover);
+            lock(&leaving).push(handover);
         }
     }
 }
@@ -89,9 +89,7 @@ impl AsyncWrite for Connection {
     /// hyper flushes when it has written all that it had taken.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        if let Some(handover) = lock(&self.leaving).take() {
-            handover.handed();
-        }
+        std::mem::take(&mut *lock(&self.leaving)).into_iter().for_each(Handover::handed);
         Poll::Ready(Ok(()))
     }
 
@@ -137,11 +135,11 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_handed_over_when_it_is_written() {
         let (mut connection, _client) = connected().await;
-        let mut told = leave(&connection);
-        connection.write_all(b"one").await.unwrap();
-        assert!(told.try_recv().is_err(), "hyper may have taken more");
+        let (mut one, two) = (leave(&connection), leave(&connection));
+        connection.write_all(b"one, two").await.unwrap();
+        assert!(one.try_recv().is_err(), "hyper may have taken more");
         connection.flush().await.unwrap();
-        assert!(told.await.unwrap());
+        assert!(one.await.unwrap() && two.await.unwrap());
     }
 
     #[tokio::test]
