@@ -8,10 +8,14 @@ use super::cluster::Cluster;
 use super::services::Keeps;
 use crate::support::{Answer, Http, Mode, Proxy, soon, until};
 
-/// Opens the subscription `taken` through this instance, which ends the one before.
+/// Opens the subscription `taken` through this instance, which ends the one before. An instance whose connections were
+/// cut may have to be asked again: it finds out when it uses them.
 async fn take(http: &Http) -> u64 {
-    let answer = http.post("/latest/subscribe/node?subscriber_id=taken", &Value::Null).await.ok();
-    answer["id"].as_u64().expect("an id")
+    let taken = until("the log can be reached", async || {
+        let answer = http.post("/latest/subscribe/node?subscriber_id=taken", &Value::Null).await;
+        if answer.status == 503 { Err(answer.text) } else { Ok(answer.ok()) }
+    });
+    taken.await["id"].as_u64().expect("an id")
 }
 
 /// A poll that waits on one instance hears that another one has taken its subscription over.
