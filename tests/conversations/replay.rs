@@ -7,7 +7,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::expect::Variables;
 use super::script::{Script, What};
-use crate::support::{Answer, Lost, PATIENCE, Raw, Server, answer};
+use crate::support::{Answer, Lost, PATIENCE, Raw, Server, another_moment, answer};
 
 /// The connections of one conversation.
 pub(super) struct Stage<'a> {
@@ -35,6 +35,7 @@ impl<'a> Stage<'a> {
     /// Does what the client does; false if this is not the client's step.
     pub(super) async fn act(&mut self, what: &What) -> Result<bool, String> {
         match what {
+            What::AnotherMoment => another_moment().await,
             What::Send { who, text } => {
                 let text = self.heard.fill(text);
                 let sent = self.raw(who).await.send(Message::text(text)).await;

@@ -11,6 +11,7 @@
 //! lab × 4401                              the server closes
 //! POST → …, POST ${token} → …             the text goes to POST /latest/rpc
 //! POST ← 200 {…}                          what that answers
+//! another moment                          what happens from here on has a later time than what happened
 //! ```
 //!
 //! `${name}` stands for what was heard or is known ([`super::known`]); quoted and alone it may be a number. In what comes,
@@ -47,6 +48,7 @@ pub(super) struct Step {
 pub(super) enum What {
     /// Nothing: a comment, a setting.
     Said,
+    AnotherMoment,
     Connect {
         who: String,
         token: String,
@@ -117,6 +119,9 @@ impl Script {
 fn step(text: &str) -> Option<What> {
     if text.is_empty() || text.starts_with('#') || text.starts_with("with ") {
         return Some(What::Said);
+    }
+    if text == "another moment" {
+        return Some(What::AnotherMoment);
     }
     if let Some(rest) = text.strip_prefix("let ") {
         let (name, path) = rest.split_once(" = ")?;
