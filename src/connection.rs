@@ -89,7 +89,9 @@ impl AsyncWrite for Connection {
     /// hyper flushes when it has written all that it had taken.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        std::mem::take(&mut *lock(&self.leaving)).into_iter().for_each(Handover::handed);
+        // Not under the lock: whoever is told may take its time.
+        let leaving = std::mem::take(&mut *lock(&self.leaving));
+        leaving.into_iter().for_each(Handover::handed);
         Poll::Ready(Ok(()))
     }
 

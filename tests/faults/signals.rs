@@ -8,19 +8,19 @@ use super::cluster::Cluster;
 use super::services::Keeps;
 use crate::support::{Answer, Http, Mode, Proxy, soon, until};
 
-/// Opens the subscription `taken` through this instance, which ends the one before. An instance whose connections were
-/// cut may have to be asked again: it finds out when it uses them.
-async fn take(http: &Http) -> u64 {
-    let taken = until("the log can be reached", async || {
-        let answer = http.post("/latest/subscribe/node?subscriber_id=taken", &Value::Null).await;
-        if answer.status == 503 { Err(answer.text) } else { Ok(answer.ok()) }
-    });
-    taken.await["id"].as_u64().expect("an id")
+/// Opens the subscription `taken` through this instance, which ends the one before; an `Err` if it does not reach the log.
+async fn take(http: &Http) -> Result<u64, String> {
+    let answer = http.post("/latest/subscribe/node?subscriber_id=taken", &Value::Null).await;
+    if answer.status == 503 {
+        return Err(answer.text);
+    }
+    Ok(answer.ok()["id"].as_u64().expect("an id"))
 }
 
 /// A poll that waits on one instance hears that another one has taken its subscription over.
 async fn hears(polls: &Http, takes: &Http, while_away: impl AsyncFn(bool)) {
-    let id = take(polls).await;
+    // Its connections may have been cut: the log's is not back because the signals' is.
+    let id = until("the log is reached", async || take(polls).await).await;
     let poll = tokio::spawn({
         let polls = polls.clone();
         async move { polls.get(&format!("/latest/listen/{id}")).await }
@@ -35,7 +35,7 @@ async fn hears(polls: &Http, takes: &Http, while_away: impl AsyncFn(bool)) {
     assert!(!poll.is_finished(), "nothing to answer yet");
     while_away(true).await;
     let begun = Instant::now();
-    take(takes).await;
+    take(takes).await.expect("nobody has cut its connections");
     while_away(false).await;
     let answer: Answer = soon("the poll is answered", poll).await.expect("an answer");
     assert_eq!(answer.status, 404, "{} after {:?}", answer.text, begun.elapsed());
