@@ -11,7 +11,6 @@ use tokio_util::task::TaskTracker;
 use crate::auth::bootstrap::{self, FirstAdmin};
 use crate::auth::{
     Caller, Identities,
-    limits::Limits,
     mail::Mailer,
     passwords::Passwords,
     tokens::{Token, Tokens},
@@ -26,6 +25,7 @@ use crate::kv::{self, Kv};
 use crate::metrics;
 use crate::ops::nodes::Lists;
 use crate::ops::{self, Table, polling};
+use crate::quota::rate::Limits;
 use crate::session::roster::{self, Roster};
 use crate::signals::{self, Signals};
 use crate::store::{IndexStatus, Store, mongo, sqlite};

@@ -20,7 +20,7 @@
 //! What they all speak of, without any I/O: [`model`] (nodes, events, users), [`filter`] (one language, three
 //! engines), [`error`] (one type, all its faces in a table).
 //!
-//! Around it: [`config`] (every setting), [`purge`] (what removes old nodes), [`metrics`] (what it tells Prometheus),
+//! Around it: [`config`] (every setting), [`quota`] (what one client may cost), [`purge`] (what removes old nodes), [`metrics`] (what it tells Prometheus),
 //! [`health`] (what is away), `connection` (whether what is handed out was sent), [`signals`] (what instances tell each
 //! other), [`sync`] (what tasks tell each other), [`app`] (what is shared, and how it ends), [`client`] (the Rust client),
 //! [`cli`] (the commands).
@@ -53,6 +53,7 @@ pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod purge;
+pub mod quota;
 pub mod rpc;
 pub mod session;
 pub mod signals;

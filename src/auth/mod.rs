@@ -1,10 +1,9 @@
-//! Who is asking and what they may do: tokens, passwords, callers, edit rights, limits, mail, the first admin.
+//! Who is asking and what they may do: tokens, passwords, callers, edit rights, mail, the first admin.
 
 pub mod bootstrap;
 pub mod caller;
 pub mod identities;
 pub mod letters;
-pub mod limits;
 pub mod mail;
 pub mod passwords;
 pub mod rights;

@@ -7,12 +7,12 @@ use super::change::{check_groups, check_name, groups};
 use super::password;
 use crate::auth::bootstrap::random_text;
 use crate::auth::letters;
-use crate::auth::limits::neighbourhood;
 use crate::error::{Error, Kind, Result};
 use crate::model::user::UserRead;
 use crate::model::{ObjectId, Timestamp, User, email};
 use crate::ops::Context;
 use crate::ops::operation::NoParams;
+use crate::quota::neighbourhood;
 use crate::store::UserKey;
 use crate::store::users::{Taken, UserChange};
 

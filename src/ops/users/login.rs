@@ -6,13 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::auth::limits::neighbourhood;
 use crate::auth::passwords::Verdict;
 use crate::error::{Error, Result};
 use crate::model::User;
 use crate::ops::Context;
 use crate::ops::operation::NoParams;
 use crate::ops::subscriptions::Done;
+use crate::quota::neighbourhood;
 use crate::store::UserKey;
 
 /// How long the answer to wrong credentials takes at least: hashes of different forms take different times, and

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::change::apply;
 use super::login::authenticate;
 use crate::auth::letters;
-use crate::auth::limits::neighbourhood;
 use crate::auth::passwords::{LONGEST, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::model::{ObjectId, Timestamp, User};
 use crate::ops::Context;
+use crate::quota::neighbourhood;
 use crate::store::UserKey;
 use crate::store::users::UserChange;
 

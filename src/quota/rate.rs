@@ -4,7 +4,6 @@
 //! on how many keys are tried, and nobody can choose whom they share a bucket with.
 
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -106,14 +105,6 @@ impl Limit {
     }
 }
 
-/// Whose address it is: an IPv6 customer has a whole network.
-pub fn neighbourhood(address: IpAddr) -> u64 {
-    match address.to_canonical() {
-        IpAddr::V4(address) => u64::from(address.to_bits()),
-        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,14 +135,5 @@ mod tests {
         assert!(limit.take("ann").is_err());
         let others = (0..100).filter(|n| limit.take(format!("u{n}")).is_ok()).count();
         assert!(others >= 97, "{others}");
-    }
-
-    #[test]
-    fn an_ipv6_network_is_one_neighbourhood() {
-        let of = |text: &str| neighbourhood(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
-        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
     }
 }

@@ -1,0 +1,226 @@
+//! What many have at the same time: so much in all, three quarters of it for strangers together, a share for each holder.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex};
+
+use super::Holder;
+use crate::error::{Error, Kind, Result};
+use crate::sync::lock;
+
+/// When a pool says no, it may have room again after so long.
+const RETRY_MS: u64 = 1000;
+
+/// How much of a pool may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// By all together.
+    pub server: u64,
+    /// By one user.
+    pub user: u64,
+    /// By the strangers of one address.
+    pub address: u64,
+    /// When the limits of a user and of an address count.
+    pub binding: Binding,
+}
+
+/// When the share of a holder binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Always.
+    Always,
+    /// When more than half of the pool is taken: until then nobody is short of anything, and a whole site may sit behind
+    /// one address.
+    UnderPressure,
+}
+
+/// A resource of this instance.
+#[derive(Debug)]
+pub struct Pool {
+    /// What there is so much of, in the plural, as a refusal calls it.
+    what: &'static str,
+    limits: Limits,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: u64,
+    strangers: u64,
+    /// Nobody who has nothing is in it.
+    by_holder: HashMap<Holder, u64>,
+}
+
+impl Pool {
+    /// A pool of which nothing is taken.
+    pub fn new(what: &'static str, limits: Limits) -> Arc<Pool> {
+        Arc::new(Pool { what, limits, taken: Mutex::default() })
+    }
+
+    /// Takes `amount` for `holder`; 429 if that is more than is left, or than the holder's share.
+    pub fn take(self: &Arc<Pool>, holder: Holder, amount: u64) -> Result<Place> {
+        lock(&self.taken).add(self, holder, amount)?;
+        Ok(Place { pool: self.clone(), holder, amount })
+    }
+
+    /// How much of it may be taken.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How much of it is taken.
+    pub fn taken(&self) -> u64 {
+        lock(&self.taken).all
+    }
+
+    /// How much of it this holder has.
+    pub fn taken_by(&self, holder: Holder) -> u64 {
+        lock(&self.taken).by_holder.get(&holder).copied().unwrap_or(0)
+    }
+
+    fn share(&self, holder: Holder) -> u64 {
+        if holder.is_stranger() { self.limits.address } else { self.limits.user }
+    }
+
+    fn refusal(&self, whose: &str, most: u64) -> Error {
+        let detail = format!("{whose} at most {most} {}, try again", self.what);
+        Error::new(Kind::TooMany, detail).retry_after(RETRY_MS)
+    }
+}
+
+impl Taken {
+    fn add(&mut self, pool: &Pool, holder: Holder, amount: u64) -> Result<()> {
+        let server = pool.limits.server;
+        if self.all.saturating_add(amount) > server {
+            return Err(pool.refusal("this instance has", server));
+        }
+        let strangers = server - server / 4;
+        if holder.is_stranger() && self.strangers.saturating_add(amount) > strangers {
+            return Err(pool.refusal("who is not signed in has, all together,", strangers));
+        }
+        let binds = pool.limits.binding == Binding::Always || self.all > server / 2;
+        let own = self.by_holder.get(&holder).copied().unwrap_or(0);
+        let share = pool.share(holder);
+        if binds && own.saturating_add(amount) > share {
+            let whose = if holder.is_stranger() { "an address has" } else { "a user has" };
+            return Err(pool.refusal(whose, share));
+        }
+        self.put(holder, amount);
+        Ok(())
+    }
+
+    fn put(&mut self, holder: Holder, amount: u64) {
+        self.all += amount;
+        self.strangers += if holder.is_stranger() { amount } else { 0 };
+        *self.by_holder.entry(holder).or_default() += amount;
+    }
+
+    fn remove(&mut self, holder: Holder, amount: u64) {
+        self.all -= amount;
+        self.strangers -= if holder.is_stranger() { amount } else { 0 };
+        if let Entry::Occupied(mut own) = self.by_holder.entry(holder) {
+            *own.get_mut() -= amount;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
+/// What somebody has taken of a pool, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    pool: Arc<Pool>,
+    holder: Holder,
+    amount: u64,
+}
+
+impl Place {
+    /// Whose it is.
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// Becomes somebody else's: a stranger has said who they are. 429, and it stays whose it was, if that is more than
+    /// they may have.
+    pub fn pass_to(&mut self, holder: Holder) -> Result<()> {
+        if holder == self.holder {
+            return Ok(());
+        }
+        let mut taken = lock(&self.pool.taken);
+        taken.remove(self.holder, self.amount);
+        match taken.add(&self.pool, holder, self.amount) {
+            Ok(()) => {
+                self.holder = holder;
+                Ok(())
+            }
+            Err(error) => {
+                taken.put(self.holder, self.amount);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.pool.taken).remove(self.holder, self.amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANN: Holder = Holder::User(ObjectId::from_bytes([1; 12]));
+    const HERE: Holder = Holder::Address(1);
+    const THERE: Holder = Holder::Address(2);
+
+    fn pool(binding: Binding) -> Arc<Pool> {
+        Pool::new("seats", Limits { server: 100, user: 20, address: 10, binding })
+    }
+
+    fn refusal(result: Result<Place>) -> String {
+        let error = result.expect_err("refused");
+        assert_eq!((error.status(), error.retry_after_ms()), (429, Some(RETRY_MS)));
+        error.detail().to_string()
+    }
+
+    #[test]
+    fn a_share_binds_always_or_under_pressure() {
+        let always = pool(Binding::Always);
+        let own = always.take(HERE, 10).unwrap();
+        assert!(refusal(always.take(HERE, 1)).contains("an address has at most 10 seats"));
+        let _others = always.take(THERE, 10).unwrap();
+        let _anns = always.take(ANN, 20).unwrap();
+        assert!(refusal(always.take(ANN, 1)).contains("a user has at most 20 seats"));
+        drop(own);
+        assert_eq!((always.taken(), always.taken_by(HERE), always.taken_by(ANN)), (30, 0, 20));
+        let _again = always.take(HERE, 10).unwrap();
+
+        let pressed = pool(Binding::UnderPressure);
+        let _site = pressed.take(HERE, 51).unwrap();
+        refusal(pressed.take(HERE, 1));
+        let _others = pressed.take(THERE, 10).unwrap();
+        refusal(pressed.take(THERE, 1));
+    }
+
+    #[test]
+    fn strangers_leave_a_quarter_to_users() {
+        let pool = pool(Binding::UnderPressure);
+        let mut held: Vec<Place> =
+            (0..75).map(|number| pool.take(Holder::Address(number), 1).unwrap()).collect();
+        assert!(refusal(pool.take(Holder::Address(99), 1)).contains("all together"));
+        let anns = pool.take(ANN, 20).unwrap();
+        let _bobs = pool.take(Holder::User(ObjectId::from_bytes([2; 12])), 5).unwrap();
+        assert!(refusal(pool.take(ANN, 1)).contains("this instance has at most 100"));
+        assert!(held[0].pass_to(ANN).is_err(), "more than her share");
+        assert_eq!((pool.taken(), pool.taken_by(ANN), pool.taken_by(held[0].holder())), (100, 20, 1));
+        drop(anns);
+        held[0].pass_to(ANN).unwrap();
+        assert_eq!((held[0].holder(), pool.taken_by(ANN)), (ANN, 1));
+        let _room = pool.take(Holder::Address(99), 1).unwrap();
+        held.clear();
+        assert_eq!((pool.taken(), lock(&pool.taken).by_holder.len()), (6, 2));
+    }
+}
