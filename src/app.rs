@@ -25,6 +25,7 @@ use crate::kv::{self, Kv};
 use crate::metrics;
 use crate::ops::nodes::Lists;
 use crate::ops::{self, Table, polling};
+use crate::quota::Quotas;
 use crate::quota::rate::Limits;
 use crate::session::roster::{self, Roster};
 use crate::signals::{self, Signals};
@@ -68,6 +69,8 @@ pub struct App {
     pub passwords: Passwords,
     /// How often things may be tried.
     pub limits: Limits,
+    /// What clients may have at a time.
+    pub quotas: Quotas,
     /// Sends mail.
     pub mail: Mailer,
     /// The operations.
@@ -76,7 +79,7 @@ pub struct App {
     pub sessions: TaskTracker,
     /// Wakes sessions by the clock and for news.
     pub roster: Arc<Roster>,
-    /// What sessions have begun to write down and need not wait for.
+    /// What runs on when whoever asked for it has gone: writes, and what sessions have begun to write down.
     pub work: TaskTracker,
     /// Cancelled when the server begins to shut down: sessions say goodbye, nothing new is accepted.
     pub draining: CancellationToken,
@@ -119,6 +122,7 @@ impl App {
             roster: Arc::default(),
             work: TaskTracker::new(),
             draining: CancellationToken::new(),
+            quotas: Quotas::new(&config.quotas),
             instance,
             config,
             store,

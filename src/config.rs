@@ -6,6 +6,7 @@
 //! `INVITE_TOKEN_EXPIRE_SECONDS`, `PUBLIC_BASE_URL`, `SMTP_HOST`, `SMTP_PORT`, `EMAIL_*`, `KCI_INITIAL_*`.
 
 mod network;
+mod quotas;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
 pub use network::Network;
+pub use quotas::Quotas;
 
 /// The options of `kernelci-live serve`.
 #[derive(Args, Clone, Debug)]
@@ -171,10 +173,9 @@ pub struct Config {
     #[arg(long, env = "DRAIN_MS", default_value_t = 2_000,
           value_parser = clap::value_parser!(u64).range(0..=600_000))]
     pub drain_ms: u64,
-    /// Most sessions at a time.
-    #[arg(long, env = "MAX_SESSIONS", default_value_t = 50_000,
-          value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    pub max_sessions: u64,
+    /// What clients may have at a time.
+    #[command(flatten)]
+    pub quotas: Quotas,
 
     /// Milliseconds that a search of nodes, or counting them, may take.
     #[arg(long, env = "QUERY_TIMEOUT_MS", default_value_t = 15_000,

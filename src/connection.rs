@@ -1,58 +1,168 @@
-//! A client's connection below HTTP, for answers whose sender wants to know whether they were sent.
+//! A client's connection below HTTP: whose it is, whether its bytes move, and whether answers were sent.
 //!
 //! hyper takes the body of an answer before the socket has it, and learns that the client has gone when the runtime gets
 //! round to saying so. What is handed out once needs more: before it is written the socket itself is asked whether the
 //! client is there, and it counts as handed over when all of it has been written.
+//!
+//! Whatever is written, by REST, feeds or server-sent events, has to leave at the [`Pace`] that the settings say; a
+//! connection on which it does not ends. (Sessions write for themselves, and keep to the same.)
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 
+use crate::error::Result;
 use crate::ops::Handover;
+use crate::quota::{Holder, Pace, Place, Progress};
 use crate::sync::lock;
+
+/// Bytes that the kernel takes before it has sent those it has: so much at most stands before a ping.
+const UNSENT: u32 = 128 << 10;
 
 /// A connection, as hyper reads and writes it.
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Told when what hyper has taken is written. Most often one at most, but requests may be pipelined.
-    leaving: Arc<Mutex<Vec<Handover>>>,
+    shared: Arc<Shared>,
+    pace: Pace,
+    /// What waits for the socket, if something does.
+    outgoing: Option<Outgoing>,
 }
 
-/// Where answers on a connection put whom they tell of it. A request has it among its extensions.
+struct Outgoing {
+    progress: Progress,
+    look: Pin<Box<Sleep>>,
+}
+
+/// What those who answer on the connection share with it.
+struct Shared {
+    /// Told when what hyper has taken is written. Most often one at most, but requests may be pipelined.
+    leaving: Mutex<Vec<Handover>>,
+    /// Among all connections; gone when a session has taken it over.
+    place: Mutex<Option<Place>>,
+    /// Requests that have come whole and are worked on.
+    working: AtomicUsize,
+    /// Bytes that were written, ever.
+    written: AtomicU64,
+}
+
+/// The connection that a request came on. A request has it among its extensions.
 #[derive(Clone, Debug)]
-pub(crate) struct Exit(Weak<Mutex<Vec<Handover>>>);
+pub(crate) struct Link(Weak<Shared>);
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream) -> Connection {
-        Connection { stream, leaving: Arc::default() }
+    /// Of a client that was just accepted.
+    pub(crate) fn new(stream: TcpStream, place: Place, pace: Pace) -> Connection {
+        // Events are small and must not wait for more; both fail only for a connection that has ended.
+        _ = stream.set_nodelay(true);
+        _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let shared = Shared {
+            leaving: Mutex::default(),
+            place: Mutex::new(Some(place)),
+            working: AtomicUsize::new(0),
+            written: AtomicU64::new(0),
+        };
+        Connection { stream, shared: Arc::new(shared), pace, outgoing: None }
     }
 
-    pub(crate) fn exit(&self) -> Exit {
-        Exit(Arc::downgrade(&self.leaving))
+    pub(crate) fn link(&self) -> Link {
+        Link(Arc::downgrade(&self.shared))
     }
 
-    /// The socket, of a connection that has become a WebSocket.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream
+    /// The socket, of a connection that has become a WebSocket, and its place among all.
+    pub(crate) fn into_parts(self) -> (TcpStream, Option<Place>) {
+        let place = lock(&self.shared.place).take();
+        (self.stream, place)
     }
 
     /// An error if something is to be handed over and nobody is there to take it.
     fn look(&self) -> io::Result<()> {
-        if lock(&self.leaving).is_empty() { Ok(()) } else { peer_is_there(&self.stream) }
+        if lock(&self.shared.leaving).is_empty() { Ok(()) } else { peer_is_there(&self.stream) }
+    }
+
+    /// What came of a write: an error if what waits has stood still for too long.
+    fn paced(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(wrote) = wrote {
+            if let Ok(bytes) = &wrote {
+                self.shared.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+            }
+            return Poll::Ready(wrote);
+        }
+        let (written, pace) = (self.shared.written.load(Ordering::Relaxed), self.pace);
+        let outgoing = self.outgoing.get_or_insert_with(|| Outgoing {
+            progress: Progress::begin(written, Instant::now()),
+            look: Box::pin(tokio::time::sleep(pace.look_after())),
+        });
+        while outgoing.look.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if outgoing.progress.is_stuck(&pace, written, now) {
+                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+            }
+            outgoing.look.as_mut().reset(now + pace.look_after());
+        }
+        Poll::Pending
     }
 }
 
-impl Exit {
+impl Link {
     /// The end of this answer has been taken by its connection.
     pub(crate) fn leave(&self, handover: Handover) {
-        if let Some(leaving) = self.0.upgrade() {
-            lock(&leaving).push(handover);
+        if let Some(shared) = self.0.upgrade() {
+            lock(&shared.leaving).push(handover);
+        }
+    }
+
+    /// Whoever is connected has said who they are: the connection counts for them from now on. 429 if it may not stay.
+    pub(crate) fn belongs_to(&self, holder: Holder) -> Result<()> {
+        let Some(shared) = self.0.upgrade() else { return Ok(()) };
+        lock(&shared.place).as_mut().map_or(Ok(()), |place| place.pass_to(holder))
+    }
+
+    /// Whether the connection has to say soon whose it is.
+    pub(crate) fn is_on_probation(&self) -> bool {
+        let shared = self.0.upgrade();
+        shared.is_some_and(|shared| lock(&shared.place).as_ref().is_some_and(Place::is_on_probation))
+    }
+
+    /// A request has come whole: it is worked on until this is dropped.
+    pub(crate) fn work(&self) -> Work {
+        if let Some(shared) = self.0.upgrade() {
+            shared.working.fetch_add(1, Ordering::Relaxed);
+        }
+        Work(self.0.clone())
+    }
+
+    /// Returns when nothing whole is worked on or written any more, which is looked at every so often.
+    pub(crate) async fn rests(&self, every: Duration) {
+        let mut before = None;
+        while let Some(shared) = self.0.upgrade() {
+            let written = shared.written.load(Ordering::Relaxed);
+            if before == Some(written) && shared.working.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            before = Some(written);
+            drop(shared);
+            tokio::time::sleep(every).await;
+        }
+    }
+}
+
+/// A request that is worked on.
+#[derive(Debug)]
+pub(crate) struct Work(Weak<Shared>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.working.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -70,7 +180,8 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.look()?;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.paced(cx, wrote)
     }
 
     fn poll_write_vectored(
@@ -79,7 +190,8 @@ impl AsyncWrite for Connection {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.look()?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.paced(cx, wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -89,8 +201,9 @@ impl AsyncWrite for Connection {
     /// hyper flushes when it has written all that it had taken.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.outgoing = None;
         // Not under the lock: whoever is told may take its time.
-        let leaving = std::mem::take(&mut *lock(&self.leaving));
+        let leaving = std::mem::take(&mut *lock(&self.shared.leaving));
         leaving.into_iter().for_each(Handover::handed);
         Poll::Ready(Ok(()))
     }
@@ -119,18 +232,28 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::error::Kind;
+    use crate::quota::{Binding, Limits, Pool};
+
+    const PACE: Pace = Pace { patience: Duration::from_millis(300), bytes_per_second: 1 << 20 };
+
+    fn place() -> Place {
+        let (binding, full) = (Binding::UnderPressure, Kind::TooMany);
+        let limits = Limits { server: 1, user: 1, address: 1, binding, full };
+        Pool::new("connections", limits).take_on_probation(Holder::Address(1)).unwrap()
+    }
 
     /// A connection and its client, of which the runtime is told nothing as long as no test waits for it.
     async fn connected() -> (Connection, net::TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        (Connection::new(stream), client)
+        (Connection::new(stream, place(), PACE), client)
     }
 
     fn leave(connection: &Connection) -> oneshot::Receiver<bool> {
         let (tell, told) = oneshot::channel();
-        connection.exit().leave(Handover::new(move |handed| _ = tell.send(handed)));
+        connection.link().leave(Handover::new(move |handed| _ = tell.send(handed)));
         told
     }
 
@@ -162,11 +285,35 @@ mod tests {
     #[tokio::test]
     async fn nor_when_the_connection_ends_before_or_behind_it() {
         let (connection, _client) = connected().await;
-        let (exit, told) = (connection.exit(), leave(&connection));
+        let (link, told) = (connection.link(), leave(&connection));
         drop(connection);
         assert!(!told.await.unwrap());
         let (tell, told) = oneshot::channel();
-        exit.leave(Handover::new(move |handed| _ = tell.send(handed)));
+        link.leave(Handover::new(move |handed| _ = tell.send(handed)));
         assert!(!told.await.unwrap());
+    }
+
+    /// Megabytes to somebody who takes none of them.
+    #[tokio::test]
+    async fn a_connection_that_takes_nothing_ends() {
+        let (mut connection, _client) = connected().await;
+        let written = connection.write_all(&vec![0; 64 << 20]).await;
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_connection_rests_when_nothing_is_worked_on_or_written() {
+        let (mut connection, _client) = connected().await;
+        let (link, every) = (connection.link(), Duration::from_millis(1));
+        link.rests(every).await;
+        let work = link.work();
+        let mut rests = std::pin::pin!(link.rests(every));
+        assert!(tokio::time::timeout(20 * every, rests.as_mut()).await.is_err());
+        drop(work);
+        rests.await;
+        connection.write_all(b"more").await.unwrap();
+        connection.flush().await.unwrap();
+        drop(connection);
+        link.rests(Duration::from_secs(3600)).await;
     }
 }

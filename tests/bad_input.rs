@@ -252,17 +252,6 @@ fn most_memory(server: &Server) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
-/// Refusals are answers, too: whoever only asks and never reads is sent away.
-#[apply(both_backends_in_pairs!)]
-async fn endless_requests_without_reading(server: Server) {
-    let mut silent = server.anonymous().await;
-    let refused = json!({"jsonrpc": "2.0", "id": "x".repeat(120), "method": "y".repeat(60)}).to_string();
-    let flood = async { while silent.send(Message::text(refused.clone())).await.is_ok() {} };
-    // As long as it takes to fill all buffers in between.
-    tokio::time::timeout(3 * PATIENCE, flood).await.expect("the server takes no more");
-    goes_on(&server).await;
-}
-
 #[apply(both_backends!)]
 async fn wrong_types_name_the_parameter(server: Server) {
     let mut raw = server.admin().await;

@@ -14,6 +14,7 @@ mod disk;
 mod drain;
 mod fault;
 mod full_disk;
+mod leaving;
 mod oracle;
 mod readers;
 mod run;

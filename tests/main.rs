@@ -15,6 +15,7 @@ mod contract;
 mod conversations;
 mod faults;
 mod filter_agreement;
+mod floods;
 mod load;
 mod production;
 mod protocol;

@@ -10,12 +10,14 @@ use super::log;
 use crate::app::App;
 use crate::auth::bootstrap::FirstAdmin;
 use crate::config::Config;
+use crate::quota::descriptors;
 use crate::{http, purge};
 
 /// Runs until Ctrl-C or SIGTERM.
-pub(super) async fn run(config: Config) -> Result<()> {
+pub(super) async fn run(mut config: Config) -> Result<()> {
     log::start(&config)?;
     config.check()?;
+    descriptors::make_room(&mut config.quotas);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let listener = TcpListener::bind(config.listen)

@@ -14,7 +14,9 @@ use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
+use super::connections::Whole;
 use crate::app::App;
+use crate::connection::Link;
 use crate::error::{Error, Kind};
 use crate::session::credentials;
 
@@ -47,7 +49,9 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     };
     let most = if known { BODY } else { OF_STRANGERS };
     let late = Box::pin(tokio::time::sleep(PATIENCE));
-    next.run(request.map(|body| Body::new(Guarded { body, most, seen: 0, late }))).await
+    let extensions = request.extensions();
+    let whole = extensions.get::<Whole>().cloned().zip(extensions.get::<Link>().cloned());
+    next.run(request.map(|body| Body::new(Guarded { body, most, seen: 0, late, whole }))).await
 }
 
 /// A body that fails when it is too large or has not arrived in time. What is too much is taken and thrown away, up to
@@ -57,6 +61,8 @@ struct Guarded {
     most: usize,
     seen: usize,
     late: Pin<Box<Sleep>>,
+    /// What is told when all of it has come.
+    whole: Option<(Whole, Link)>,
 }
 
 impl HttpBody for Guarded {
@@ -77,6 +83,11 @@ impl HttpBody for Guarded {
                 }
                 Poll::Ready(_) => (0, true),
             };
+            if (ended || self.body.is_end_stream())
+                && let Some((whole, link)) = self.whole.take()
+            {
+                whole.came(&link);
+            }
             self.seen += size;
             match self.seen {
                 seen if seen <= self.most => return frame,

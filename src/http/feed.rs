@@ -9,22 +9,26 @@ use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt};
 
 use super::answer::failed;
+use super::peer;
 use crate::app::App;
 use crate::auth::Access;
 use crate::auth::tokens::Token;
-use crate::error::{Error, Kind, Result};
+use crate::connection::Link;
+use crate::error::{Error, Result};
 use crate::filter::{EVENT, Filter};
 use crate::health::Part;
 use crate::hub::{self, Item};
 use crate::model::{NODE_CHANNEL, Position};
+use crate::ops::Peer;
 use crate::ops::subscriptions::{From, Start, may_follow, start};
+use crate::quota::Holder;
 use crate::session::{close, credentials};
 
 /// The subprotocol of the CloudEvents WebSockets binding.
@@ -34,13 +38,16 @@ const STUCK: Duration = Duration::from_secs(60);
 
 pub(super) async fn get(
     State(app): State<Arc<App>>,
+    peer::From(peer): peer::From,
+    link: Option<Extension<Link>>,
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let from = (&*peer, link.as_deref());
     let answer = match upgrade {
-        Ok(upgrade) => websocket(app, query, headers, upgrade).await,
-        Err(_) => sse(app, query, headers).await,
+        Ok(upgrade) => websocket(app, from, query, headers, upgrade).await,
+        Err(_) => sse(app, from, query, headers).await,
     };
     answer.unwrap_or_else(|error| failed("feed", &error))
 }
@@ -48,14 +55,14 @@ pub(super) async fn get(
 /// The events that the query asks for.
 async fn open(
     app: &Arc<App>,
+    (peer, link): (&Peer, Option<&Link>),
     query: Vec<(String, String)>,
     headers: &HeaderMap,
 ) -> Result<(Start, impl Stream<Item = Result<Item>> + Send + use<>)> {
-    if app.sessions.len() as u64 >= app.config.max_sessions {
-        let detail = "too many sessions and feeds on this instance: come back later";
-        return Err(Error::new(Kind::Unavailable, detail).retry_after(1000));
-    }
     let caller = credentials(app, headers).await?.caller.unwrap_or_default();
+    let holder = Holder::of(&caller, peer.address);
+    let place = app.quotas.sessions.take(holder, 1)?;
+    link.map_or(Ok(()), |link| link.belongs_to(holder))?;
     caller.check(Access::Read, app.config.anonymous_read)?;
     let mut channel = NODE_CHANNEL.to_owned();
     let mut from = From::Now;
@@ -76,7 +83,13 @@ async fn open(
         may_follow(&*app.log, &caller, &channel).await?;
         let start = start(&*app.log, &channel, &from).await?;
         let events = hub::follow(&app.hub, &channel, start.position.seq, filter).await?;
-        Ok((start, events.take_until(forbidden(app.clone(), caller.token.clone()))))
+        let events = events.take_until(forbidden(app.clone(), caller.token.clone()));
+        // Counted as long as the stream lives.
+        let counted = (place, app.sessions.token());
+        let events = events.inspect(move |_| {
+            let _ = &counted;
+        });
+        Ok((start, events))
     };
     app.health.serve(&[Part::Log], begin).await
 }
@@ -100,17 +113,17 @@ pub(super) fn read_from(text: &str) -> Result<From> {
     From::parse(text)
 }
 
-async fn sse(app: Arc<App>, query: Vec<(String, String)>, headers: HeaderMap) -> Result<Response> {
-    let (start, events) = open(&app, query, &headers).await?;
+async fn sse(
+    app: Arc<App>,
+    from: (&Peer, Option<&Link>),
+    query: Vec<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let (start, events) = open(&app, from, query, &headers).await?;
     let missed = start.missed.as_ref().map(|missed| Ok(Item::Gap(missed.from, missed.to)));
     let draining = app.draining.clone();
-    // Counted as long as the stream lives.
-    let counted = app.sessions.token();
     let events = futures::stream::iter(missed)
         .chain(events)
-        .inspect(move |_| {
-            let _ = &counted;
-        })
         .map(|item| match item {
             Ok(Item::Event(epoch, entry)) => {
                 Ok(SseEvent::default().id(format!("{epoch}:{}", entry.seq)).data(&entry.json))
@@ -133,6 +146,7 @@ async fn sse(app: Arc<App>, query: Vec<(String, String)>, headers: HeaderMap) ->
 
 async fn websocket(
     app: Arc<App>,
+    from: (&Peer, Option<&Link>),
     query: Vec<(String, String)>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
@@ -143,11 +157,8 @@ async fn websocket(
     if upgrade.selected_protocol().is_none() {
         return Err(Error::bad_request(format!("Sec-WebSocket-Protocol: expected {PROTOCOL}")));
     }
-    let (_, events) = open(&app, query, &headers).await?;
-    Ok(upgrade.on_upgrade(async move |socket| {
-        let sessions = app.sessions.clone();
-        sessions.track_future(Box::pin(feed(app, socket, Box::pin(events)))).await;
-    }))
+    let (_, events) = open(&app, from, query, &headers).await?;
+    Ok(upgrade.on_upgrade(move |socket| feed(app, socket, Box::pin(events))))
 }
 
 async fn feed(app: Arc<App>, mut socket: WebSocket, mut events: impl Stream<Item = Result<Item>> + Unpin) {

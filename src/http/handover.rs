@@ -9,20 +9,20 @@ use axum::http::Extensions;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
-use crate::connection::Exit;
+use crate::connection::Link;
 use crate::ops::Handover;
 
 /// Tells `handover` what becomes of this answer to the request with these extensions.
 pub(super) fn watched(response: Response, handover: Option<Handover>, request: &Extensions) -> Response {
     let Some(handover) = handover else { return response };
-    let exit = request.get::<Exit>().cloned();
-    response.map(|body| Body::new(Watched { body, exit, handover: Some(handover) }))
+    let link = request.get::<Link>().cloned();
+    response.map(|body| Body::new(Watched { body, link, handover: Some(handover) }))
 }
 
 struct Watched {
     body: Body,
     /// `None`: the request came on no connection.
-    exit: Option<Exit>,
+    link: Option<Link>,
     handover: Option<Handover>,
 }
 
@@ -38,8 +38,8 @@ impl HttpBody for Watched {
         if let Poll::Ready(Some(Ok(_))) = &frame
             && let Some(handover) = self.handover.take()
         {
-            match &self.exit {
-                Some(exit) => exit.leave(handover),
+            match &self.link {
+                Some(link) => link.leave(handover),
                 None => handover.handed(),
             }
         }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod connections;
 mod documents;
 mod feed;
 mod files;
@@ -20,7 +21,6 @@ mod trace;
 mod validation;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -30,11 +30,12 @@ use axum::routing::{any, get, post};
 use tower::Layer;
 
 use crate::app::App;
-use crate::connection::Connection;
 use crate::error::{Error, Kind};
 use crate::session;
 use answer::failed;
 pub use body::BODY;
+pub(crate) use connections::PROBATION;
+pub use connections::serve;
 
 /// The service that answers every request. All routes exist under `/latest`; [`prefix`] maps the other ways to
 /// write a path onto it, [`trace`] gives every request an id.
@@ -62,6 +63,7 @@ pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(BODY))
         .layer(middleware::from_fn_with_state(app.clone(), body::guard))
+        .layer(middleware::from_fn_with_state(app.clone(), connections::guard))
         .with_state(app);
     trace::TraceLayer.layer(prefix::VersionLayer.layer(router))
 }
@@ -76,47 +78,4 @@ async fn not_found() -> Response {
 
 async fn not_allowed() -> Response {
     failed("http", &Error::new(Kind::NotAllowed, "Method Not Allowed"))
-}
-
-/// Answers connections until the server drains, then lets those in flight finish. Headers have to arrive within ten
-/// seconds, so that half-open connections cost little.
-pub async fn serve(listener: tokio::net::TcpListener, app: Arc<App>) {
-    use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-    use hyper_util::server::conn::auto::Builder;
-    use hyper_util::server::graceful::GracefulShutdown;
-
-    let service = service(app.clone());
-    let graceful = GracefulShutdown::new();
-    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10)).max_headers(64);
-    let builder = Arc::new(builder);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = app.draining.cancelled() => break,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, most likely: those that end make room.
-                tracing::warn!(%error, "a connection was not accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        // Events are small and must not wait for more.
-        let _ = stream.set_nodelay(true);
-        let stream = Connection::new(stream);
-        let extensions = (axum::Extension(peer::Connected(address.ip())), axum::Extension(stream.exit()));
-        let service = hyper_util::service::TowerToHyperService::new(extensions.layer(service.clone()));
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::trace!(%error, "a connection ended early");
-            }
-        });
-    }
-    drop(listener);
-    let _ = tokio::time::timeout(Duration::from_secs(10), graceful.shutdown()).await;
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::{failed, json};
 use super::body::{BODY, incomplete};
+use super::connections;
 use super::form;
 use super::handover::watched;
 use super::peer;
@@ -78,6 +79,7 @@ async fn answer(
         body => body?,
     };
     let caller = caller?;
+    connections::belongs_to(&parts.extensions, &caller);
     let mut given = Given { route, params: parameters(route, operation, body)?, origins: HashMap::new() };
     let with_revision = add(&mut given, operation, &asked);
     add_headers(&mut given, operation, &parts.headers)?;

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
 use super::body::incomplete;
+use super::connections;
 use super::handover::watched;
 use super::peer::From;
 use crate::app::App;
@@ -42,7 +43,7 @@ pub(super) async fn post(
     };
     let name = app.table.known_name(&request.method);
     let slot = HandoverSlot::default();
-    let call = call(&app, peer, &headers, &request, &slot);
+    let call = call(&app, peer, (&headers, &extensions), &request, &slot);
     let result = metrics::timed(metrics::Transport::Rpc, name, 200, call).await;
     if let Err(error) = &result {
         error.log(name);
@@ -60,11 +61,12 @@ pub(super) async fn post(
 async fn call(
     app: &Arc<App>,
     peer: Arc<Peer>,
-    headers: &HeaderMap,
+    (headers, extensions): (&HeaderMap, &Extensions),
     request: &rpc::Request,
     slot: &HandoverSlot,
 ) -> Result<String> {
     let caller = credentials(app, headers).await?.caller.unwrap_or_default();
+    connections::belongs_to(extensions, &caller);
     let context = Context::new(app.clone(), caller, peer, None);
     let handover = context.handover();
     let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;

@@ -12,6 +12,7 @@ mod scrape;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,11 @@ table! {
     Histogram REDIS_SECONDS "kernelci_redis_duration_seconds" []
         "How long Redis takes to answer a command; waiting for new events is not counted.";
     Counter EVENTS_SENT "kernelci_events_sent_total" [] "Event frames handed to WebSocket sessions.";
+
+    Gauge REQUESTS_RUNNING "kernelci_requests_running" [] "Operations that somebody waits for the answer of.";
+    Gauge CONNECTIONS "kernelci_connections" [] "Connections that are open, those of sessions included.";
+    Counter SESSIONS_ENDED "kernelci_sessions_ended_total" ["reason"]
+        "WebSocket sessions that this server has ended, by the name of the close code.";
 
     Gauge SESSIONS "kernelci_sessions" [] "WebSocket sessions and feeds that are open.";
     Gauge SUBSCRIPTIONS "kernelci_subscriptions" ["channel"] "Subscriptions and feeds of this instance that follow the channel.";
@@ -209,12 +215,32 @@ pub async fn timed<T>(
     request: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let began = Instant::now();
+    let running = Running::begin();
     let result = request.await;
+    drop(running);
     let status = result.as_ref().err().map_or(success, |error| error.status());
     let (requests, seconds) = counted(transport, operation, status);
     requests.increment(1);
     seconds.record(began.elapsed());
     result
+}
+
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+
+/// An operation that somebody waits for, until they have gone.
+struct Running;
+
+impl Running {
+    fn begin() -> Running {
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        Running
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type Moved = (::metrics::Counter, ::metrics::Histogram);

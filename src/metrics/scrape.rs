@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tokio::sync::Mutex;
 
 use super::{
-    BUILD_INFO, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, GROUP_OUTSTANDING, LOG_HEAD, LOG_LENGTH,
-    OUTBOX_EVENTS, QUEUE_LENGTH, READER_LAG_EVENTS, READER_LAG_SECONDS, READY, SCRAPE_SECONDS, SESSIONS,
-    SUBSCRIPTIONS, process,
+    BUILD_INFO, CONNECTIONS, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, GROUP_OUTSTANDING,
+    LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS, QUEUE_LENGTH, READER_LAG_EVENTS, READER_LAG_SECONDS, READY,
+    REQUESTS_RUNNING, RUNNING, SCRAPE_SECONDS, SESSIONS, SUBSCRIPTIONS, process,
 };
 use crate::app::App;
 use crate::error::Result;
@@ -48,6 +49,8 @@ pub async fn scrape(app: &Arc<App>) -> String {
 async fn collect(app: &Arc<App>) {
     BUILD_INFO.set(&[env!("CARGO_PKG_VERSION"), app.store.facts().kind], 1.0);
     SESSIONS.set(&[], app.sessions.len() as f64);
+    CONNECTIONS.set(&[], app.quotas.connections.taken() as f64);
+    REQUESTS_RUNNING.set(&[], RUNNING.load(Ordering::Relaxed) as f64);
     let queries = async {
         let up = |result: Option<&Result<()>>| f64::from(u8::from(matches!(result, Some(Ok(())))));
         let (store, log, pending, (), _, _, _) = tokio::join!(

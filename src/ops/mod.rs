@@ -227,6 +227,7 @@ pub fn table() -> Table {
         .op("consumer.open", Active, "Subscribes to a channel for long polls.", polling::open)
         .route(post("/subscribe/{channel}").bare())
         .op("consumer.next", Active, "Waits for the next event of such a subscription.", polling::next)
+        .waits()
         .route(get("/listen/{sub_id}"))
         .op(
             "consumer.close",
@@ -244,6 +245,7 @@ pub fn table() -> Table {
         .op("queue.push", Active, "Appends an item to a queue.", queues::push)
         .route(post("/push/{list}").under("event").null())
         .op("queue.pop", Active, "Waits for the next item of a queue.", queues::pop)
+        .waits()
         .route(get("/pop/{list}").member("event"))
         .op("queue.ack", Active, "Removes an item that was popped with a lease.", queues::ack)
         .op(

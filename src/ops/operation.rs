@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tracing::Instrument;
 
 use super::schema::Described;
 use super::{Context, Route};
@@ -110,6 +111,8 @@ pub struct Operation {
     /// Takes next to no time until all that is left is to wait: a session does it as soon as it is read, also beyond the
     /// limit of requests at a time.
     pub quick: bool,
+    /// Ends with whoever asked for it, though it writes: it waits for something, and takes nothing before it has it.
+    waits: bool,
     /// Schema of the parameters.
     params: Schema,
     /// What it cannot do without.
@@ -120,12 +123,24 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Checks access, reads the parameters (an object) and runs the operation.
+    /// Checks access, reads the parameters (an object) and runs the operation. When whoever asked has gone (this is
+    /// dropped), a read ends and a write runs on, and is waited for at shutdown: nothing is written by halves.
     pub async fn call(&self, context: Context, params: Params<'_>) -> Result<Box<dyn Reply>> {
         context.caller.check(self.access, context.app.config.anonymous_read)?;
         context.caller.check_scope(self.effect)?;
         let app = context.app.clone();
-        app.health.serve(self.needs, (self.run)(context, params)).await
+        let (needs, work) = (self.needs, (self.run)(context, params));
+        if !self.runs_on() {
+            return app.health.serve(needs, work).await;
+        }
+        let tasks = app.work.clone();
+        let work = async move { app.health.serve(needs, work).await };
+        tasks.spawn(work.in_current_span()).await.map_err(Error::internal)?
+    }
+
+    fn runs_on(&self) -> bool {
+        // What is quick acts on the session, in the order in which it comes.
+        self.effect != Effect::Reads && !self.waits && !self.quick
     }
 
     /// Fails if what a request's path names cannot be, for a request that is wrong otherwise, too.
@@ -193,6 +208,7 @@ impl Table {
             params: SchemaGenerator::default().into_root_schema_for::<P>(),
             large: false,
             quick: false,
+            waits: false,
             needs: &[Part::Store],
             look: None,
             run,
@@ -214,6 +230,14 @@ impl Table {
     pub(super) fn quick(mut self) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.quick = true;
+        }
+        self
+    }
+
+    /// Says that the operation added last waits, and ends with whoever asked for it.
+    pub(super) fn waits(mut self) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.waits = true;
         }
         self
     }

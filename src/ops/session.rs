@@ -94,7 +94,7 @@ async fn facts(context: &Context) -> Result<Facts> {
         epoch: head.await.ok().map(|head| head.epoch),
         ping_ms: context.app.config.ping_interval_ms,
         limits: Limits {
-            message: limits::MESSAGE,
+            message: session.longest_message(),
             subscriptions: limits::SUBSCRIPTIONS,
             inflight: limits::INFLIGHT,
         },

@@ -2,20 +2,60 @@
 //!
 //! * [`Pool`]: what many have at the same time (connections, sessions, searches, bytes of answers). A [`Place`] in it is
 //!   given back when it is dropped, so it goes with what it counts: a task, an answer, a socket.
+//! * [`Pace`]: how fast bytes have to move, in and out.
 //! * [`rate`]: how often something may be tried (guessing passwords, asking for mail).
 //!
 //! Everything is counted for a [`Holder`]: a user, wherever they come from, or the address of somebody who has not said
 //! who they are.
 
+pub mod descriptors;
+mod pace;
 mod pool;
 pub mod rate;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+pub use pace::{Pace, Progress};
 pub use pool::{Binding, Limits, Place, Pool};
 
 use crate::auth::Caller;
+use crate::config;
+use crate::error::Kind;
 use crate::model::ObjectId;
+
+/// What clients have of this instance.
+pub struct Quotas {
+    /// Connections.
+    pub connections: Arc<Pool>,
+    /// Sessions and feeds.
+    pub sessions: Arc<Pool>,
+}
+
+impl Quotas {
+    /// Nobody has anything yet.
+    pub fn new(settings: &config::Quotas) -> Quotas {
+        let (binding, full) = (Binding::UnderPressure, Kind::Unavailable);
+        let connections = Limits {
+            server: settings.max_connections,
+            user: settings.max_connections,
+            address: settings.connections_per_address,
+            binding,
+            full,
+        };
+        let sessions = Limits {
+            server: settings.max_sessions,
+            user: settings.sessions_per_user,
+            address: settings.sessions_per_address,
+            binding,
+            full,
+        };
+        Quotas {
+            connections: Pool::new("connections", connections),
+            sessions: Pool::new("sessions and feeds", sessions),
+        }
+    }
+}
 
 /// For whom something is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

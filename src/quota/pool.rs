@@ -8,6 +8,8 @@ use super::Holder;
 use crate::error::{Error, Kind, Result};
 use crate::sync::lock;
 
+/// One address may have so small a part of a pool on probation.
+const GUESTS: u64 = 256;
 /// When a pool says no, it may have room again after so long.
 const RETRY_MS: u64 = 1000;
 
@@ -22,6 +24,9 @@ pub struct Limits {
     pub address: u64,
     /// When the limits of a user and of an address count.
     pub binding: Binding,
+    /// How it is called when nothing is left for anybody: a holder who has had their share hears
+    /// [`TooMany`](Kind::TooMany).
+    pub full: Kind,
 }
 
 /// When the share of a holder binds.
@@ -49,6 +54,8 @@ struct Taken {
     strangers: u64,
     /// Nobody who has nothing is in it.
     by_holder: HashMap<Holder, u64>,
+    /// What is on probation.
+    guests: HashMap<Holder, u64>,
 }
 
 impl Pool {
@@ -60,7 +67,24 @@ impl Pool {
     /// Takes `amount` for `holder`; 429 if that is more than is left, or than the holder's share.
     pub fn take(self: &Arc<Pool>, holder: Holder, amount: u64) -> Result<Place> {
         lock(&self.taken).add(self, holder, amount)?;
-        Ok(Place { pool: self.clone(), holder, amount })
+        Ok(Place { pool: self.clone(), holder, amount, on_probation: false })
+    }
+
+    /// Takes one for somebody who may turn out to be a user, though strangers have what they may have: for a moment, until
+    /// [`Place::pass_to`] tells. 429 if nothing at all is left, or if too many of this address wait to be told apart.
+    pub fn take_on_probation(self: &Arc<Pool>, holder: Holder) -> Result<Place> {
+        let (mut taken, most) = (lock(&self.taken), (self.limits.server / GUESTS).max(1));
+        let own = taken.guests.get(&holder).copied().unwrap_or(0);
+        if taken.all >= self.limits.server {
+            return Err(self.is_full());
+        }
+        if own >= most {
+            let whose = "an address has, of those that have not said who they are,";
+            return Err(self.refusal(Kind::TooMany, whose, most));
+        }
+        taken.all += 1;
+        *taken.guests.entry(holder).or_default() += 1;
+        Ok(Place { pool: self.clone(), holder, amount: 1, on_probation: true })
     }
 
     /// How much of it may be taken.
@@ -82,9 +106,13 @@ impl Pool {
         if holder.is_stranger() { self.limits.address } else { self.limits.user }
     }
 
-    fn refusal(&self, whose: &str, most: u64) -> Error {
+    fn is_full(&self) -> Error {
+        self.refusal(self.limits.full, "this instance has", self.limits.server)
+    }
+
+    fn refusal(&self, kind: Kind, whose: &str, most: u64) -> Error {
         let detail = format!("{whose} at most {most} {}, try again", self.what);
-        Error::new(Kind::TooMany, detail).retry_after(RETRY_MS)
+        Error::new(kind, detail).retry_after(RETRY_MS)
     }
 }
 
@@ -92,18 +120,18 @@ impl Taken {
     fn add(&mut self, pool: &Pool, holder: Holder, amount: u64) -> Result<()> {
         let server = pool.limits.server;
         if self.all.saturating_add(amount) > server {
-            return Err(pool.refusal("this instance has", server));
+            return Err(pool.is_full());
         }
         let strangers = server - server / 4;
         if holder.is_stranger() && self.strangers.saturating_add(amount) > strangers {
-            return Err(pool.refusal("who is not signed in has, all together,", strangers));
+            return Err(pool.refusal(Kind::TooMany, "who is not signed in has, all together,", strangers));
         }
         let binds = pool.limits.binding == Binding::Always || self.all > server / 2;
         let own = self.by_holder.get(&holder).copied().unwrap_or(0);
         let share = pool.share(holder);
         if binds && own.saturating_add(amount) > share {
             let whose = if holder.is_stranger() { "an address has" } else { "a user has" };
-            return Err(pool.refusal(whose, share));
+            return Err(pool.refusal(Kind::TooMany, whose, share));
         }
         self.put(holder, amount);
         Ok(())
@@ -115,14 +143,22 @@ impl Taken {
         *self.by_holder.entry(holder).or_default() += amount;
     }
 
-    fn remove(&mut self, holder: Holder, amount: u64) {
+    fn remove(&mut self, place: &Place) {
+        let Place { holder, amount, .. } = *place;
         self.all -= amount;
+        if place.on_probation {
+            return subtract(&mut self.guests, holder, amount);
+        }
         self.strangers -= if holder.is_stranger() { amount } else { 0 };
-        if let Entry::Occupied(mut own) = self.by_holder.entry(holder) {
-            *own.get_mut() -= amount;
-            if *own.get() == 0 {
-                own.remove();
-            }
+        subtract(&mut self.by_holder, holder, amount);
+    }
+}
+
+fn subtract(counts: &mut HashMap<Holder, u64>, holder: Holder, amount: u64) {
+    if let Entry::Occupied(mut own) = counts.entry(holder) {
+        *own.get_mut() -= amount;
+        if *own.get() == 0 {
+            own.remove();
         }
     }
 }
@@ -133,6 +169,7 @@ pub struct Place {
     pool: Arc<Pool>,
     holder: Holder,
     amount: u64,
+    on_probation: bool,
 }
 
 impl Place {
@@ -141,43 +178,49 @@ impl Place {
         self.holder
     }
 
+    /// Whether it depends on whose it turns out to be.
+    pub fn is_on_probation(&self) -> bool {
+        self.on_probation
+    }
+
     /// Becomes somebody else's: a stranger has said who they are. 429, and it stays whose it was, if that is more than
     /// they may have.
     pub fn pass_to(&mut self, holder: Holder) -> Result<()> {
-        if holder == self.holder {
+        if holder == self.holder && !self.on_probation {
             return Ok(());
         }
         let mut taken = lock(&self.pool.taken);
-        taken.remove(self.holder, self.amount);
-        match taken.add(&self.pool, holder, self.amount) {
-            Ok(()) => {
-                self.holder = holder;
-                Ok(())
-            }
-            Err(error) => {
-                taken.put(self.holder, self.amount);
-                Err(error)
-            }
+        // What it takes already is not missing.
+        taken.all -= self.amount;
+        let passed = taken.add(&self.pool, holder, self.amount);
+        if passed.is_err() {
+            taken.all += self.amount;
+            return passed;
         }
+        taken.all += self.amount;
+        taken.remove(self);
+        (self.holder, self.on_probation) = (holder, false);
+        Ok(())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.pool.taken).remove(self.holder, self.amount);
+        lock(&self.pool.taken).remove(self);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ObjectId;
 
     const ANN: Holder = Holder::User(ObjectId::from_bytes([1; 12]));
     const HERE: Holder = Holder::Address(1);
     const THERE: Holder = Holder::Address(2);
 
     fn pool(binding: Binding) -> Arc<Pool> {
-        Pool::new("seats", Limits { server: 100, user: 20, address: 10, binding })
+        Pool::new("seats", Limits { server: 100, user: 20, address: 10, binding, full: Kind::TooMany })
     }
 
     fn refusal(result: Result<Place>) -> String {
@@ -222,5 +265,29 @@ mod tests {
         let _room = pool.take(Holder::Address(99), 1).unwrap();
         held.clear();
         assert_eq!((pool.taken(), lock(&pool.taken).by_holder.len()), (6, 2));
+    }
+
+    #[test]
+    fn who_may_turn_out_to_be_a_user_is_let_in_for_a_moment() {
+        let limits = Limits {
+            server: 1000,
+            user: 100,
+            address: 100,
+            binding: Binding::UnderPressure,
+            full: Kind::TooMany,
+        };
+        let pool = Pool::new("seats", limits);
+        let _strangers: Vec<Place> =
+            (0..75).map(|number| pool.take(Holder::Address(number), 10).unwrap()).collect();
+        let mut guests: Vec<Place> = (0..3).map(|_| pool.take_on_probation(THERE).unwrap()).collect();
+        assert!(refusal(pool.take_on_probation(THERE)).contains("have not said who they are"));
+        assert!(guests[0].pass_to(THERE).is_err(), "strangers have what they may have");
+        assert!(guests[0].is_on_probation());
+        guests[0].pass_to(ANN).unwrap();
+        assert!(!guests[0].is_on_probation());
+        assert_eq!((pool.taken(), pool.taken_by(ANN)), (753, 1));
+        let _further = pool.take_on_probation(THERE).unwrap();
+        guests.clear();
+        assert_eq!((pool.taken(), lock(&pool.taken).guests.len()), (751, 1));
     }
 }

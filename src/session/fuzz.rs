@@ -129,6 +129,7 @@ async fn in_pieces(listener: &TcpListener, input: &[u8]) -> (Vec<Heard>, Option<
     let mut cuts = cuts(input);
     let (early, mut rest) = input.split_at(cuts.next().unwrap_or(0) % (input.len() + 1));
     let mut outbox = Outbox::new(server, Bytes::copy_from_slice(early));
+    outbox.limit_messages(limits::MESSAGE);
     let talk = async {
         for size in cuts.take(12) {
             let size = if size % 2 == 0 { size / 2 % 5 } else { size / 2 % (rest.len() + 1) };
@@ -146,7 +147,7 @@ async fn in_pieces(listener: &TcpListener, input: &[u8]) -> (Vec<Heard>, Option<
     let listen = async move {
         let mut heard = Vec::new();
         loop {
-            match outbox.io().await {
+            match outbox.io(true).await {
                 Io::Text(text) => heard.push(Heard::Text(text.to_string())),
                 Io::Binary => heard.push(Heard::Binary),
                 Io::Alive | Io::Drained => {}

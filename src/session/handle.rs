@@ -134,6 +134,15 @@ impl Handle {
         lock(&self.state).said_hello
     }
 
+    /// Bytes that a message may have now.
+    pub fn longest_message(&self) -> usize {
+        match self.caller().user {
+            Some(_) => limits::MESSAGE,
+            None if self.has_said_hello() => limits::MESSAGE_OF_STRANGERS,
+            None => limits::MESSAGE_BEFORE_HELLO,
+        }
+    }
+
     /// Waits for a place among the requests with large answers. It is given back when the answer goes out.
     pub(super) async fn place_for_large(&self) -> Option<OwnedSemaphorePermit> {
         self.large.clone().acquire_owned().await.ok()

@@ -5,12 +5,12 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::outbox::Outbox;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
+use crate::quota::Place;
 
 /// A request that may become a WebSocket.
 pub(super) struct Handshake {
@@ -45,11 +45,11 @@ impl Handshake {
         Ok(Handshake { accept, offered, socket })
     }
 
-    /// Answers the request; `begin` gets the socket. 400 if the client offers subprotocols without this one.
+    /// Answers the request; `begin` gets the socket, and its place among all connections. 400 if the client offers subprotocols without this one.
     pub(super) fn accept(
         self,
         protocol: &'static str,
-        begin: impl FnOnce(Outbox) + Send + 'static,
+        begin: impl FnOnce(Outbox, Option<Place>) + Send + 'static,
     ) -> Result<Response> {
         let chosen = self.offered.iter().any(|offered| offered == protocol);
         if !chosen && !self.offered.is_empty() {
@@ -67,8 +67,11 @@ impl Handshake {
         tokio::spawn(async move {
             // The client may be gone before it has read the answer.
             let Ok(upgraded) = socket.await else { return };
-            match auto::upgrade::downcast::<TokioIo<Connection>>(upgraded) {
-                Ok(parts) => begin(Outbox::new(parts.io.into_inner().into_stream(), parts.read_buf)),
+            match upgraded.downcast::<TokioIo<Connection>>() {
+                Ok(parts) => {
+                    let (stream, place) = parts.io.into_inner().into_parts();
+                    begin(Outbox::new(stream, parts.read_buf), place);
+                }
                 Err(_) => tracing::error!("a WebSocket did not come over TCP"),
             }
         });

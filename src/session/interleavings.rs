@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::frame::Frame;
 use super::handle::Handle;
 use super::limits;
-use super::outbox::Outlet;
+use super::outlet::Outlet;
 use super::subscription::{Include, Subscription};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, HistoryQuery, Logged, Read, Tail};

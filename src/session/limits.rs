@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
-/// Bytes of one message.
+/// Bytes of one message of a user.
 pub const MESSAGE: usize = 1 << 20;
+/// Bytes of one message of a stranger.
+pub const MESSAGE_OF_STRANGERS: usize = 64 << 10;
 /// Bytes that are read from a socket at once. Every session has this buffer; longer messages get room of their own.
 pub const READ_BUFFER: usize = 1 << 10;
 /// Bytes of one message before hello.
 pub const MESSAGE_BEFORE_HELLO: usize = 8 << 10;
+/// Frames that one message may come in.
+pub const FRAGMENTS: u32 = 1024;
+/// Messages, and bytes, that are read before others have their turn.
+pub const TURN_MESSAGES: u8 = 16;
+/// See [`TURN_MESSAGES`].
+pub const TURN_BYTES: usize = 64 << 10;
 /// Subscriptions at a time.
 pub const SUBSCRIPTIONS: usize = 128;
 /// Requests at a time.
@@ -15,8 +23,8 @@ pub const INFLIGHT: usize = 32;
 /// Requests at a time whose answers may be large; further ones wait for their turn. What they answer is held until
 /// the client has read it, so this times a page is what a session that asks and does not read can cost.
 pub const LARGE: usize = 4;
-/// Bytes of answers that wait for a slow socket before no further request is finished.
-pub const ANSWERS: usize = 4 << 20;
+/// Bytes that wait for a slow socket before nothing is read and no further request is finished.
+pub const OUTGOING: usize = 4 << 20;
 /// Bytes of events that are put to the socket at once.
 pub const BATCH: usize = 64 << 10;
 /// Events that are looked at before others get their turn.

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::limits;
-use super::outbox::Outlet;
+use super::outlet::Outlet;
 use super::subscription::event_frame;
 use crate::hub::{Direct, Fresh, SharedFilter};
 use crate::model::event::Entry;

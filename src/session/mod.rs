@@ -21,11 +21,13 @@ mod fuzz;
 pub mod group;
 mod handle;
 mod handshake;
+mod inbound;
 #[cfg(test)]
 mod interleavings;
 pub mod limits;
 pub mod live;
 mod outbox;
+mod outlet;
 mod reading;
 mod request;
 pub mod roster;

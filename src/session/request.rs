@@ -24,6 +24,8 @@ pub(super) struct Answered {
     /// Wants to know that the answer went out.
     pub(super) handover: Option<Handover>,
     pub(super) close: Option<CloseCode>,
+    /// It was about the session's credentials, which have been looked at.
+    pub(super) greeted: bool,
     /// Held until the answer goes out, if it may be large.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -59,8 +61,9 @@ pub(super) async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Re
     if let Err(error) = &result {
         span.in_scope(|| error.log(name));
     }
+    let greeted = matches!(&*request.method, "session.hello" | "session.refresh");
     let text = request.id.map(|id| rpc::answer(&id, result));
     let opened = lock(&slot).take();
     let handover = lock(&handover).take();
-    Answered { text, opened, handover, close, _place: place }
+    Answered { text, opened, handover, close, greeted, _place: place }
 }

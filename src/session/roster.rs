@@ -89,6 +89,13 @@ impl Seat {
         is_due
     }
 
+    /// The session wants to be called then or earlier.
+    pub(super) fn call_by(&mut self, at: Instant) {
+        if self.due.is_none_or(|due| due > at) {
+            self.call_at(at);
+        }
+    }
+
     /// The session wants to be called then, and no more at what it said before.
     pub(super) fn call_at(&mut self, at: Instant) {
         if self.due != Some(at) {

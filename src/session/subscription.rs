@@ -9,7 +9,7 @@ use super::group::{Given, Group};
 use super::handle::Reserved;
 use super::limits;
 use super::live::Live;
-use super::outbox::Outlet;
+use super::outlet::Outlet;
 use crate::error::Result;
 use crate::event_log::Read;
 use crate::hub::{Channel, Follower, SharedFilter};

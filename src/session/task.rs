@@ -20,11 +20,12 @@ use super::reading::{Reading, finished, read_patiently};
 use super::request::{Answered, perform};
 use super::roster::Seat;
 use super::subscription::{self, Batch, Subscription};
-use super::timers::{Due, Timers};
+use super::timers::{Due, Patience, Timers};
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::health::Away;
 use crate::metrics;
+use crate::quota::{Holder, Place};
 use crate::rpc;
 
 /// Ends a socket that did not become a session.
@@ -33,12 +34,19 @@ pub(super) async fn refuse(mut out: Outbox, code: CloseCode) {
 }
 
 /// Runs a session to its end. (Not an `async fn`: its arguments would be kept twice.)
-pub(super) fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) -> impl Future<Output = ()> + Send {
-    let timers = Timers::new(Duration::from_millis(app.config.hello_timeout_ms), app.config.ping_interval());
+pub(super) fn run(
+    app: Arc<App>,
+    handle: Arc<Handle>,
+    out: Outbox,
+    places: Places,
+) -> impl Future<Output = ()> + Send {
+    let timers = Timers::new(Patience::of(&app.config, places.are_on_probation()));
     let mut session = Session {
+        places,
         seat: app.roster.take_seat(handle.wake.clone()),
         out,
         requests: JoinSet::new(),
+        greets: false,
         subs: Vec::new(),
         next_sub: 0,
         reading: None,
@@ -57,12 +65,12 @@ pub(super) fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) -> impl Futur
         session.take_back();
         let client = session.handle.client();
         tracing::debug!(session = session.handle.id(), client, code = code.map(|code| code.name), "closed");
-        // A request that has begun is finished, whether its answer still finds a reader or not.
-        session.requests.detach_all();
-        // Subscriptions end here, not when the peer has said goodbye, too.
+        // What was asked for ends here, not when the peer has said goodbye, too; writes run on by themselves.
+        session.requests.abort_all();
         session.subs = Vec::new();
         session.reading = None;
         if let Some(code) = code {
+            metrics::SESSIONS_ENDED.counter(&[code.name]).increment(1);
             say_goodbye(&mut session.out, code).await;
         }
     }
@@ -70,17 +78,38 @@ pub(super) fn run(app: Arc<App>, handle: Arc<Handle>, out: Outbox) -> impl Futur
 
 async fn say_goodbye(out: &mut Outbox, code: CloseCode) {
     out.close(code);
-    let answered = async { while !matches!(out.io().await, Io::Gone | Io::Broken(_)) {} };
+    let answered = async { while !matches!(out.io(true).await, Io::Gone | Io::Broken(_)) {} };
     let _ = tokio::time::timeout(limits::CLOSE, answered).await;
+}
+
+/// What a session takes among those of its user or address.
+pub(super) struct Places {
+    pub(super) session: Place,
+    /// `None`: it came on no connection that is counted.
+    pub(super) connection: Option<Place>,
+}
+
+impl Places {
+    fn are_on_probation(&self) -> bool {
+        self.connection.as_ref().is_some_and(Place::is_on_probation)
+    }
+
+    fn pass_to(&mut self, holder: Holder) -> Result<(), Error> {
+        self.session.pass_to(holder)?;
+        self.connection.as_mut().map_or(Ok(()), |connection| connection.pass_to(holder))
+    }
 }
 
 struct Session {
     app: Arc<App>,
     handle: Arc<Handle>,
+    places: Places,
     /// Where it is woken by the clock, and by news for all sessions.
     seat: Seat,
     out: Outbox,
     requests: JoinSet<Answered>,
+    /// Its credentials are being looked at: what was sent right behind them counts on them.
+    greets: bool,
     subs: Vec<Subscription>,
     /// Whose turn it is, so that one busy subscription does not starve the others.
     next_sub: usize,
@@ -130,9 +159,12 @@ impl Session {
             if !more && self.out.takes_events() {
                 self.lend();
             }
-            let room = self.out.bytes() < limits::ANSWERS;
+            let (reads, room) = (self.reads(), !self.out.is_full());
+            if self.timers.watch(&self.out.traffic(reads)) {
+                self.seat.call_by(self.timers.next(&self.handle));
+            }
             let wake = tokio::select! {
-                io = self.out.io() => Wake::Io(io),
+                io = self.out.io(reads) => Wake::Io(io),
                 Some(answered) = self.requests.join_next(), if room && !self.requests.is_empty() => {
                     Wake::Answered(answered)
                 }
@@ -143,7 +175,7 @@ impl Session {
             let end = match wake {
                 Wake::Io(Io::Text(text)) => {
                     self.timers.heard();
-                    self.message(&text).await
+                    self.message(&text)
                 }
                 Wake::Io(Io::Alive) => {
                     self.timers.heard();
@@ -163,6 +195,12 @@ impl Session {
                 return end;
             }
         }
+    }
+
+    /// Whether it takes what comes in. Nothing is waited for here, so that events and pings go on: not what looks at
+    /// credentials, and not the one request too many that is quick to ask.
+    fn reads(&self) -> bool {
+        !self.greets && self.requests.len() <= limits::INFLIGHT
     }
 
     /// While it waits, the channels write new events to the socket.
@@ -187,12 +225,24 @@ impl Session {
         if news.changed {
             self.recheck();
         }
+        self.out.limit_messages(self.handle.longest_message());
+        if self.settle().is_err() {
+            return Some(close::OVERLOADED);
+        }
         self.drop_unsubscribed(&news.unsubscribed);
         self.drop_forbidden();
         self.drop_ended();
         self.tell_health();
         self.begin_to_drain();
         None
+    }
+
+    /// Counts the session for whoever it belongs to now.
+    fn settle(&mut self) -> Result<(), Error> {
+        if !self.handle.has_said_hello() {
+            return Ok(());
+        }
+        self.places.pass_to(Holder::of(&self.handle.caller(), self.handle.peer().address))
     }
 
     /// Whether the client has been told to go and has had its time; what it has asked for is finished first.
@@ -212,10 +262,7 @@ impl Session {
     }
 
     /// A message came in. Some: it ends the session.
-    async fn message(&mut self, text: &str) -> Option<CloseCode> {
-        if !self.handle.has_said_hello() && text.len() > limits::MESSAGE_BEFORE_HELLO {
-            return Some(close::TOO_LARGE);
-        }
+    fn message(&mut self, text: &str) -> Option<CloseCode> {
         let request = match rpc::read(text) {
             Ok(request) => request,
             Err(unreadable) => {
@@ -223,55 +270,53 @@ impl Session {
                 return None;
             }
         };
-        // Credentials first: requests that were sent right behind them count on them.
         if matches!(&*request.method, "session.hello" | "session.refresh") {
-            // Boxed: every session would keep room for it as long as it lives.
-            let answered = Box::pin(perform(self.app.clone(), self.handle.clone(), request)).await;
-            // It may have changed between being looked up and being listened for.
-            self.recheck();
-            self.handle.wake.call();
-            self.set_deadline();
-            return self.answered(Ok(answered));
+            self.greets = true;
+            self.perform(request);
+            return None;
         }
         let quick = self.app.table.get(&request.method).is_ok_and(|operation| operation.quick);
-        // Whoever has no token yet gets it here, to say hello with: anonymous sessions may be turned off.
-        let may_speak = self.handle.has_said_hello() || request.method == "user.login";
-        let refusal = if !may_speak {
-            Some(Error::new(Kind::Unauthorized, "session.hello has to come first"))
-        } else if quick {
-            None
-        } else if self.leaving.is_some() {
-            let detail = "this instance is shutting down: reconnect and try again";
-            Some(Error::new(Kind::Unavailable, detail).retry_after(0))
-        } else if self.requests.len() >= limits::INFLIGHT {
-            let detail = format!("a session has at most {} requests in flight", limits::INFLIGHT);
-            Some(Error::new(Kind::TooMany, detail).retry_after(10))
-        } else {
-            None
-        };
-        match (refusal, &request.id) {
-            (Some(error), Some(id)) => self.out.push(rpc::answer(id, Err(error))),
-            (Some(_), None) => {}
-            (None, _) if quick => {
-                // Done here and now, in the order in which they come; what is left to wait for need not hold up others.
-                let mut work = Box::pin(perform(self.app.clone(), self.handle.clone(), request));
-                if let Some(answered) = (&mut work).now_or_never() {
-                    return self.answered(Ok(answered));
-                }
-                if self.requests.len() >= limits::INFLIGHT {
-                    return self.answered(Ok(work.await));
-                }
-                self.requests.spawn(work);
+        if let Err(refusal) = self.admit(&request.method, quick) {
+            if let Some(id) = &request.id {
+                self.out.push(rpc::answer(id, Err(refusal)));
             }
-            (None, _) => {
-                self.requests.spawn(perform(self.app.clone(), self.handle.clone(), request));
-            }
+            return None;
         }
-        if self.out.bytes() > 2 * limits::ANSWERS {
-            // It goes on asking and does not read what it is answered.
-            return Some(close::TOO_MANY);
+        if !quick {
+            self.perform(request);
+            return None;
         }
+        // Done here and now, in the order in which they come; what is left to wait for need not hold up others.
+        let mut work = Box::pin(perform(self.app.clone(), self.handle.clone(), request));
+        if let Some(answered) = (&mut work).now_or_never() {
+            return self.answered(Ok(answered));
+        }
+        self.requests.spawn(work);
         None
+    }
+
+    fn perform(&mut self, request: rpc::Request) {
+        self.requests.spawn(perform(self.app.clone(), self.handle.clone(), request));
+    }
+
+    /// Whether a request may begin.
+    fn admit(&self, method: &str, quick: bool) -> Result<(), Error> {
+        // Whoever has no token yet gets it here, to say hello with: anonymous sessions may be turned off.
+        if !self.handle.has_said_hello() && method != "user.login" {
+            return Err(Error::new(Kind::Unauthorized, "session.hello has to come first"));
+        }
+        if quick {
+            return Ok(());
+        }
+        if self.leaving.is_some() {
+            let detail = "this instance is shutting down: reconnect and try again";
+            return Err(Error::new(Kind::Unavailable, detail).retry_after(0));
+        }
+        if self.requests.len() >= limits::INFLIGHT {
+            let detail = format!("a session has at most {} requests in flight", limits::INFLIGHT);
+            return Err(Error::new(Kind::TooMany, detail).retry_after(10));
+        }
+        Ok(())
     }
 
     fn answered(&mut self, answered: Result<Answered, JoinError>) -> Option<CloseCode> {
@@ -287,6 +332,13 @@ impl Session {
             if let Some(handover) = answered.handover {
                 self.out.hand_over(handover);
             }
+        }
+        if answered.greeted {
+            self.greets = false;
+            // The token may have changed between being looked up and being listened for.
+            self.recheck();
+            self.handle.wake.call();
+            self.set_deadline();
         }
         if let Some(sub) = answered.opened {
             // Most sessions have one, and a vector would make room for four.
@@ -413,11 +465,19 @@ impl Session {
 
     /// A deadline has passed.
     fn timer(&mut self) -> Option<CloseCode> {
-        while let Some(due) = self.timers.due(&self.handle) {
+        let traffic = self.out.traffic(self.reads());
+        while let Some(due) = self.timers.due(&self.handle, &traffic) {
             match due {
-                Due::NoHello | Due::NoPong => return Some(close::TIMEOUT),
+                Due::NoHello | Due::NoPong | Due::HalfMessage => return Some(close::TIMEOUT),
+                Due::Stuck => {
+                    // Goodbye need not wait for what is not taken anyway.
+                    self.out.outlet().abandon();
+                    return Some(close::TIMEOUT);
+                }
                 Due::Ping => {
-                    self.out.push(Frame::ping());
+                    if !traffic.waits {
+                        self.out.push(Frame::ping());
+                    }
                     self.tell_progress();
                     self.subs.iter().filter_map(|sub| sub.acks.as_ref()).for_each(|held| held.0.keep());
                     self.recheck();

@@ -1,4 +1,7 @@
-//! When a session has to act without being asked: hello, ping and pong, progress, the end of its token.
+//! When a session has to act without being asked: hello, ping and pong, bytes that stand still, the end of its token.
+//!
+//! Bytes that move are life. While some wait to go out, or a message is half there, it is they that tell whether the peer
+//! is there: a ping would stand behind what waits, and its answer behind the rest of the message.
 
 use std::time::Duration;
 
@@ -7,7 +10,10 @@ use tokio::time::Instant;
 use super::handle::Handle;
 
 use super::limits::EXPIRY_NOTICE;
+use crate::config::Config;
+use crate::http::PROBATION;
 use crate::model::Timestamp;
+use crate::quota::{Pace, Progress};
 
 const NOTICE_MS: i64 = EXPIRY_NOTICE.as_millis() as i64;
 
@@ -18,7 +24,11 @@ pub(super) enum Due {
     NoHello,
     /// Two pings went unanswered.
     NoPong,
-    /// Time to ping, and to tell how far subscriptions are.
+    /// What waits to go out does not leave.
+    Stuck,
+    /// A message has begun and does not go on.
+    HalfMessage,
+    /// Time to ping (if nothing waits), and to tell how far subscriptions are.
     Ping,
     /// The token will end soon: in so many milliseconds.
     Expiring(i64),
@@ -26,28 +36,88 @@ pub(super) enum Due {
     Expired,
 }
 
+/// What is under way on the socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traffic {
+    /// Something waits to go out.
+    pub(super) waits: bool,
+    /// Bytes that went out, ever.
+    pub(super) written: u64,
+    /// The session takes what comes in.
+    pub(super) reads: bool,
+    /// A message has begun and not ended.
+    pub(super) is_partial: bool,
+    /// Bytes of messages that came in, ever.
+    pub(super) arrived: u64,
+}
+
+/// How patient a session is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For a hello.
+    pub(super) hello: Duration,
+    /// Between two pings.
+    pub(super) ping: Duration,
+    /// For what goes out.
+    pub(super) outgoing: Pace,
+    /// For the rest of a message.
+    pub(super) incoming: Pace,
+}
+
+impl Patience {
+    /// `on_probation`: the session has to say soon whose it is.
+    pub(super) fn of(config: &Config, on_probation: bool) -> Patience {
+        let hello = Duration::from_millis(config.hello_timeout_ms);
+        Patience {
+            hello: if on_probation { hello.min(PROBATION) } else { hello },
+            ping: config.ping_interval(),
+            outgoing: config.quotas.outgoing(),
+            incoming: config.quotas.incoming(),
+        }
+    }
+}
+
 /// The deadlines of one session.
 pub(super) struct Timers {
     hello: Option<Instant>,
-    interval: Duration,
+    patience: Patience,
     ping: Instant,
     /// Pings since something was heard. Counted, not timed: a server that stood still has heard nobody for a while.
     unanswered: u8,
+    /// What waits to go out, if something does.
+    outgoing: Option<Progress>,
+    /// The message that comes in, if one does.
+    incoming: Option<Progress>,
     /// The end of token that the client has been warned of.
     warned: Option<Timestamp>,
 }
 
 impl Timers {
-    pub(super) fn new(hello_timeout: Duration, interval: Duration) -> Timers {
+    pub(super) fn new(patience: Patience) -> Timers {
         let now = Instant::now();
         // Sessions that arrive together after a restart shall not ping together ever after.
-        let first = interval.mul_f64(rand::random_range(0.5..1.0));
-        Timers { hello: Some(now + hello_timeout), interval, ping: now + first, unanswered: 0, warned: None }
+        let first = patience.ping.mul_f64(rand::random_range(0.5..1.0));
+        Timers {
+            hello: Some(now + patience.hello),
+            patience,
+            ping: now + first,
+            unanswered: 0,
+            outgoing: None,
+            incoming: None,
+            warned: None,
+        }
     }
 
     /// Something came from the peer.
     pub(super) fn heard(&mut self) {
         self.unanswered = 0;
+    }
+
+    /// Looks at what is under way. True if there is a new deadline.
+    pub(super) fn watch(&mut self, traffic: &Traffic) -> bool {
+        let incoming = traffic.is_partial && traffic.reads;
+        let begins = watch(&mut self.outgoing, traffic.waits, traffic.written);
+        watch(&mut self.incoming, incoming, traffic.arrived) || begins
     }
 
     /// When [`Timers::due`] has to be asked next.
@@ -56,6 +126,12 @@ impl Timers {
             self.hello = None;
         }
         let mut next = self.ping;
+        let Patience { outgoing, incoming, .. } = self.patience;
+        for (watched, pace) in [(&self.outgoing, outgoing), (&self.incoming, incoming)] {
+            if watched.is_some() {
+                next = next.min(Instant::now() + pace.look_after());
+            }
+        }
         if let Some(hello) = self.hello {
             next = next.min(hello);
         }
@@ -69,10 +145,18 @@ impl Timers {
     }
 
     /// What is due now, one thing at a time.
-    pub(super) fn due(&mut self, handle: &Handle) -> Option<Due> {
+    pub(super) fn due(&mut self, handle: &Handle, traffic: &Traffic) -> Option<Due> {
         let now = Instant::now();
-        if self.hello.is_some_and(|hello| now >= hello) && !handle.has_said_hello() {
+        // One that is being looked at came in time.
+        if self.hello.is_some_and(|hello| now >= hello) && !handle.has_said_hello() && traffic.reads {
             return Some(Due::NoHello);
+        }
+        let Patience { outgoing, incoming, .. } = self.patience;
+        if self.outgoing.as_mut().is_some_and(|bytes| bytes.is_stuck(&outgoing, traffic.written, now)) {
+            return Some(Due::Stuck);
+        }
+        if self.incoming.as_mut().is_some_and(|bytes| bytes.is_stuck(&incoming, traffic.arrived, now)) {
+            return Some(Due::HalfMessage);
         }
         if let Some(end) = handle.expires() {
             let left = end.millis() - Timestamp::now().millis();
@@ -85,13 +169,31 @@ impl Timers {
             }
         }
         if now >= self.ping {
-            if self.unanswered >= 2 {
+            if traffic.waits || traffic.is_partial || !traffic.reads {
+                self.unanswered = 0;
+            } else if self.unanswered >= 2 {
                 return Some(Due::NoPong);
+            } else {
+                self.unanswered += 1;
             }
-            self.unanswered += 1;
-            self.ping = now + self.interval;
+            self.ping = now + self.patience.ping;
             return Some(Due::Ping);
         }
         None
+    }
+}
+
+/// True if it begins to be watched.
+fn watch(progress: &mut Option<Progress>, moves: bool, bytes: u64) -> bool {
+    match (&progress, moves) {
+        (None, true) => {
+            *progress = Some(Progress::begin(bytes, Instant::now()));
+            true
+        }
+        (Some(_), false) => {
+            *progress = None;
+            false
+        }
+        _ => false,
     }
 }

@@ -8,11 +8,13 @@ use axum::response::Response;
 
 use super::handle::Handle;
 use super::handshake::Handshake;
+use super::task::Places;
 use super::{close, task};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Kind, Result};
 use crate::ops::Peer;
+use crate::quota::Holder;
 
 /// The subprotocol of sessions.
 const PROTOCOL: &str = "kernelci.v1.json";
@@ -65,12 +67,13 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
         return Err(Error::new(Kind::Unavailable, "this instance is shutting down").retry_after(1000));
     }
     let credentials = credentials(&app, &parts.headers).await?;
-    let full = app.sessions.len() as u64 >= app.config.max_sessions;
-    handshake.accept(PROTOCOL, move |out| {
-        if full {
+    let caller = credentials.caller.clone().unwrap_or_default();
+    let place = app.quotas.sessions.take(Holder::of(&caller, peer.address), 1);
+    handshake.accept(PROTOCOL, move |out, connection| {
+        let Ok(place) = place else {
             drop(tokio::spawn(task::refuse(out, close::OVERLOADED)));
             return;
-        }
+        };
         let id = uuid::Uuid::new_v4().simple().to_string();
         let handle = Handle::new(id, peer, credentials.origin_allowed);
         if let Some(caller) = credentials.caller {
@@ -79,6 +82,6 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
         }
         let sessions = app.sessions.clone();
         // Tracked, so that shutting down waits for it.
-        sessions.spawn(task::run(app, Arc::new(handle), out));
+        sessions.spawn(task::run(app, Arc::new(handle), out, Places { session: place, connection }));
     })
 }

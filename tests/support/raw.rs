@@ -43,6 +43,18 @@ impl Raw {
         subprotocol: Option<&str>,
         headers: &[(&str, &str)],
     ) -> Result<Raw, Error> {
+        let address = url.into_client_request()?.uri().authority().expect("the URL has a host").to_string();
+        let stream = TcpStream::connect(address).await.map_err(Error::Io)?;
+        Raw::over(stream, url, subprotocol, headers).await
+    }
+
+    /// As [`Raw::connect`], over a connection that is there.
+    pub async fn over(
+        stream: TcpStream,
+        url: &str,
+        subprotocol: Option<&str>,
+        headers: &[(&str, &str)],
+    ) -> Result<Raw, Error> {
         let mut request = url.into_client_request()?;
         for (name, value) in
             subprotocol.iter().map(|name| ("sec-websocket-protocol", *name)).chain(headers.iter().copied())
@@ -50,8 +62,6 @@ impl Raw {
             let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
             request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header value"));
         }
-        let address = request.uri().authority().expect("the URL has a host").to_string();
-        let stream = TcpStream::connect(address).await.map_err(Error::Io)?;
         let (socket, upgrade) = client_async(request, stream).await?;
         Ok(Raw { socket, upgrade, last_id: 0, unread: VecDeque::new(), pings: 0 })
     }

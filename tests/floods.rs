@@ -1,0 +1,157 @@
+//! What is cheap to send and could be dear to receive, from strangers and from users, with every way of not reading the
+//! answers: nobody else notices, memory stays where it is, and whoever goes too far is sent away.
+
+mod connections;
+mod sessions;
+mod slow;
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::support::{Http, PATIENCE, Raw, Server, node};
+
+/// A final masked frame with this opcode. The mask changes nothing.
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    frame_of(0x80 | opcode, payload)
+}
+
+/// As [`frame`], from its first byte.
+fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match payload.len() {
+        short @ 0..126 => bytes.push(0x80 | short as u8),
+        medium @ 126..65_536 => {
+            bytes.push(0x80 | 126);
+            bytes.extend((medium as u16).to_be_bytes());
+        }
+        long => {
+            bytes.push(0x80 | 127);
+            bytes.extend((long as u64).to_be_bytes());
+        }
+    }
+    bytes.extend([0; 4]);
+    bytes.extend(payload);
+    bytes
+}
+
+fn text(text: &str) -> Vec<u8> {
+    frame(1, text.as_bytes())
+}
+
+/// How a client treats what it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    Always,
+    Slowly,
+    Never,
+}
+
+/// A connection that sends the same bytes over and over.
+struct Flood {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<u64>,
+}
+
+impl Flood {
+    fn begin(stream: TcpStream, bytes: Vec<u8>, reading: Reading) -> Flood {
+        let (stop, stopped) = watch::channel(false);
+        let many = bytes.repeat((64 << 10) / bytes.len() + 1);
+        let task = tokio::spawn(async move {
+            let (mut input, mut output) = stream.into_split();
+            let read = async move {
+                let mut buffer = vec![0; 64 << 10];
+                loop {
+                    let some = if reading == Reading::Slowly { 1000 } else { buffer.len() };
+                    match reading {
+                        Reading::Never => std::future::pending::<()>().await,
+                        Reading::Slowly => tokio::time::sleep(Duration::from_millis(20)).await,
+                        Reading::Always => {}
+                    }
+                    if matches!(input.read(&mut buffer[..some]).await, Ok(0) | Err(_)) {
+                        return;
+                    }
+                }
+            };
+            let mut sent = 0;
+            let write = async {
+                // Until the server has enough of it.
+                while output.write_all(&many).await.is_ok() {
+                    sent += many.len() as u64;
+                }
+            };
+            let mut stopped = stopped;
+            tokio::select! {
+                () = write => {}
+                () = read => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {}
+            }
+            sent
+        });
+        Flood { stop, task }
+    }
+
+    /// Ends it; how many bytes the server has taken.
+    async fn end(self) -> u64 {
+        // The flood may have ended by itself.
+        _ = self.stop.send(true);
+        self.task.await.expect("the flood ends")
+    }
+}
+
+/// Somebody who works while others flood.
+struct Bystander {
+    session: Raw,
+    http: Http,
+    seen: u64,
+}
+
+impl Bystander {
+    async fn come(server: &Server) -> Bystander {
+        let mut session = server.admin().await;
+        session.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
+        Bystander { session, http: Http::new(server), seen: 0 }
+    }
+
+    /// Reads, writes, hears of the write, and asks whether the server is well.
+    async fn work(&mut self) {
+        self.session.call("node.count", json!({"filter": {"kind": "kbuild"}})).await;
+        let made = self.session.call("node.create", json!({"node": node("checkout", "as ever")})).await;
+        let event = self.session.event(1).await;
+        assert_eq!(event["event"]["data"]["id"], made["id"]);
+        self.seen += 1;
+        assert_eq!(self.http.get("/latest/health").await.status, 200);
+    }
+}
+
+/// The figure of a metric, over all its labels that `labels` occurs in; 0 before there is one.
+async fn metric(server: &Server, name: &str, labels: &str) -> u64 {
+    let text = reqwest::get(format!("{}/latest/metrics", server.url())).await.expect("answers");
+    let text = text.text().await.expect("text");
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(labels));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+/// What comes on a stream until its end, or the time is up.
+async fn rest_of(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = async {
+        let mut buffer = vec![0; 16 << 10];
+        // A connection that is reset has ended, too.
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.ok()?;
+    Some(bytes)
+}
+
+/// The code of the close frame that these bytes end with.
+fn close_code(bytes: &[u8]) -> Option<u16> {
+    let at = bytes.windows(2).rposition(|pair| pair[0] == 0x88 && pair[1] >= 2)?;
+    Some(u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]))
+}
