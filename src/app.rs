@@ -231,6 +231,8 @@ pub async fn open(config: &Config) -> Result<Opened> {
                     Synchronous::Full => sqlite::Synchronous::Full,
                     Synchronous::Normal => sqlite::Synchronous::Normal,
                 },
+                // Beside the slow ones there is always room for quick ones.
+                readers: sqlite::Options::default().readers + config.quotas.max_scans as usize,
                 ..sqlite::Options::default()
             };
             let (store, log) = sqlite::open(&config.data, options).await.with_context(|| {

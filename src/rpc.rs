@@ -8,9 +8,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Kind, Result};
+use crate::quota::json;
 
-/// Deepest nesting of a message.
-pub const MOST_DEPTH: usize = 64;
 const LONGEST_ID: usize = 128;
 
 /// One request. Without `id` it is a notification, which gets no answer.
@@ -57,9 +56,8 @@ pub fn read(text: &str) -> Result<Request, Unreadable> {
         let id = id.filter(|id| is_id(id));
         Unreadable { id: id.map_or("null", RawValue::get).to_owned(), error: Error::new(kind, detail) }
     };
-    if depth_exceeds(text, MOST_DEPTH) {
-        let detail = format!("the message is nested deeper than {MOST_DEPTH} levels");
-        return Err(refuse(only_id(text), Kind::InvalidRequest, detail));
+    if let Err(excess) = json::check(text) {
+        return Err(refuse(only_id(text), Kind::InvalidRequest, format!("the message: {excess}")));
     }
     if text.trim_start().starts_with('[') {
         let (kind, detail) = no_request(text, &"batches are not supported: one request a message");
@@ -138,34 +136,6 @@ pub fn notification(method: &str, params: &str) -> String {
     format!("{{\"jsonrpc\":\"2.0\",\"method\":\"{method}\",\"params\":{params}}}")
 }
 
-/// Whether JSON text nests deeper than `most`, found without recursion and without parsing.
-pub fn depth_exceeds(text: &str, most: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for byte in text.bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'{' | b'[' => {
-                depth += 1;
-                if depth > most {
-                    return true;
-                }
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
-}
-
 #[cfg(test)]
 mod fuzz;
 
@@ -208,14 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_counted_outside_strings() {
-        assert!(!depth_exceeds(r#"{"a":"[[[[[\"[[["}"#, 1));
-        assert!(depth_exceeds("[[]]", 1));
-        assert!(!depth_exceeds("[][][]", 1));
+    fn the_caller_is_told_which_message_is_too_deep() {
         let deep = "[".repeat(100_000);
         assert_eq!(read(&deep).unwrap_err().error.kind(), Kind::InvalidRequest);
         let params = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
         let deep = read(&format!("{{\"jsonrpc\":\"2.0\",\"params\":{params},\"id\":9}}")).unwrap_err();
-        assert_eq!((deep.error.kind(), &*deep.id), (Kind::InvalidRequest, "9"), "the caller is told which");
+        assert_eq!((deep.error.kind(), &*deep.id), (Kind::InvalidRequest, "9"));
     }
 }

@@ -34,6 +34,27 @@ impl Bell {
     }
 }
 
+/// Makes room for others in a computation on an async thread that may be long: what it looks at is counted, and now and
+/// then others have their turn.
+#[derive(Debug, Default)]
+pub struct Pauses {
+    bytes: usize,
+}
+
+/// Bytes of documents that are looked at before others have their turn: a fraction of a millisecond's work.
+const TURN: usize = 128 << 10;
+
+impl Pauses {
+    /// So many bytes more have been looked at.
+    pub async fn after(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if self.bytes >= TURN {
+            self.bytes = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 /// Locks; the data behind our locks is consistent between any two statements, so a poisoned lock is still good.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::quota::Pace;
+use crate::quota::{Pace, Width};
 
 /// What clients may have at a time. A share of a user or of an address is looked at when more than half of what the
 /// server has is taken; strangers together leave a quarter to users.
@@ -31,6 +31,68 @@ pub struct Quotas {
           value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub sessions_per_address: u64,
 
+    /// Megabytes of request bodies that come in or are worked on at a time.
+    #[arg(long, env = "BODIES_MB", default_value_t = 512,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub bodies_mb: u64,
+    /// Those of one user when there is not enough for all.
+    #[arg(long, env = "BODIES_MB_PER_USER", default_value_t = 128,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub bodies_mb_per_user: u64,
+    /// Those of the strangers of one address when there is not enough for all.
+    #[arg(long, env = "BODIES_MB_PER_ADDRESS", default_value_t = 64,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub bodies_mb_per_address: u64,
+    /// Megabytes of large answers that have not left yet.
+    #[arg(long, env = "ANSWERS_MB", default_value_t = 512,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub answers_mb: u64,
+    /// Those to one user when there is not enough for all.
+    #[arg(long, env = "ANSWERS_MB_PER_USER", default_value_t = 128,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub answers_mb_per_user: u64,
+    /// Those to the strangers of one address when there is not enough for all.
+    #[arg(long, env = "ANSWERS_MB_PER_ADDRESS", default_value_t = 64,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub answers_mb_per_address: u64,
+
+    /// Searches that an index serves and that run at a time.
+    #[arg(long, env = "MAX_SEARCHES", default_value_t = 32,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_searches: u32,
+    /// Those of one user; further ones wait.
+    #[arg(long, env = "SEARCHES_PER_USER", default_value_t = 8,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub searches_per_user: u32,
+    /// Those of the strangers of one address; further ones wait.
+    #[arg(long, env = "SEARCHES_PER_ADDRESS", default_value_t = 8,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub searches_per_address: u32,
+    /// Searches that no index serves, which look through much of what there is, and that run at a time.
+    #[arg(long, env = "MAX_SCANS", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_scans: u32,
+    /// Those of one user; further ones wait.
+    #[arg(long, env = "SCANS_PER_USER", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub scans_per_user: u32,
+    /// Those of the strangers of one address; further ones wait.
+    #[arg(long, env = "SCANS_PER_ADDRESS", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub scans_per_address: u32,
+    /// Searches of either kind that wait or run at a time; further ones are refused.
+    #[arg(long, env = "MAX_SEARCHES_WAITING", default_value_t = 1024,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub max_searches_waiting: u64,
+    /// Those of one user when there is not enough room for all.
+    #[arg(long, env = "SEARCHES_WAITING_PER_USER", default_value_t = 128,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub searches_waiting_per_user: u64,
+    /// Those of the strangers of one address when there is not enough room for all.
+    #[arg(long, env = "SEARCHES_WAITING_PER_ADDRESS", default_value_t = 64,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub searches_waiting_per_address: u64,
+
     /// Milliseconds that what waits for a client may stand still before its connection ends.
     #[arg(long, env = "STALL_TIMEOUT_MS", default_value_t = 60_000,
           value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
@@ -47,6 +109,16 @@ pub struct Quotas {
 }
 
 impl Quotas {
+    /// How many searches that an index serves run at a time.
+    pub fn searches(&self) -> Width {
+        width(self.max_searches, self.searches_per_user, self.searches_per_address)
+    }
+
+    /// How many searches that no index serves run at a time.
+    pub fn scans(&self) -> Width {
+        width(self.max_scans, self.scans_per_user, self.scans_per_address)
+    }
+
     /// How fast what waits for a client has to leave.
     pub fn outgoing(&self) -> Pace {
         self.pace(self.stall_timeout_ms)
@@ -60,4 +132,8 @@ impl Quotas {
     fn pace(&self, patience_ms: u64) -> Pace {
         Pace { patience: Duration::from_millis(patience_ms), bytes_per_second: self.min_bytes_per_second }
     }
+}
+
+fn width(server: u32, user: u32, address: u32) -> Width {
+    Width { server: server as usize, user: user as usize, address: address as usize }
 }

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Document, doc};
-use futures::TryStreamExt;
 use mongodb::Collection;
 use tokio::sync::oneshot;
 
@@ -39,6 +38,7 @@ use crate::store::mongo::document::date;
 use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
 use crate::store::mongo::filter;
 use crate::store::mongo::stored::Stored;
+use crate::sync::Pauses;
 
 /// How long `publish` waits for the event's number before it puts the event into the outbox.
 const PUBLISH: Duration = Duration::from_secs(5);
@@ -153,9 +153,11 @@ impl EventLog for RedisLog {
             skip = 0;
         }
         call(async {
-            let (mut found, mut bytes) = (Vec::new(), 0);
+            let (mut found, mut bytes, mut pauses) = (Vec::new(), 0, Pauses::default());
             let mut cursor = find.max_time(QUERY_TIME).await?;
-            while let Some(document) = cursor.try_next().await? {
+            while cursor.advance().await? {
+                pauses.after(cursor.current().as_bytes().len()).await;
+                let document = cursor.deserialize_current()?;
                 let entry = Arc::new(history::entry(&document));
                 if !translated.exact && !query.filter.matches(entry.value()) {
                     continue;

@@ -171,6 +171,7 @@ pub enum Test {
     Exists(bool),
 }
 
+pub use cost::PATTERN as PATTERN_COST;
 pub use demand::Demand;
 pub(crate) use matches::strings_at;
 pub use pattern::Pattern;

@@ -2,37 +2,52 @@
 //! take for ever. What waits here is memory that a stranger can make us hold.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::connections::Whole;
+use super::peer;
 use crate::app::App;
 use crate::connection::Link;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
+use crate::ops::Operation;
+use crate::quota::{Holder, Pace, Place, Pool, Progress};
 use crate::session::credentials;
+use crate::sync::lock;
 
-/// Bytes of a body, with credentials: large hierarchies come over REST.
+/// Bytes of the body of a request that may bring many things at once.
 pub const BODY: usize = 32 << 20;
-/// Bytes of a body without: what a session may send in one message.
-const OF_STRANGERS: usize = 1 << 20;
-/// How long a body may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of any other body.
+const OF_OTHERS: usize = 4 << 20;
+/// Bytes of a body without credentials, and of JSON-RPC: what a session may send in one message.
+pub(super) const MESSAGE: usize = 1 << 20;
+/// Bytes that the body of a request for this operation may have.
+pub(super) fn longest(operation: &Operation) -> usize {
+    if operation.takes_much { BODY } else { OF_OTHERS }
+}
 
-/// What a body that cannot be had whole is answered.
-pub(super) fn incomplete() -> Error {
-    let seconds = PATIENCE.as_secs();
-    let detail = format!(
-        "a request body has at most {BODY} bytes, {OF_STRANGERS} without credentials, and takes at most {seconds} seconds"
-    );
+/// Takes a body whole: 413 if it is larger than `most`, or than whoever sends it may send, or late; 429 if too much is
+/// being sent at once.
+pub(super) async fn whole(body: Body, most: usize) -> Result<Bytes> {
+    to_bytes(body, most).await.map_err(|error| {
+        let error = error.into_inner();
+        let mut causes =
+            std::iter::successors(Some(&*error as &dyn std::error::Error), |error| error.source());
+        let refused = causes.find_map(|cause| cause.downcast_ref::<Error>()).cloned();
+        refused.unwrap_or_else(|| too_large(most))
+    })
+}
+
+fn too_large(most: usize) -> Error {
+    let detail = format!("the body of this request has at most {most} bytes, {MESSAGE} without credentials");
     Error::new(Kind::TooLarge, detail)
 }
 
@@ -43,26 +58,79 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     }
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length: Option<usize> = length.and_then(|text| text.to_str().ok()?.parse().ok());
-    let known = match length {
-        Some(length) if length <= OF_STRANGERS => false,
-        _ => credentials(&app, request.headers()).await.is_ok_and(|known| known.caller.is_some()),
+    let address = peer::address_of(&app, &request);
+    let caller = match length {
+        Some(length) if length <= MESSAGE => None,
+        _ => credentials(&app, request.headers()).await.ok().and_then(|known| known.caller),
     };
-    let most = if known { BODY } else { OF_STRANGERS };
-    let late = Box::pin(tokio::time::sleep(PATIENCE));
+    let most = if caller.is_some() { BODY } else { MESSAGE };
+    let holder = Holder::of(&caller.unwrap_or_default(), address);
+    let bodies = app.quotas.bodies.clone();
+    let pace = app.config.quotas.incoming();
+    let look = Box::pin(tokio::time::sleep(pace.look_after()));
+    let progress = Progress::begin(0, Instant::now());
+    let held = Held::default();
     let extensions = request.extensions();
     let whole = extensions.get::<Whole>().cloned().zip(extensions.get::<Link>().cloned());
-    next.run(request.map(|body| Body::new(Guarded { body, most, seen: 0, late, whole }))).await
+    let guarded = |body| Guarded {
+        body,
+        most,
+        seen: 0,
+        pace,
+        progress,
+        look,
+        counted: (bodies, holder),
+        held: held.clone(),
+        whole,
+    };
+    // Counted until the request is answered: what is made of a body takes its place.
+    next.run(request.map(|body| Body::new(guarded(body)))).await
 }
 
-/// A body that fails when it is too large or has not arrived in time. What is too much is taken and thrown away, up to
-/// a point: a client that is still sending would not see our answer.
+/// What the bytes of a body have taken.
+type Held = Arc<Mutex<Option<Place>>>;
+
+/// A body that fails when it is too large or stands still, or when too much is sent at once. What is too much is taken and
+/// thrown away, up to a point: a client that is still sending would not see our answer.
 struct Guarded {
     body: Body,
     most: usize,
     seen: usize,
-    late: Pin<Box<Sleep>>,
+    pace: Pace,
+    progress: Progress,
+    look: Pin<Box<Sleep>>,
+    counted: (Arc<Pool>, Holder),
+    held: Held,
     /// What is told when all of it has come.
     whole: Option<(Whole, Link)>,
+}
+
+impl Guarded {
+    /// So many bytes more are there: 429 if that is more than there may be.
+    fn count(&self, bytes: usize) -> Result<()> {
+        let (pool, holder) = &self.counted;
+        match &mut *lock(&self.held) {
+            Some(place) => place.grow(bytes as u64),
+            none => {
+                *none = Some(pool.take(*holder, bytes as u64)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// 413 if nothing has come for too long.
+    fn poll_stuck(&mut self, context: &mut Context<'_>) -> Poll<Error> {
+        while self.look.as_mut().poll(context).is_ready() {
+            let now = Instant::now();
+            if self.progress.is_stuck(&self.pace, self.seen as u64, now) {
+                let seconds = self.pace.patience.as_secs_f64();
+                let detail = format!("the body of this request has stood still for {seconds} s");
+                return Poll::Ready(Error::new(Kind::TooLarge, detail));
+            }
+            self.look.as_mut().reset(now + self.pace.look_after());
+        }
+        Poll::Pending
+    }
 }
 
 impl HttpBody for Guarded {
@@ -77,9 +145,9 @@ impl HttpBody for Guarded {
             let frame = Pin::new(&mut self.body).poll_frame(context);
             let (size, ended) = match &frame {
                 Poll::Ready(Some(Ok(frame))) => (frame.data_ref().map_or(0, Bytes::len), false),
-                Poll::Pending if self.late.as_mut().poll(context).is_pending() => return Poll::Pending,
                 Poll::Pending => {
-                    return Poll::Ready(Some(Err(axum::Error::new("the body did not arrive in time"))));
+                    let stuck = ready!(self.poll_stuck(context));
+                    return Poll::Ready(Some(Err(axum::Error::new(stuck))));
                 }
                 Poll::Ready(_) => (0, true),
             };
@@ -89,13 +157,15 @@ impl HttpBody for Guarded {
                 whole.came(&link);
             }
             self.seen += size;
-            match self.seen {
-                seen if seen <= self.most => return frame,
-                seen if ended || seen > self.most + BODY => {
-                    return Poll::Ready(Some(Err(axum::Error::new("the body is too large"))));
-                }
-                _ => {}
-            }
+            let refused = match self.seen {
+                seen if seen <= self.most => match self.count(size) {
+                    Ok(()) => return frame,
+                    Err(refused) => refused,
+                },
+                seen if ended || seen > self.most + BODY => too_large(self.most),
+                _ => continue,
+            };
+            return Poll::Ready(Some(Err(axum::Error::new(refused))));
         }
     }
 

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, header, request::Parts};
 
 use crate::app::App;
@@ -29,6 +29,13 @@ impl FromRequestParts<Arc<App>> for From {
         let address = connected.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Connected(address)| *address);
         Ok(From(Arc::new(peer(address, &parts.headers, &app.config.trusted_proxies))))
     }
+}
+
+/// The address that a request comes from.
+pub(super) fn address_of(app: &App, request: &Request) -> IpAddr {
+    let connected = request.extensions().get::<Connected>();
+    let address = connected.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Connected(address)| *address);
+    peer(address, request.headers(), &app.config.trusted_proxies).address
 }
 
 pub(super) fn peer(connected: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Peer {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body as HttpBody, to_bytes};
+use axum::body::Body as HttpBody;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::{failed, json};
-use super::body::{BODY, incomplete};
+use super::body::{self, longest};
 use super::connections;
 use super::form;
 use super::handover::watched;
@@ -25,8 +25,8 @@ use crate::app::App;
 use crate::auth::{Access, Caller};
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
-use crate::ops::{Answer, Body, Context, Operation, Params, Peer, Reply, RestBody, Route};
-use crate::rpc::{MOST_DEPTH, depth_exceeds};
+use crate::ops::{Answer, Body, Context, Handover, Operation, Params, Peer, Reply, RestBody, Route};
+use crate::quota::{self, Holder, Place};
 use crate::session::credentials;
 use crate::sync::lock;
 
@@ -74,8 +74,10 @@ async fn answer(
     let (parts, body) = request.into_parts();
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
     let caller = admit(&app, operation, &parts.headers).await;
-    let (body, _turn) = match read_body(route, &parts.headers, body).await {
-        Err(error) if error.kind() == Kind::TooLarge => return Err(caller.err().unwrap_or(error)),
+    let (body, _turn) = match read_body(route, longest(operation), &parts.headers, body).await {
+        Err(error) if matches!(error.kind(), Kind::TooLarge | Kind::TooMany) => {
+            return Err(caller.err().unwrap_or(error));
+        }
         body => body?,
     };
     let caller = caller?;
@@ -83,6 +85,7 @@ async fn answer(
     let mut given = Given { route, params: parameters(route, operation, body)?, origins: HashMap::new() };
     let with_revision = add(&mut given, operation, &asked);
     add_headers(&mut given, operation, &parts.headers)?;
+    let holder = Holder::of(&caller, asked.peer.address);
     let context = Context::new(app.clone(), caller, asked.peer.clone(), None);
     if let Err(error) = given.read(operation) {
         // What the path names comes before what is wrong with query and body (contract 1.5).
@@ -94,9 +97,10 @@ async fn answer(
     let params = given.take();
     match operation.call(context, Params::Value(Value::Object(params))).await {
         Ok(reply) => {
-            let response = succeeded(route, reply, with_revision)?;
+            let (response, counted) = succeeded(&app, holder, route, reply, with_revision)?;
+            let counted = counted.map(|place| Handover::new(move |_| drop(place)));
             let handover = lock(&handover).take();
-            Ok(watched(response, handover, &parts.extensions))
+            Ok(watched(watched(response, handover, &parts.extensions), counted, &parts.extensions))
         }
         Err(error) if route.answer == Answer::OrNull && error.kind() == Kind::NotFound => {
             Ok(json(StatusCode::OK, "null".into()))
@@ -181,17 +185,29 @@ fn add_headers(given: &mut Given<'_>, operation: &Operation, headers: &HeaderMap
     Ok(())
 }
 
-fn succeeded(route: &Route, reply: Box<dyn Reply>, with_revision: bool) -> Result<Response> {
+/// The answer, with its place among the large ones if it is large.
+fn succeeded(
+    app: &App,
+    holder: Holder,
+    route: &Route,
+    reply: Box<dyn Reply>,
+    with_revision: bool,
+) -> Result<(Response, Option<Place>)> {
     let status = StatusCode::from_u16(route.status).unwrap_or(StatusCode::OK);
     let member = match route.answer {
-        Answer::Empty => return Ok(status.into_response()),
-        Answer::Null => return Ok(json(status, "null".into())),
+        Answer::Empty => return Ok((status.into_response(), None)),
+        Answer::Null => return Ok((json(status, "null".into()), None)),
         Answer::Member(name) => Some(name),
         Answer::Whole | Answer::OrNull => None,
     };
     let reply = reply.rest(member, with_revision)?;
+    let mut counted = None;
     let mut response = match reply.body {
-        RestBody::Whole(text) => json(status, text),
+        RestBody::Whole(text) => {
+            let (text, place) = app.quotas.count(holder, Ok(text));
+            counted = place;
+            json(status, text?)
+        }
         RestBody::Pieces(pieces) => {
             let pieces = pieces.map_ok(Bytes::from).inspect_err(|error| error.log("an answer in pieces"));
             let body = HttpBody::from_stream(pieces);
@@ -202,7 +218,7 @@ fn succeeded(route: &Route, reply: Box<dyn Reply>, with_revision: bool) -> Resul
         let etag = HeaderValue::try_from(format!("\"{revision}\"")).map_err(Error::internal)?;
         response.headers_mut().insert(header::ETAG, etag);
     }
-    Ok(response)
+    Ok((response, counted))
 }
 
 /// What the body of a request says.
@@ -216,13 +232,14 @@ pub(super) enum Read {
 /// body comes its turn, which ends when it is dropped.
 async fn read_body(
     route: &Route,
+    most: usize,
     headers: &HeaderMap,
     body: HttpBody,
 ) -> Result<(Read, Option<SemaphorePermit<'static>>)> {
     if route.body == Body::None {
         return Ok((Read::Nothing, None));
     }
-    let bytes = to_bytes(body, BODY).await.map_err(|_| incomplete())?;
+    let bytes = body::whole(body, most).await?;
     if route.body == Body::Form {
         return Ok((Read::Form(form::read(headers, bytes).await?), None));
     }
@@ -270,8 +287,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Read> {
     if text.is_empty() {
         return Ok(Read::Json(Value::Null));
     }
-    if depth_exceeds(text, MOST_DEPTH) {
-        return Err(validation::bad_body(&format!("nested deeper than {MOST_DEPTH} levels")));
+    if let Err(excess) = quota::json::check(text) {
+        return Err(validation::bad_body(&excess.to_string()));
     }
     serde_json::from_str(text).map(Read::Json).map_err(|error| validation::not_json(text, &error))
 }

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
-use super::body::incomplete;
+use super::body::{self, BODY, MESSAGE};
 use super::connections;
 use super::handover::watched;
 use super::peer::From;
 use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
-use crate::ops::{Context, HandoverSlot, Params, Peer};
+use crate::ops::{Context, Handover, HandoverSlot, Params, Peer};
+use crate::quota::Holder;
 use crate::rpc;
 use crate::session::credentials;
 use crate::sync::lock;
@@ -25,17 +26,13 @@ pub(super) async fn post(
     From(peer): From,
     extensions: Extensions,
     headers: HeaderMap,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    body: Body,
 ) -> Response {
-    let Ok(body) = body else { return failed("rpc", &incomplete()) };
-    let request = match std::str::from_utf8(&body) {
-        Ok(text) => rpc::read(text),
-        Err(_) => Err(rpc::Unreadable {
-            id: "null".into(),
-            error: Error::new(Kind::Parse, "the body is not UTF-8"),
-        }),
+    let body = match body::whole(body, BODY).await {
+        Ok(body) => body,
+        Err(error) => return failed("rpc", &error),
     };
-    let request = match request {
+    let request = match read(&app, body).await {
         Ok(request) => request,
         Err(unreadable) => {
             return json(StatusCode::OK, rpc::answer(&unreadable.id, Err(unreadable.error)));
@@ -43,30 +40,58 @@ pub(super) async fn post(
     };
     let name = app.table.known_name(&request.method);
     let slot = HandoverSlot::default();
-    let call = call(&app, peer, (&headers, &extensions), &request, &slot);
+    let mut holder = Holder::stranger(peer.address);
+    let call = call(&app, peer, &mut holder, (&headers, &extensions), &request, &slot);
     let result = metrics::timed(metrics::Transport::Rpc, name, 200, call).await;
     if let Err(error) = &result {
         error.log(name);
     }
+    let (result, counted) = app.quotas.count(holder, result);
+    let counted = counted.map(|place| Handover::new(move |_| drop(place)));
     match &request.id {
         Some(id) => {
             let response = json(StatusCode::OK, rpc::answer(id, result));
             let handover = lock(&slot).take();
-            watched(response, handover, &extensions)
+            watched(watched(response, handover, &extensions), counted, &extensions)
         }
         None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+/// Reads a request. Only one that brings many things at once may be larger than a message of a session.
+async fn read(app: &App, body: Bytes) -> Result<rpc::Request, rpc::Unreadable> {
+    let refuse =
+        |id: Option<String>, error| rpc::Unreadable { id: id.unwrap_or_else(|| "null".into()), error };
+    let length = body.len();
+    let read = move || match std::str::from_utf8(&body) {
+        Ok(text) => rpc::read(text),
+        Err(_) => Err(refuse(None, Error::new(Kind::Parse, "the body is not UTF-8"))),
+    };
+    if length <= MESSAGE {
+        return read();
+    }
+    let read = tokio::task::spawn_blocking(read).await;
+    let request = read.map_err(|error| refuse(None, Error::internal(error)))??;
+    match app.table.get(&request.method) {
+        Ok(operation) if !operation.takes_much => {
+            let detail = format!("a request for {} has at most {MESSAGE} bytes", operation.name);
+            Err(refuse(request.id, Error::new(Kind::TooLarge, detail)))
+        }
+        _ => Ok(request),
     }
 }
 
 async fn call(
     app: &Arc<App>,
     peer: Arc<Peer>,
+    holder: &mut Holder,
     (headers, extensions): (&HeaderMap, &Extensions),
     request: &rpc::Request,
     slot: &HandoverSlot,
 ) -> Result<String> {
     let caller = credentials(app, headers).await?.caller.unwrap_or_default();
     connections::belongs_to(extensions, &caller);
+    *holder = Holder::of(&caller, peer.address);
     let context = Context::new(app.clone(), caller, peer, None);
     let handover = context.handover();
     let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;

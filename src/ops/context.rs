@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::handover::{Handover, HandoverSlot};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Kind, Result};
+use crate::quota::{Holder, Turn};
 use crate::session::subscription::Subscription;
 use crate::session::{Handle, Slot};
 use crate::sync::lock;
@@ -59,6 +61,21 @@ impl Context {
     /// Whether somebody waits for the answer.
     pub fn is_answered(&self) -> bool {
         self.answered
+    }
+
+    /// Whom what this request costs is counted for.
+    pub fn holder(&self) -> Holder {
+        Holder::of(&self.caller, self.peer.address)
+    }
+
+    /// Waits for a turn to search: 429 if too much is asked at once, or if it takes longer than a search may. `served`:
+    /// an index leads to what is looked for.
+    pub async fn search(&self, served: bool) -> Result<Turn> {
+        let quotas = &self.app.quotas;
+        let turns = if served { &quotas.searches } else { &quotas.scans };
+        let patience = Duration::from_millis(self.app.config.query_timeout_ms);
+        let late = |_| Error::new(Kind::TooMany, "too many searches at once, try again").retry_after(1000);
+        tokio::time::timeout(patience, turns.turn(self.holder())).await.map_err(late)?
     }
 
     /// Asks to be told whether this request's answer reached its client.

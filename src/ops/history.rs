@@ -17,7 +17,7 @@ use super::schema::types;
 use super::{Context, Object};
 use crate::error::{Error, Result};
 use crate::event_log::{After, HISTORY_BYTES, HistoryQuery, Logged};
-use crate::filter::{EVENT, Filter, Pattern, Test};
+use crate::filter::{EVENT, Filter, PATTERN_COST, Pattern, Test};
 use crate::model::{ObjectId, Timestamp};
 
 /// Most events of one answer.
@@ -158,6 +158,7 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
         let later = Test::Gt(time.to_event_time().into());
         query.filter = Filter::And(vec![query.filter, test("time", later)]);
     }
+    let turn = context.search(is_quick(&query.filter)).await?;
     let mut found = context.app.log.find(&query).await?;
     let bytes: usize = found.iter().map(|logged| logged.entry.json.len()).sum();
     let full = found.len() == limit || bytes >= HISTORY_BYTES;
@@ -165,6 +166,7 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
         let more = rest_of_moment(&context, &query, last).await?;
         found.extend(more);
     }
+    drop(turn);
     let by_seq = query.channel.is_some() && !matches!(query.after, Some(After::Time(..)));
     let next = found.last().filter(|_| full).map(|last| cursor(last, by_seq));
     let mut items: Vec<Object> = found.iter().map(|logged| item(logged, params.event)).collect();
@@ -301,6 +303,11 @@ async fn place(context: &Context, text: &str, channel: Option<&str>) -> Result<A
         return Err(Error::invalid("after", "a sequence number is a place in one channel: name the channel"));
     }
     Ok(place)
+}
+
+/// Whether few events are looked at for each that matches, as far as one can tell: patterns are for what is rare.
+fn is_quick(filter: &Filter) -> bool {
+    filter.cost() < PATTERN_COST
 }
 
 /// What happened in the same millisecond as `last` and stands behind it.

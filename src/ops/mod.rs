@@ -163,6 +163,7 @@ pub fn table() -> Table {
             nodes::submit,
         )
         .large()
+        .takes_much()
         .route(put("/nodes/{id}").under("tree").member("nodes"))
         .writes_nodes()
         .of_a_node(nodes::may_edit)
@@ -205,6 +206,7 @@ pub fn table() -> Table {
                 .member("items"),
         )
         .op("telemetry.add", Active, "Adds records of what happened to jobs.", telemetry::add)
+        .takes_much()
         .route(post("/telemetry").under("events"))
         .op("telemetry.find", Read, "Records that match, in the order in which they came.", telemetry::find)
         .route(get("/telemetry").filtered(telemetry::REST))

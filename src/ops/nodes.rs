@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::filter::{Filter, NODE};
 use crate::model::{Node, ObjectId};
 use crate::rpc::ENVELOPE;
-use crate::store::{Found, Query, Raw, Wire};
+use crate::store::{Found, Query, Raw, Wire, indexes};
 
 const MOST_FOUND: u64 = 1000;
 const MOST_FIELDS: usize = 64;
@@ -158,7 +158,9 @@ pub async fn find(context: Context, params: Find) -> Result<FoundPage> {
     }
     // One more than asked for tells whether there is a next page.
     let query = Query { filter, sort, limit: limit + 1, offset: 0, bytes: PAGE_BYTES };
+    let turn = context.search(indexes::serve(&query.filter)).await?;
     let Found { nodes, cut } = context.app.store.find_nodes(&query).await?;
+    drop(turn);
     let found = nodes.len() as u64;
     let (mut items, mut next, mut bytes) = (Vec::with_capacity(nodes.len()), None, 0);
     for (count, node) in (1..).zip(nodes) {
@@ -181,6 +183,7 @@ pub async fn find(context: Context, params: Find) -> Result<FoundPage> {
 /// How many nodes match.
 pub async fn count(context: Context, params: CountWhat) -> Result<Counted> {
     let filter = read_filter(params.filter.as_ref())?;
+    let _turn = context.search(indexes::serve(&filter)).await?;
     Ok(Counted { count: context.app.store.count_nodes(&filter).await? })
 }
 

@@ -111,6 +111,8 @@ pub struct Operation {
     /// Takes next to no time until all that is left is to wait: a session does it as soon as it is read, also beyond the
     /// limit of requests at a time.
     pub quick: bool,
+    /// Takes many things at once: a request may be many times larger than others.
+    pub takes_much: bool,
     /// Ends with whoever asked for it, though it writes: it waits for something, and takes nothing before it has it.
     waits: bool,
     /// Schema of the parameters.
@@ -209,6 +211,7 @@ impl Table {
             large: false,
             quick: false,
             waits: false,
+            takes_much: false,
             needs: &[Part::Store],
             look: None,
             run,
@@ -230,6 +233,14 @@ impl Table {
     pub(super) fn quick(mut self) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.quick = true;
+        }
+        self
+    }
+
+    /// Says that the operation added last takes many things at once.
+    pub(super) fn takes_much(mut self) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.takes_much = true;
         }
         self
     }

@@ -183,6 +183,7 @@ pub async fn find(context: Context, params: Find) -> Result<Page> {
     which.is_infra_error = infra_error(params.is_infra_error.as_ref())?;
     span(&mut which, params.since.as_deref(), params.until.as_deref())?;
     let limit = limit.unsigned_abs();
+    let _turn = context.search(true).await?;
     let (items, total) = context.app.store.find_samples(&which, limit, offset).await?;
     Ok(Page { items, total, limit, offset })
 }
@@ -248,6 +249,7 @@ pub async fn stats(context: Context, params: Stats) -> Result<Sums> {
             by.push(label);
         }
     }
+    let _turn = context.search(false).await?;
     let groups = context.app.store.group_samples(&which, &by, 1).await?;
     let sums = groups.iter().map(|group| {
         let mut row = Object::new();

@@ -108,6 +108,7 @@ pub async fn get(context: Context, params: Get) -> Result<UserRead> {
 pub async fn find(context: Context, params: Find) -> Result<PageOf<Listed>> {
     let page = page(params.limit, params.offset)?;
     let filter = filter(&context, params.filter.as_ref())?;
+    let _turn = context.search(true).await?;
     let found = context.app.store.find_users(&filter, page).await?;
     let listed = |user: &User| {
         let UserRead { id, email, is_active, is_superuser, is_verified, username, groups } =

@@ -2,27 +2,35 @@
 //!
 //! * [`Pool`]: what many have at the same time (connections, sessions, searches, bytes of answers). A [`Place`] in it is
 //!   given back when it is dropped, so it goes with what it counts: a task, an answer, a socket.
+//! * [`Turns`]: work that runs a few at a time, and in which holders take turns.
 //! * [`Pace`]: how fast bytes have to move, in and out.
+//! * [`json`]: how much may be parsed.
 //! * [`rate`]: how often something may be tried (guessing passwords, asking for mail).
 //!
 //! Everything is counted for a [`Holder`]: a user, wherever they come from, or the address of somebody who has not said
 //! who they are.
 
 pub mod descriptors;
+pub mod json;
 mod pace;
 mod pool;
 pub mod rate;
+mod turns;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use pace::{Pace, Progress};
 pub use pool::{Binding, Limits, Place, Pool};
+pub use turns::{Turn, Turns, Width};
 
 use crate::auth::Caller;
 use crate::config;
-use crate::error::Kind;
+use crate::error::{Kind, Result};
 use crate::model::ObjectId;
+
+/// Smaller answers are not counted one by one: there are only so many requests at a time.
+const LARGE_ANSWER: usize = 64 << 10;
 
 /// What clients have of this instance.
 pub struct Quotas {
@@ -30,29 +38,61 @@ pub struct Quotas {
     pub connections: Arc<Pool>,
     /// Sessions and feeds.
     pub sessions: Arc<Pool>,
+    /// Bytes of the bodies of requests that come in or are worked on.
+    pub bodies: Arc<Pool>,
+    /// Bytes of large answers that have not left yet.
+    pub answers: Arc<Pool>,
+    /// Searches that an index serves.
+    pub searches: Turns,
+    /// Searches that look through much of what there is.
+    pub scans: Turns,
 }
 
 impl Quotas {
     /// Nobody has anything yet.
     pub fn new(settings: &config::Quotas) -> Quotas {
-        let (binding, full) = (Binding::UnderPressure, Kind::Unavailable);
-        let connections = Limits {
-            server: settings.max_connections,
-            user: settings.max_connections,
-            address: settings.connections_per_address,
-            binding,
+        let shares = |server, user, address, full| Limits {
+            server,
+            user,
+            address,
+            binding: Binding::UnderPressure,
             full,
         };
-        let sessions = Limits {
-            server: settings.max_sessions,
-            user: settings.sessions_per_user,
-            address: settings.sessions_per_address,
-            binding,
-            full,
+        let (connections, sessions) = (settings.max_connections, settings.max_sessions);
+        let connections =
+            shares(connections, connections, settings.connections_per_address, Kind::Unavailable);
+        let sessions =
+            shares(sessions, settings.sessions_per_user, settings.sessions_per_address, Kind::Unavailable);
+        let bytes = |server: u64, user: u64, address: u64| {
+            shares(server << 20, user << 20, address << 20, Kind::TooMany)
         };
+        let bodies = bytes(settings.bodies_mb, settings.bodies_mb_per_user, settings.bodies_mb_per_address);
+        let answers =
+            bytes(settings.answers_mb, settings.answers_mb_per_user, settings.answers_mb_per_address);
+        let (user, address) = (settings.searches_waiting_per_user, settings.searches_waiting_per_address);
+        let waiting =
+            |what| Pool::new(what, shares(settings.max_searches_waiting, user, address, Kind::TooMany));
         Quotas {
             connections: Pool::new("connections", connections),
             sessions: Pool::new("sessions and feeds", sessions),
+            bodies: Pool::new("bytes of request bodies at a time", bodies),
+            answers: Pool::new("bytes of answers on their way", answers),
+            searches: Turns::new(settings.searches(), waiting("searches at a time")),
+            scans: Turns::new(settings.scans(), waiting("searches without an index at a time")),
+        }
+    }
+}
+
+impl Quotas {
+    /// An answer to this holder, with its place among the large ones if it is large; the error instead, if there are too
+    /// many of those already.
+    pub fn count(&self, holder: Holder, answer: Result<String>) -> (Result<String>, Option<Place>) {
+        match answer {
+            Ok(text) if text.len() >= LARGE_ANSWER => match self.answers.take(holder, text.len() as u64) {
+                Ok(place) => (Ok(text), Some(place)),
+                Err(error) => (Err(error), None),
+            },
+            answer => (answer, None),
         }
     }
 }

@@ -183,6 +183,13 @@ impl Place {
         self.on_probation
     }
 
+    /// Takes so much more; 429, and it stays as large as it was, if that is more than its holder may have.
+    pub fn grow(&mut self, amount: u64) -> Result<()> {
+        lock(&self.pool.taken).add(&self.pool, self.holder, amount)?;
+        self.amount += amount;
+        Ok(())
+    }
+
     /// Becomes somebody else's: a stranger has said who they are. 429, and it stays whose it was, if that is more than
     /// they may have.
     pub fn pass_to(&mut self, holder: Holder) -> Result<()> {

@@ -69,12 +69,12 @@ fn read_and_answer(input: &[u8]) -> bool {
     let value = serde_json::from_str::<Value>(&text).ok();
     if let Some(value) = &value {
         let plain = value.to_string();
-        let flat = !depth_exceeds(&plain, MOST_DEPTH);
+        let flat = json::check(&plain).is_ok();
         assert_eq!(read(&plain).is_ok(), flat && is_request(value), "{plain}");
     }
     match read(&text) {
         Ok(request) => {
-            assert!(!depth_exceeds(&text, MOST_DEPTH));
+            assert_eq!(json::check(&text), Ok(()));
             let params = serde_json::from_str::<serde::de::IgnoredAny>(&request.params);
             assert!(params.is_ok(), "parameters are JSON, or a parser says what is wrong with them");
             let id = request.id.as_deref().unwrap_or("null");
@@ -102,7 +102,7 @@ fn read_and_answer(input: &[u8]) -> bool {
         Err(unreadable) => {
             assert!(matches!(unreadable.error.kind(), Kind::Parse | Kind::InvalidRequest));
             let is_json = serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
-            let flat = !depth_exceeds(&text, MOST_DEPTH);
+            let flat = json::check(&text).is_ok();
             assert_eq!(unreadable.error.kind() == Kind::Parse, flat && !is_json, "{}", unreadable.error);
             error_code(&unreadable.id, unreadable.error);
             let id = value.as_ref().filter(|_| text.matches("\"id\"").count() == 1 && !text.contains('\\'));
@@ -147,9 +147,9 @@ fn depth_is_what_a_parser_sees() {
         let Ok(value) = serde_json::from_str::<Value>(&text) else { return false };
         let depth = depth(&value);
         // A member that comes twice hides what the first one held.
-        assert!(depth == 0 || depth_exceeds(&text, depth - 1));
+        assert!(depth == 0 || json::within(&text, depth - 1, usize::MAX).is_err());
         let plain = value.to_string();
-        assert!(!depth_exceeds(&plain, depth));
+        assert_eq!(json::within(&plain, depth, usize::MAX), Ok(()));
         true
     });
 }

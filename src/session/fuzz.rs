@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::error::Error as Broken;
+use tokio_tungstenite::tungstenite::error::{Error as Broken, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
 use super::frame::Frame;
@@ -111,7 +111,11 @@ fn at_once(input: &[u8]) -> Vec<Heard> {
             Ok(Message::Text(text)) => heard.push(Heard::Text(text.to_string())),
             Ok(Message::Binary(_)) => heard.push(Heard::Binary),
             Ok(_) => {}
-            Err(Broken::ConnectionClosed | Broken::AlreadyClosed) => return heard,
+            Err(
+                Broken::ConnectionClosed
+                | Broken::AlreadyClosed
+                | Broken::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+            ) => return heard,
             Err(error) => {
                 heard.push(Heard::Broken(way(&error)));
                 return heard;
@@ -150,7 +154,7 @@ async fn in_pieces(listener: &TcpListener, input: &[u8]) -> (Vec<Heard>, Option<
             match outbox.io(true).await {
                 Io::Text(text) => heard.push(Heard::Text(text.to_string())),
                 Io::Binary => heard.push(Heard::Binary),
-                Io::Alive | Io::Drained => {}
+                Io::Alive | Io::Begun | Io::Drained => {}
                 Io::Broken(error) => {
                     heard.push(Heard::Broken(way(&error)));
                     return heard;

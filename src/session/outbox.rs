@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as Broken};
+use tokio_tungstenite::tungstenite::error::{CapacityError, Error as Broken, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Utf8Bytes};
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocket, WebSocketConfig};
 
@@ -35,6 +35,8 @@ pub(super) struct Outbox {
     ended: bool,
     /// Messages that may be read before others have their turn.
     messages: u8,
+    /// A message has begun, and that has been told.
+    is_partial: bool,
 }
 
 /// What happened on the socket.
@@ -46,6 +48,8 @@ pub(super) enum Io {
     Binary,
     /// Something else came in: the peer is there.
     Alive,
+    /// A message has begun to come in.
+    Begun,
     /// Everything that waited has been written.
     Drained,
     /// The peer broke a rule of WebSocket or a limit; it can still be told.
@@ -67,7 +71,7 @@ impl Outbox {
             .max_message_size(Some(limits::MESSAGE_BEFORE_HELLO))
             .max_frame_size(Some(limits::MESSAGE_BEFORE_HELLO));
         let socket = WebSocket::from_partially_read(pipe, read.to_vec(), Role::Server, Some(config));
-        Outbox { socket, ended: false, messages: limits::TURN_MESSAGES }
+        Outbox { socket, ended: false, messages: limits::TURN_MESSAGES, is_partial: false }
     }
 
     /// From now on messages have at most so many bytes.
@@ -185,7 +189,10 @@ impl Outbox {
                         Poll::Ready(Err(_)) => return Poll::Ready(Io::Gone),
                         Poll::Pending => {
                             self.begin_turn();
-                            return Poll::Pending;
+                            let is_partial = self.socket.get_ref().inbound.is_partial();
+                            let begins = is_partial && !self.is_partial;
+                            self.is_partial = is_partial;
+                            return if begins { Poll::Ready(Io::Begun) } else { Poll::Pending };
                         }
                     }
                 }
@@ -193,7 +200,9 @@ impl Outbox {
                     self.ended = true;
                     self.outlet().shut();
                 }
-                Err(Broken::Io(_)) => return Poll::Ready(Io::Gone),
+                Err(Broken::Io(_) | Broken::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
+                    return Poll::Ready(Io::Gone);
+                }
                 Err(broken) => return Poll::Ready(Io::Broken(broken)),
             }
         }

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::error::Kind;
 use crate::metrics;
 use crate::ops::{Context, Handover, HandoverSlot, Params};
+use crate::quota::{Holder, Place};
 use crate::rpc;
 use crate::sync::lock;
 
@@ -23,6 +24,8 @@ pub(super) struct Answered {
     pub(super) opened: Option<Subscription>,
     /// Wants to know that the answer went out.
     pub(super) handover: Option<Handover>,
+    /// Among the large answers on their way.
+    pub(super) counted: Option<Place>,
     pub(super) close: Option<CloseCode>,
     /// It was about the session's credentials, which have been looked at.
     pub(super) greeted: bool,
@@ -62,8 +65,9 @@ pub(super) async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Re
         span.in_scope(|| error.log(name));
     }
     let greeted = matches!(&*request.method, "session.hello" | "session.refresh");
+    let (result, counted) = app.quotas.count(Holder::of(&handle.caller(), handle.peer().address), result);
     let text = request.id.map(|id| rpc::answer(&id, result));
     let opened = lock(&slot).take();
     let handover = lock(&handover).take();
-    Answered { text, opened, handover, close, greeted, _place: place }
+    Answered { text, opened, handover, counted, close, greeted, _place: place }
 }

@@ -25,6 +25,7 @@ use crate::app::App;
 use crate::error::{Error, Kind, Result};
 use crate::health::Away;
 use crate::metrics;
+use crate::ops::Handover;
 use crate::quota::{Holder, Place};
 use crate::rpc;
 
@@ -189,7 +190,7 @@ impl Session {
                     self.deliver(sub, batch);
                     None
                 }
-                Wake::Io(Io::Drained) | Wake::Rung | Wake::More => None,
+                Wake::Io(Io::Drained | Io::Begun) | Wake::Rung | Wake::More => None,
             };
             if end.is_some() {
                 return end;
@@ -331,6 +332,9 @@ impl Session {
             self.out.push(text);
             if let Some(handover) = answered.handover {
                 self.out.hand_over(handover);
+            }
+            if let Some(place) = answered.counted {
+                self.out.hand_over(Handover::new(move |_| drop(place)));
             }
         }
         if answered.greeted {

@@ -3,6 +3,8 @@
 //! SQLite makes expression indexes of it, MongoDB compound ones. Each ends with the node's id behind the fields named
 //! here, because `id` is the last key of every sort order: so a page in the default order is read off the index.
 
+use crate::filter::{Filter, Test};
+
 /// An index on nodes that the code wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Index {
@@ -53,9 +55,95 @@ const fn index(name: &'static str, fields: &'static [&'static str], rows_per_key
     Index { name, fields, rows_per_key }
 }
 
+/// Of a million nodes, so many are looked at quickly.
+const FEW_ROWS: u64 = 5_000;
+
+/// Whether a search for what this filter matches is quick, however much there is: an index leads to few nodes, or says all
+/// that the filter asks. (What is sorted by another field than the index's is taken to be, too: such sorts are refused by
+/// their time limit.)
+pub fn serve(filter: &Filter) -> bool {
+    let mut terms = Vec::new();
+    conjuncts(filter, &mut terms);
+    let values = |field: &str| {
+        let equal = |(path, test): &(&str, &Test)| match test {
+            _ if *path != field => None,
+            Test::Eq(_) => Some(1),
+            Test::In(values) => Some(values.len() as u64),
+            _ => None,
+        };
+        terms.iter().find_map(equal)
+    };
+    if terms.is_empty() || values("id").is_some() {
+        return true;
+    }
+    NODE.iter().any(|index| {
+        let prefix: Vec<u64> = index.fields.iter().map_while(|field| values(field)).collect();
+        let Some(rows) = prefix.len().checked_sub(1).map(|last| u64::from(index.rows_per_key[last])) else {
+            return terms.iter().all(|(path, test)| is_range(test) && Some(path) == index.fields.first());
+        };
+        let rows = prefix.iter().fold(rows, |rows, values| rows.saturating_mul(*values));
+        let says = |path: &str, test: &Test| match index.fields.iter().position(|field| *field == path) {
+            Some(at) => at < prefix.len() || (at == prefix.len() && is_range(test)),
+            None => path == "id" && is_range(test),
+        };
+        rows <= FEW_ROWS || terms.iter().all(|(path, test)| says(path, test))
+    })
+}
+
+/// The conditions that all have to hold.
+fn conjuncts<'f>(filter: &'f Filter, terms: &mut Vec<(&'f str, &'f Test)>) {
+    match filter {
+        Filter::And(parts) => parts.iter().for_each(|part| conjuncts(part, terms)),
+        Filter::Field { path, test, .. } => terms.push((path, test)),
+        Filter::Or(_) | Filter::Not(_) => terms.push(ANYTHING),
+    }
+}
+
+/// Stands for a condition that no index knows.
+const ANYTHING: (&str, &Test) = ("", &Test::Exists(true));
+
+fn is_range(test: &Test) -> bool {
+    matches!(test, Test::Lt(_) | Test::Lte(_) | Test::Gt(_) | Test::Gte(_))
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::filter;
+
+    #[test]
+    fn an_index_serves_what_it_leads_to_or_says_alone() {
+        let serves = |json: serde_json::Value| serve(&Filter::from_json(&json, &filter::NODE).unwrap());
+        let id = "0123456789abcdef01234567";
+        for quick in [
+            json!({}),
+            json!({"id": id, "name__re": "x"}),
+            json!({"parent": id}),
+            json!({"parent": id, "data.arch": "arm64", "name__re": "a"}),
+            json!({"treeid": "t", "not": {"kind": "job"}}),
+            json!({"kind": "checkout"}),
+            json!({"kind": "job", "state": "running"}),
+            json!({"kind": "job", "created__gt": "2026-01-01T00:00:00"}),
+            json!({"created__gt": "2026-01-01T00:00:00"}),
+            json!({"kind": "test", "name": "login", "data.arch": "arm64"}),
+        ] {
+            assert!(serves(quick.clone()), "{quick}");
+        }
+        for slow in [
+            json!({"name__re": "x"}),
+            json!({"data.arch": "arm64"}),
+            json!({"kind": "test", "data.arch": "arm64"}),
+            json!({"kind": "test", "name__re": "x"}),
+            json!({"owner": "me"}),
+            json!({"any": [{"id": id}, {"owner": "me"}]}),
+            json!({"kind__ne": "test"}),
+            json!({"parent__in": vec![id; 600], "owner": "me"}),
+        ] {
+            assert!(!serves(slow.clone()), "{slow}");
+        }
+    }
 
     #[test]
     fn every_prefix_has_an_estimate_that_shrinks() {

@@ -41,7 +41,7 @@ async fn a_slow_reader_is_never_cut(backend: Backend) {
 /// A large message over a slow line, during which no ping can be answered.
 #[apply(both_backends_in_pairs!)]
 async fn a_slow_writer_is_answered(backend: Backend) {
-    let settings = [("PING_INTERVAL_MS", "200"), ("MESSAGE_TIMEOUT_MS", "1000")];
+    let settings = [("PING_INTERVAL_MS", "200"), ("MESSAGE_TIMEOUT_MS", "5000")];
     let server = Server::start_with(backend, &settings).await;
     let large = json!({"jsonrpc": "2.0", "id": 1, "method": "event.publish",
                        "params": {"channel": "lab", "data": "x".repeat(900_000)}});

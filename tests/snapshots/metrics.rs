@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Pages, compare};
 use crate::support::{Backend, Http, Server, both_backends, until};
 use kernelci_live::metrics::ALL;
+use tokio_tungstenite::tungstenite::Message;
 
 /// What only a server on MongoDB and Redis measures.
 const OF_REDIS: &str = "kernelci_redis_duration_seconds";
@@ -62,6 +63,9 @@ async fn metrics(server: Server) {
     raw.call("event.subscribe", json!({"sub": 2, "channel": "lab", "durable": "d", "group": true})).await;
     raw.call("queue.push", json!({"list": "jobs", "event": {"data": 1}})).await;
     raw.call("node.count", json!({})).await;
+    let mut wrong = server.anonymous().await;
+    wrong.send(Message::binary(vec![0])).await.expect("sent");
+    wrong.expect_close().await;
     let mut expected = table();
     if server.backend() == Backend::Embedded {
         expected.remove(OF_REDIS);

@@ -17,7 +17,7 @@ use crate::filter::Filter;
 use crate::model::Node;
 use crate::ops::loose::Loose;
 use crate::ops::{Context, Reply, RestBody, RestReply, paging};
-use crate::store::{Found, Query, Raw, Wire};
+use crate::store::{Found, Query, Raw, Wire, indexes};
 
 /// Nodes that are read at a time.
 const PIECE: u64 = 1000;
@@ -104,7 +104,10 @@ pub async fn page(context: Context, params: PageOf) -> Result<Page> {
     // The end of the list is the end of counting. (A page beyond the end says nothing about where the end is.)
     let total = match items.rest.is_none() && here < limit && (here > 0 || offset == 0) {
         true => offset.saturating_add(here),
-        false => context.app.store.count_nodes(&filter).await?,
+        false => {
+            let _turn = context.search(indexes::serve(&filter)).await?;
+            context.app.store.count_nodes(&filter).await?
+        }
     };
     Ok(Page { items, total, limit, offset })
 }
@@ -138,7 +141,9 @@ impl Nodes {
         let wanted = limit.min(PIECE + 1);
         let sort = paging::sort_keys(&[])?;
         let query = Query { filter: filter.clone(), sort, limit: wanted, offset, bytes: PAGE_BYTES };
+        let turn = context.search(indexes::serve(&query.filter)).await?;
         let Found { nodes: mut read, cut } = context.app.store.find_nodes(&query).await?;
+        drop(turn);
         if read.len() as u64 >= limit || (!cut && (read.len() as u64) <= PIECE) {
             return Ok(Nodes { read, rest: None });
         }
@@ -189,7 +194,9 @@ impl Rest {
             let behind = paging::behind(&sort, &paging::cursor(&sort, &rest.last))?;
             let filter = Filter::And(vec![rest.filter.clone(), behind]);
             let query = Query { filter, sort, limit: rest.left.min(PIECE), offset: 0, bytes: PIECE_BYTES };
+            let turn = rest.context.search(indexes::serve(&query.filter)).await?;
             let Found { nodes, cut } = rest.context.app.store.find_nodes(&query).await?;
+            drop(turn);
             let Some(last) = nodes.last() else { return Ok(None) };
             rest.last = key(last)?;
             let text = joined(",", &nodes, "", with_revision)?;

@@ -82,9 +82,10 @@ pub(super) fn limits() -> Value {
     let row = |what: &str, most: usize, unit: &str| json!({"what": what, "most": most, "unit": unit});
     json!([
         row("a message on the WebSocket", limits::MESSAGE, "bytes"),
+        row("a message of a stranger", limits::MESSAGE_OF_STRANGERS, "bytes"),
         row("a message before `session.hello`", limits::MESSAGE_BEFORE_HELLO, "bytes"),
         row("a body over REST", crate::http::BODY, "bytes"),
-        row("nesting of a message", crate::rpc::MOST_DEPTH, "levels"),
+        row("nesting of a message", crate::quota::json::DEPTH, "levels"),
         row("subscriptions of a session", limits::SUBSCRIPTIONS, ""),
         row("`window` of a durable subscription", crate::ops::subscriptions::LARGEST_WINDOW, "events"),
         row("requests of a session at a time", limits::INFLIGHT, ""),

@@ -96,6 +96,7 @@ pub async fn anomalies(context: Context, params: Look) -> Result<Anomalies> {
     };
     let errors = Which { kinds: vec!["runtime_error", "job_skip"], ..within };
     let store = &context.app.store;
+    let _turn = context.search(false).await?;
     let (results, errors) = tokio::try_join!(
         store.group_samples(&results, by, min_total),
         store.group_samples(&errors, &["runtime", "error_type"], min_total),

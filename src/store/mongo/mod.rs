@@ -53,6 +53,7 @@ use crate::event_log::redis::stream::Redis;
 use crate::event_log::redis::{RedisLog, RelayMode};
 use crate::filter::Filter;
 use crate::model::ObjectId;
+use crate::sync::Pauses;
 
 /// How long the start waits for indexes; building goes on behind it.
 const INDEX_PATIENCE: Duration = Duration::from_secs(10);
@@ -224,9 +225,10 @@ impl Store for MongoStore {
             find = find.limit(i64::try_from(limit).unwrap_or(i64::MAX)).skip(skip.min(i64::MAX as u64));
         }
         call(async {
-            let (mut found, mut bytes) = (Vec::new(), 0);
+            let (mut found, mut bytes, mut pauses) = (Vec::new(), 0, Pauses::default());
             let mut cursor = find.await?;
             while cursor.advance().await? {
+                pauses.after(cursor.current().as_bytes().len()).await;
                 if bytes > query.bytes {
                     return Ok(Found { nodes: found, cut: true });
                 }
@@ -264,9 +266,11 @@ impl Store for MongoStore {
         }
         let find = self.nodes.find(translated.query).projection(no_bookkeeping()).max_time(self.query_time);
         call(async {
-            let mut count = 0;
+            let (mut count, mut pauses) = (0, Pauses::default());
             let mut cursor = find.await?;
-            while let Some(document) = cursor.try_next().await? {
+            while cursor.advance().await? {
+                pauses.after(cursor.current().as_bytes().len()).await;
+                let document = cursor.deserialize_current()?;
                 count += u64::from(filter.matches(&serde_json::Value::Object(document::wire(&document))));
             }
             Ok(count)
