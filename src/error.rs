@@ -160,9 +160,11 @@ impl Error {
     }
     /// 503: `part` ("store", "log") cannot be reached now.
     pub fn unavailable(part: &str, cause: impl Into<anyhow::Error>) -> Self {
-        Error::new(Kind::Unavailable, format!("the {part} is not reachable, try again"))
-            .because(cause)
-            .retry_after(1000)
+        Error::away(part).because(cause)
+    }
+    /// 503: `part` has not been reachable for a while, as everybody knows.
+    pub fn away(part: &str) -> Self {
+        Error::new(Kind::Unavailable, format!("the {part} is not reachable, try again")).retry_after(1000)
     }
     /// Attaches the cause that the log shows.
     pub fn because(mut self, cause: impl Into<anyhow::Error>) -> Self {
@@ -200,17 +202,17 @@ impl Error {
         self.inner.cause.as_deref()
     }
     /// Writes to the log what its readers must know: what went wrong on our side, with the cause. Called once, where
-    /// the error leaves the server.
+    /// the error leaves the server. (A place in the code for each level: lines that repeat are braked by place.)
     pub fn log(&self, operation: &str) {
         match self.kind() {
-            // Nothing is broken: a queue that is empty, a server that drains.
-            Kind::Unavailable if self.inner.cause.is_none() => {
-                tracing::debug!(operation, error = %self, "request refused for now");
+            Kind::Internal => tracing::error!(operation, error = %self, "request failed"),
+            // A part that has just gone. Once it counts as away that is said once, and requests fail without a cause.
+            Kind::Unavailable if self.inner.cause.is_some() => {
+                tracing::warn!(operation, error = %self, "request failed: a part of the server is not reachable");
             }
-            Kind::Internal | Kind::Unavailable | Kind::Timeout => {
-                tracing::error!(operation, error = %self, "request failed");
-            }
-            _ => {}
+            Kind::Timeout => tracing::warn!(operation, error = %self, "request failed: it took too long"),
+            // The client's doing, or nothing is broken: a queue that is empty, a server that drains.
+            _ => tracing::debug!(operation, error = %self, "request refused"),
         }
     }
     /// The `error` member of a JSON-RPC answer.

@@ -102,8 +102,7 @@ impl Health {
         tokio::select! {
             biased;
             Some(part) = gone => {
-                let cause = anyhow::anyhow!("it has not answered for a while");
-                Err(Error::unavailable(part.name(), cause).retry_after(1000))
+                Err(Error::away(part.name()))
             }
             result = work => result,
         }

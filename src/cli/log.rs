@@ -1,4 +1,5 @@
-//! The log on standard error: lines for people, or JSON; every line says which instance wrote it.
+//! The log on standard error: lines for people, or JSON; every line says which instance wrote it, and none repeats
+//! without end ([`Brake`]).
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -10,6 +11,7 @@ use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::brake::{Brake, LeftOut};
 use crate::config::{Config, LogFormat};
 
 /// Begins to log as the settings say.
@@ -20,25 +22,30 @@ pub(super) fn start(config: &Config) -> Result<()> {
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     let instance = config.instance_name();
+    let brake = Brake::default();
     match config.log_format {
         LogFormat::Text => {
-            log.event_format(Text { line: format::format().with_ansi(colours), instance }).init()
+            log.event_format(Text { line: format::format().with_ansi(colours), instance, brake }).init()
         }
-        LogFormat::Json => log.json().event_format(Json { line: format::format().json(), instance }).init(),
+        LogFormat::Json => {
+            log.json().event_format(Json { line: format::format().json(), instance, brake }).init()
+        }
     }
     Ok(())
 }
 
 /// A line for people, the instance at its end.
-struct Text {
-    line: format::Format,
-    instance: String,
+pub(super) struct Text {
+    pub(super) line: format::Format,
+    pub(super) instance: String,
+    pub(super) brake: Brake,
 }
 
 /// A line as a JSON object, whose first member is the instance.
-struct Json {
-    line: format::Format<format::Json>,
-    instance: String,
+pub(super) struct Json {
+    pub(super) line: format::Format<format::Json>,
+    pub(super) instance: String,
+    pub(super) brake: Brake,
 }
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -52,9 +59,10 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        let Some(left_out) = self.brake.pass(event.metadata()) else { return Ok(()) };
         let mut line = String::new();
         self.line.format_event(context, Writer::new(&mut line), event)?;
-        writeln!(out, "{} instance={}", line.trim_end(), self.instance)
+        writeln!(out, "{}{left_out} instance={}", line.trim_end(), self.instance)
     }
 }
 
@@ -69,10 +77,16 @@ where
         mut out: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        let Some(left_out) = self.brake.pass(event.metadata()) else { return Ok(()) };
         let mut line = String::new();
         self.line.format_event(context, Writer::new(&mut line), event)?;
         let members = line.strip_prefix('{').ok_or(fmt::Error)?;
         let instance = serde_json::Value::from(self.instance.as_str());
-        write!(out, "{{\"instance\":{instance},{members}")
+        write!(out, "{{\"instance\":{instance},")?;
+        if left_out.lines > 0 {
+            let LeftOut { lines, seconds } = left_out;
+            write!(out, "\"left_out\":{{\"lines\":{lines},\"seconds\":{seconds}}},")?;
+        }
+        out.write_str(members)
     }
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod brake;
 pub mod connect;
 pub mod demo;
 mod indexes;
