@@ -38,7 +38,7 @@ pub async fn users(store: &dyn Store, passwords: &Passwords, config: &Config) ->
         id: ObjectId::new(),
         username: username.clone(),
         email,
-        hashed_password: passwords.hash(&password).await?,
+        hashed_password: passwords.own_turn().hash(&password).await?,
         is_active: true,
         is_superuser: true,
         is_verified: true,

@@ -17,8 +17,9 @@ mod pool;
 pub mod rate;
 mod turns;
 
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub use pace::{Pace, Progress};
 pub use pool::{Binding, Limits, Place, Pool};
@@ -104,6 +105,8 @@ pub enum Holder {
     User(ObjectId),
     /// A stranger, by [`neighbourhood`].
     Address(u64),
+    /// A name that somebody says is theirs and has yet to prove, by [`Holder::name`].
+    Name(u64),
 }
 
 impl Holder {
@@ -120,9 +123,15 @@ impl Holder {
         Holder::Address(neighbourhood(address))
     }
 
+    /// Somebody who says that this is their name, or says more than that. Nobody can choose whom they are mistaken for.
+    pub fn name(name: impl Hash) -> Holder {
+        static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Holder::Name(SEED.hash_one(name))
+    }
+
     /// Whether it is nobody in particular.
     pub fn is_stranger(self) -> bool {
-        matches!(self, Holder::Address(_))
+        !matches!(self, Holder::User(_))
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Limits {
     pub server: u64,
     /// By one user.
     pub user: u64,
-    /// By the strangers of one address.
+    /// By the strangers of one address, or for one name.
     pub address: u64,
     /// When the limits of a user and of an address count.
     pub binding: Binding,
@@ -130,7 +130,11 @@ impl Taken {
         let own = self.by_holder.get(&holder).copied().unwrap_or(0);
         let share = pool.share(holder);
         if binds && own.saturating_add(amount) > share {
-            let whose = if holder.is_stranger() { "an address has" } else { "a user has" };
+            let whose = match holder {
+                Holder::User(_) => "a user has",
+                Holder::Address(_) => "an address has",
+                Holder::Name(_) => "a name has",
+            };
             return Err(pool.refusal(Kind::TooMany, whose, share));
         }
         self.put(holder, amount);

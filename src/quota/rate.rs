@@ -12,11 +12,14 @@ use crate::error::{Error, Kind, Result};
 const BUCKETS: usize = 1 << 14;
 
 /// The limits of one instance.
+///
+/// Wrong credentials are charged when they are tried and given back when they turn out to be right: who goes away before
+/// the answer has paid for it.
 pub struct Limits {
     /// Wrong credentials, by address.
     pub wrong_by_address: Limit,
-    /// Wrong credentials, by username. Refills faster than the one by address, so that nobody alone keeps others from
-    /// logging in.
+    /// Wrong credentials, by username. Refills faster than the one by address, so that no address alone
+    /// keeps others from logging in.
     pub wrong_by_name: Limit,
     /// Mails asked for without credentials, by address.
     pub mail_by_address: Limit,
@@ -35,6 +38,20 @@ impl Default for Limits {
             mail_by_address: Limit::new("too many requests for mail", 20, seconds(30)),
             mail_by_recipient: Limit::new("too many requests for mail", 5, seconds(300)),
             invites: Limit::new("too many invitations", 100, seconds(2)),
+        }
+    }
+}
+
+impl Limits {
+    /// A guess: 429, and nothing is charged, if there were too many from the address or for the name.
+    pub fn guess(&self, address: u64, name: &str) -> Result<Vec<Taken<'_>>> {
+        let by_address = self.wrong_by_address.take(address)?;
+        match self.wrong_by_name.take(name) {
+            Ok(by_name) => Ok(vec![by_address, by_name]),
+            Err(error) => {
+                by_address.refund();
+                Err(error)
+            }
         }
     }
 }
@@ -62,38 +79,22 @@ impl Limit {
         }
     }
 
-    /// 429 if the bucket of this key is empty.
-    pub fn check(&self, key: impl Hash) -> Result<()> {
-        self.check_at(self.now(), self.bucket(key))
+    /// Takes one out of the bucket of this key: 429 if it is empty.
+    pub fn take(&self, key: impl Hash) -> Result<Taken<'_>> {
+        self.take_at(self.now(), self.bucket(key))
     }
 
-    /// Takes one out of the bucket of this key.
-    pub fn charge(&self, key: impl Hash) {
-        self.charge_at(self.now(), self.bucket(key));
-    }
-
-    /// Both.
-    pub fn take(&self, key: impl Hash) -> Result<()> {
-        let (now, bucket) = (self.now(), self.bucket(key));
-        self.check_at(now, bucket)?;
-        self.charge_at(now, bucket);
-        Ok(())
-    }
-
-    fn check_at(&self, now: u64, bucket: &AtomicU64) -> Result<()> {
-        let missing = bucket.load(Ordering::Relaxed).saturating_sub(now);
-        let wait = missing.saturating_sub((self.burst - 1) * self.every_ms);
-        if wait == 0 {
-            return Ok(());
+    fn take_at<'l>(&'l self, now: u64, bucket: &'l AtomicU64) -> Result<Taken<'l>> {
+        let most = now + (self.burst - 1) * self.every_ms;
+        let next = |full_at: u64| (full_at <= most).then(|| full_at.max(now) + self.every_ms);
+        match bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
+            Ok(_) => Ok(Taken { bucket, every_ms: self.every_ms }),
+            Err(full_at) => {
+                let wait = full_at - most;
+                let detail = format!("{}, try again in {} s", self.what, wait.div_ceil(1000));
+                Err(Error::new(Kind::TooMany, detail).retry_after(wait))
+            }
         }
-        let detail = format!("{}, try again in {} s", self.what, wait.div_ceil(1000));
-        Err(Error::new(Kind::TooMany, detail).retry_after(wait))
-    }
-
-    fn charge_at(&self, now: u64, bucket: &AtomicU64) {
-        let most = now + self.burst * self.every_ms;
-        let next = |full_at: u64| Some((full_at.max(now) + self.every_ms).min(most));
-        let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
     fn now(&self) -> u64 {
@@ -102,6 +103,21 @@ impl Limit {
 
     fn bucket(&self, key: impl Hash) -> &AtomicU64 {
         &self.full_at[self.seed.hash_one(key) as usize % BUCKETS]
+    }
+}
+
+/// What was taken out of a bucket. It stays taken unless it is given back.
+#[derive(Debug)]
+pub struct Taken<'l> {
+    bucket: &'l AtomicU64,
+    every_ms: u64,
+}
+
+impl Taken<'_> {
+    /// Gives it back: what was tried was right.
+    pub fn refund(self) {
+        let before = |full_at: u64| Some(full_at.saturating_sub(self.every_ms));
+        let _ = self.bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, before);
     }
 }
 
@@ -114,18 +130,32 @@ mod tests {
         let limit = Limit::new("too many", 3, Duration::from_secs(2));
         let bucket = AtomicU64::new(0);
         for _ in 0..3 {
-            limit.check_at(10, &bucket).unwrap();
-            limit.charge_at(10, &bucket);
+            limit.take_at(10, &bucket).unwrap();
         }
-        let refused = limit.check_at(10, &bucket).unwrap_err();
+        let refused = limit.take_at(10, &bucket).unwrap_err();
         assert_eq!((refused.status(), refused.retry_after_ms()), (429, Some(2000)));
         assert_eq!(refused.detail(), "too many, try again in 2 s");
-        limit.check_at(2010, &bucket).unwrap();
-        limit.charge_at(2010, &bucket);
-        assert!(limit.check_at(2010, &bucket).is_err());
-        (0..100).for_each(|_| limit.charge_at(2010, &bucket));
-        limit.check_at(4010, &bucket).unwrap();
-        limit.check_at(1_000_000, &bucket).unwrap();
+        limit.take_at(2010, &bucket).unwrap();
+        (0..100).for_each(|_| drop(limit.take_at(2010, &bucket).unwrap_err()));
+        limit.take_at(4010, &bucket).unwrap();
+        limit.take_at(1_000_000, &bucket).unwrap();
+    }
+
+    #[test]
+    fn what_was_right_is_given_back() {
+        let limit = Limit::new("too many", 2, Duration::from_secs(2));
+        let bucket = AtomicU64::new(0);
+        for now in [10_000, 10_001, 10_002] {
+            limit.take_at(now, &bucket).unwrap().refund();
+        }
+        let right = [limit.take_at(10_003, &bucket).unwrap(), limit.take_at(10_003, &bucket).unwrap()];
+        limit.take_at(10_003, &bucket).unwrap_err();
+        right.into_iter().for_each(Taken::refund);
+        let late = limit.take_at(10_003, &bucket).unwrap();
+        // Full again before the answer comes: there is nothing to give back.
+        late.refund();
+        let _two = [limit.take_at(20_000, &bucket).unwrap(), limit.take_at(20_000, &bucket).unwrap()];
+        limit.take_at(20_000, &bucket).unwrap_err();
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::model::user::{Group, UserRead};
 use crate::model::{ObjectId, User, email};
 use crate::ops::Context;
 use crate::ops::nodes::node_id;
+use crate::quota::Holder;
 use crate::store::users::{Changed, Taken, UserChange};
 use crate::store::{Query, UserKey};
 
@@ -220,7 +221,8 @@ fn readdress(change: &mut UserChange, user: &User, address: Option<String>) -> R
 async fn with_password(context: &Context, change: UserChange, password: Option<&str>) -> Result<UserChange> {
     let Some(password) = password else { return Ok(change) };
     password::check("password", password)?;
-    let hash = context.app.passwords.hash(password).await?;
+    let me = Holder::of(&context.caller, context.peer.address);
+    let hash = context.app.passwords.turn(me, me)?.hash(password).await?;
     Ok(UserChange { hashed_password: Some(hash), ends_tokens: true, ..change })
 }
 

@@ -12,7 +12,7 @@ use crate::model::user::UserRead;
 use crate::model::{ObjectId, Timestamp, User, email};
 use crate::ops::Context;
 use crate::ops::operation::NoParams;
-use crate::quota::neighbourhood;
+use crate::quota::{Holder, neighbourhood};
 use crate::store::UserKey;
 use crate::store::users::{Taken, UserChange};
 
@@ -150,11 +150,12 @@ async fn invited_before(context: &Context, params: &Invite, address: &str) -> Re
 
 async fn add(context: &Context, params: &Invite, address: String) -> Result<User> {
     let app = &context.app;
+    let me = Holder::of(&context.caller, context.peer.address);
     let user = User {
         id: ObjectId::new(),
         username: params.username.clone(),
         email: address,
-        hashed_password: app.passwords.hash(&random_text(32)).await?,
+        hashed_password: app.passwords.turn(me, me)?.hash(&random_text(32)).await?,
         is_active: true,
         is_superuser: params.is_superuser,
         groups: groups(context, &params.groups).await?,
@@ -181,13 +182,14 @@ fn links(context: &Context) -> InviteUrl {
 /// Sets the password that the invited has chosen; the invitation has confirmed their address.
 pub async fn accept(context: Context, params: Accept) -> Result<UserRead> {
     password::check("password", &params.password)?;
-    let (app, address) = (&context.app, neighbourhood(context.peer.address));
-    app.limits.wrong_by_address.check(address)?;
+    let (app, address) = (&context.app, context.peer.address);
+    let guess = app.limits.wrong_by_address.take(neighbourhood(address))?;
     let refuse = |detail: &str| Error::bad_request(detail);
     let Some(claims) = app.tokens.open::<Claims>(&params.token, None) else {
-        app.limits.wrong_by_address.charge(address);
         return Err(refuse("Invalid or expired invite token"));
     };
+    // It is one of ours.
+    guess.refund();
     let invalid = || refuse("Invalid invite token");
     if claims.purpose.as_deref() != Some(PURPOSE) {
         return Err(invalid());
@@ -201,7 +203,8 @@ pub async fn accept(context: Context, params: Accept) -> Result<UserRead> {
         () => {}
     }
     let change = UserChange { is_verified: Some(true), ..UserChange::default() };
-    let accepted = password::set(&context, &user, &params.password, change).await;
+    let turn = app.passwords.turn(Holder::of(&context.caller, address), Holder::User(user.id))?;
+    let accepted = password::set(&context, &turn, &user, &params.password, change).await;
     // Somebody else was faster with the same invitation.
     let raced = |error: Error| match error.kind() {
         Kind::BadRequest => refuse("Invite already accepted"),

@@ -6,13 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::auth::passwords::Verdict;
+use crate::auth::passwords::{Turn, Verdict};
 use crate::error::{Error, Result};
 use crate::model::User;
 use crate::ops::Context;
 use crate::ops::operation::NoParams;
 use crate::ops::subscriptions::Done;
-use crate::quota::neighbourhood;
+use crate::quota::rate::Taken;
+use crate::quota::{Holder, neighbourhood};
 use crate::store::UserKey;
 
 /// How long the answer to wrong credentials takes at least: hashes of different forms take different times, and
@@ -56,33 +57,39 @@ pub async fn login(context: Context, params: Login) -> Result<LoggedIn> {
     if !matches!(params.grant_type.as_deref(), None | Some("" | "password")) {
         return Err(Error::invalid("grant_type", "expected \"password\""));
     }
-    let user = authenticate(&context, &params.username, &params.password).await?;
+    let (user, _) = authenticate(&context, &params.username, &params.password).await?;
     if !user.is_verified {
         return Err(Error::bad_request("LOGIN_USER_NOT_VERIFIED"));
     }
     Ok(LoggedIn { access_token: context.app.tokens.issue(&user)?, token_type: "bearer" })
 }
 
-/// The active user of this name and password, or 400. Who guesses too often is told to come back later.
-pub(super) async fn authenticate(context: &Context, username: &str, password: &str) -> Result<User> {
+/// The active user of this name and password, or 400; and the turn that they had, for what is left to hash. Who guesses
+/// too often is told to come back later.
+pub(super) async fn authenticate<'c>(
+    context: &'c Context,
+    username: &str,
+    password: &str,
+) -> Result<(User, Turn<'c>)> {
     let (app, began) = (&context.app, Instant::now());
-    let address = neighbourhood(context.peer.address);
-    app.limits.wrong_by_address.check(address)?;
-    app.limits.wrong_by_name.check(username)?;
     let user = app.store.user(UserKey::Name(username)).await?;
+    // A turn comes first: who gets none has not guessed.
+    let asker = Holder::of(&context.caller, context.peer.address);
+    let turn = app.passwords.turn(asker, Holder::name(username))?;
+    let guess = app.limits.guess(neighbourhood(context.peer.address), username)?;
     let hash = user.as_ref().map(|user| user.hashed_password.as_str());
-    let verdict = app.passwords.verify(password, hash).await?;
+    let verdict = turn.verify(password, hash).await?;
     let Some(mut user) = user.filter(|user| user.is_active && verdict != Verdict::Wrong) else {
-        app.limits.wrong_by_address.charge(address);
-        app.limits.wrong_by_name.charge(username);
+        drop(turn);
         tokio::time::sleep_until(began + SHORTEST_REFUSAL).await;
         return Err(Error::bad_request("LOGIN_BAD_CREDENTIALS"));
     };
+    guess.into_iter().for_each(Taken::refund);
     if let Verdict::RightUpgrade(new) = verdict {
         app.store.replace_password(user.id, &user.hashed_password, &new).await?;
         user.hashed_password = new;
     }
-    Ok(user)
+    Ok((user, turn))
 }
 
 /// Ends the token that the request came with, and the rights of every session that it opened.

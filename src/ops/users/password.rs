@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::change::apply;
 use super::login::authenticate;
 use crate::auth::letters;
-use crate::auth::passwords::{LONGEST, Verdict};
+use crate::auth::passwords::{LONGEST, Turn, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::model::{ObjectId, Timestamp, User};
 use crate::ops::Context;
-use crate::quota::neighbourhood;
+use crate::quota::{Holder, neighbourhood};
 use crate::store::UserKey;
 use crate::store::users::UserChange;
 
@@ -74,10 +74,10 @@ pub async fn update_password(context: Context, params: UpdatePassword) -> Result
     if let Some(new) = &params.new_password {
         check("new_password", new)?;
     }
-    let user = authenticate(&context, &params.username, &params.password).await?;
+    let (user, turn) = authenticate(&context, &params.username, &params.password).await?;
     let no_password = || Error::bad_request("\"User\" object has no field \"password\"");
     let new = params.new_password.ok_or_else(no_password)?;
-    set(&context, &user, &new, ends_tokens()).await.map(drop)
+    set(&context, &turn, &user, &new, ends_tokens()).await.map(drop)
 }
 
 /// Mails a token to an active user; says the same whoever asks for whom (contract D-46).
@@ -89,7 +89,7 @@ pub async fn forgot(context: Context, params: Forgot) -> Result<()> {
     context.app.mail.later(user.email.clone(), async move {
         let claims = Claims {
             sub: user.id.to_hex(),
-            password_fgpt: app.passwords.hash(&user.hashed_password).await?,
+            password_fgpt: app.passwords.own_turn().hash(&user.hashed_password).await?,
             aud: AUDIENCE.to_owned(),
             exp: Timestamp::now().plus_seconds(LIFETIME_SECONDS).millis() / 1000,
         };
@@ -110,27 +110,38 @@ pub(super) async fn mailable(context: &Context, address: &str) -> Result<Option<
 /// Sets the password that a mailed token is good for.
 pub async fn reset(context: Context, params: Reset) -> Result<()> {
     check("password", &params.password)?;
-    let user = by_token(&context, &params.token).await?;
-    set(&context, &user, &params.password, ends_tokens()).await?;
+    let (user, turn) = by_token(&context, &params.token).await?;
+    set(&context, &turn, &user, &params.password, ends_tokens()).await?;
+    drop(turn);
     let name = user.username;
     context.app.mail.later(user.email, async move { Ok(letters::password_was_reset(&name)) });
     Ok(())
 }
 
-/// The user that a mailed token speaks of, while their password is the one that it was made for.
-async fn by_token(context: &Context, token: &str) -> Result<User> {
-    let (app, address) = (&context.app, neighbourhood(context.peer.address));
-    app.limits.wrong_by_address.check(address)?;
-    let claims: Option<Claims> = app.tokens.open(token, Some(AUDIENCE));
-    if let Some(claims) = claims
-        && let Ok(id) = claims.sub.parse::<ObjectId>()
-        && let Some(user) = app.store.user(UserKey::Id(id)).await?.filter(|user| user.is_active)
-        && app.passwords.verify(&user.hashed_password, Some(&claims.password_fgpt)).await? == Verdict::Right
-    {
-        return Ok(user);
+/// The user that a mailed token speaks of, while their password is the one that it was made for; and the turn that this
+/// took.
+async fn by_token<'c>(context: &'c Context, token: &str) -> Result<(User, Turn<'c>)> {
+    let (app, address) = (&context.app, context.peer.address);
+    let Some((user, fingerprint)) = spoken_of(context, token).await? else {
+        app.limits.wrong_by_address.take(neighbourhood(address))?;
+        return Err(bad_token());
+    };
+    let turn = app.passwords.turn(Holder::of(&context.caller, address), Holder::User(user.id))?;
+    let guess = app.limits.wrong_by_address.take(neighbourhood(address))?;
+    if turn.verify(&user.hashed_password, Some(&fingerprint)).await? != Verdict::Right {
+        return Err(bad_token());
     }
-    app.limits.wrong_by_address.charge(address);
-    Err(bad_token())
+    guess.refund();
+    Ok((user, turn))
+}
+
+/// The active user that a token of ours speaks of, and the fingerprint of the password that it was made for.
+async fn spoken_of(context: &Context, token: &str) -> Result<Option<(User, String)>> {
+    let claims: Option<Claims> = context.app.tokens.open(token, Some(AUDIENCE));
+    let Some(claims) = claims else { return Ok(None) };
+    let Ok(id) = claims.sub.parse::<ObjectId>() else { return Ok(None) };
+    let user = context.app.store.user(UserKey::Id(id)).await?.filter(|user| user.is_active);
+    Ok(user.map(|user| (user, claims.password_fgpt)))
 }
 
 fn ends_tokens() -> UserChange {
@@ -138,9 +149,15 @@ fn ends_tokens() -> UserChange {
 }
 
 /// Sets a new password and whatever `change` says besides, unless the password has changed since `user` was read.
-pub(super) async fn set(context: &Context, user: &User, password: &str, change: UserChange) -> Result<User> {
+pub(super) async fn set(
+    context: &Context,
+    turn: &Turn<'_>,
+    user: &User,
+    password: &str,
+    change: UserChange,
+) -> Result<User> {
     let change = UserChange {
-        hashed_password: Some(context.app.passwords.hash(password).await?),
+        hashed_password: Some(turn.hash(password).await?),
         if_password: Some(user.hashed_password.clone()),
         ..change
     };
