@@ -12,6 +12,7 @@ use crate::auth::bootstrap::{self, FirstAdmin};
 use crate::auth::{
     Caller, Identities,
     mail::Mailer,
+    origins::KnownAddresses,
     passwords::Passwords,
     tokens::{Token, Tokens},
 };
@@ -71,6 +72,8 @@ pub struct App {
     pub limits: Limits,
     /// What clients may have at a time.
     pub quotas: Quotas,
+    /// Where users have been before.
+    pub known_addresses: KnownAddresses,
     /// Sends mail.
     pub mail: Mailer,
     /// The operations.
@@ -131,6 +134,7 @@ impl App {
             tokens,
             passwords,
             limits: Limits::default(),
+            known_addresses: KnownAddresses::default(),
             mail,
         };
         let app = Arc::new(app);

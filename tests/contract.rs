@@ -7,6 +7,7 @@ mod groups;
 mod hierarchies;
 mod invitations;
 mod kv;
+mod logins;
 mod mailed_tokens;
 mod marking;
 mod metrics;

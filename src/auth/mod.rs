@@ -5,6 +5,7 @@ pub mod caller;
 pub mod identities;
 pub mod letters;
 pub mod mail;
+pub mod origins;
 pub mod passwords;
 pub mod rights;
 pub mod tokens;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use axum::http::{HeaderMap, header};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,13 @@ const LOGIN: &str = "fastapi-users:auth";
 const NAMED: &str = "kernelci-live:token";
 /// Longer texts are no tokens of ours, and need no work.
 const LONGEST: usize = 8 * 1024;
+
+/// The token of `Authorization: Bearer …`; anything else counts as absent (contract 1.3).
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
 
 /// Signs and verifies tokens.
 pub struct Tokens {
@@ -114,13 +122,20 @@ impl Tokens {
 
     /// What an access token says, once for each secret that verifies it.
     pub fn verify(&self, token: &str) -> Vec<Token> {
-        let login = self.verify.iter().filter_map(|key| read(token, key, LOGIN));
-        let named = self.verify.first().and_then(|key| read(token, key, NAMED));
+        let login = self.verify.iter().filter_map(|key| read(token, key, LOGIN, Until::Expired));
+        let named = self.verify.first().and_then(|key| read(token, key, NAMED, Until::Expired));
         let named = named.and_then(|(claims, read)| {
             let id = claims.jti.as_deref()?.parse().ok()?;
             Some(Token { named: Some(id), ..read })
         });
         login.map(|(_, token)| token).chain(named).collect()
+    }
+
+    /// What a token says that a login has given at some time, whether it still counts or not: its user was once where it
+    /// is now.
+    pub fn remembered(&self, token: &str) -> Option<Token> {
+        let login = self.verify.iter().find_map(|key| read(token, key, LOGIN, Until::Forever));
+        login.map(|(_, token)| token)
     }
 
     /// Signs the claims of a token that is mailed.
@@ -130,12 +145,19 @@ impl Tokens {
 
     /// The claims of a token from [`Tokens::sign`] that has not expired and has this audience, or none.
     pub fn open<T: DeserializeOwned + Clone>(&self, token: &str, audience: Option<&str>) -> Option<T> {
-        decode(token, self.verify.first()?, audience)
+        decode(token, self.verify.first()?, audience, Until::Expired)
     }
 }
 
-fn read(token: &str, key: &DecodingKey, audience: &str) -> Option<(Claims, Token)> {
-    let claims: Claims = decode(token, key, Some(audience))?;
+/// How long what a token says is of interest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Expired,
+    Forever,
+}
+
+fn read(token: &str, key: &DecodingKey, audience: &str, until: Until) -> Option<(Claims, Token)> {
+    let claims: Claims = decode(token, key, Some(audience), until)?;
     let (_, signature) = token.rsplit_once('.')?;
     let token = Token {
         user: claims.sub.parse().ok()?,
@@ -148,12 +170,18 @@ fn read(token: &str, key: &DecodingKey, audience: &str) -> Option<(Claims, Token
     Some((claims, token))
 }
 
-fn decode<T: DeserializeOwned + Clone>(token: &str, key: &DecodingKey, audience: Option<&str>) -> Option<T> {
+fn decode<T: DeserializeOwned + Clone>(
+    token: &str,
+    key: &DecodingKey,
+    audience: Option<&str>,
+    until: Until,
+) -> Option<T> {
     if token.len() > LONGEST {
         return None;
     }
     let mut validation = Validation::new(Algorithm::HS256);
     validation.leeway = 0;
+    validation.validate_exp = until == Until::Expired;
     match audience {
         Some(audience) => {
             validation.set_audience(&[audience]);
@@ -236,6 +264,22 @@ mod tests {
         assert!(tokens.verify(&tokens.issue(&user).unwrap())[0].is_current(&user));
         for (iat, current) in [(None, false), (Some(999), false), (Some(1000), true), (Some(1001), true)] {
             assert_eq!(foreign(iat).is_current(&user), current, "{iat:?}");
+        }
+    }
+
+    #[test]
+    fn a_login_is_remembered_beyond_its_end() {
+        let (user, tokens) = (user(), Tokens::new("one", Some("two"), 60));
+        let ended = |audience: &str| {
+            tokens
+                .sign(&json!({"sub": user.id.to_hex(), "aud": [audience], "exp": 1, "jti": user.id.to_hex()}))
+        };
+        let login = ended(LOGIN).unwrap();
+        assert!(tokens.verify(&login).is_empty());
+        assert_eq!(tokens.remembered(&login).map(|token| token.user), Some(user.id));
+        assert!(Tokens::new("other", None, 60).remembered(&login).is_none());
+        for other in [NAMED, "fastapi-users:reset"] {
+            assert!(tokens.remembered(&ended(other).unwrap()).is_none(), "{other}");
         }
     }
 

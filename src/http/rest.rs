@@ -22,7 +22,7 @@ use super::handover::watched;
 use super::peer;
 use super::validation::{self, Given, Origin};
 use crate::app::App;
-use crate::auth::{Access, Caller};
+use crate::auth::{Access, Caller, tokens};
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
 use crate::ops::{Answer, Body, Context, Handover, Operation, Params, Peer, Reply, RestBody, Route};
@@ -87,6 +87,7 @@ async fn answer(
     add_headers(&mut given, operation, &parts.headers)?;
     let holder = Holder::of(&caller, asked.peer.address);
     let context = Context::new(app.clone(), caller, asked.peer.clone(), None);
+    let context = context.with_bearer(tokens::bearer(&parts.headers));
     if let Err(error) = given.read(operation) {
         // What the path names comes before what is wrong with query and body (contract 1.5).
         let named = asked.path.iter().find(|(name, _)| name == "id").map_or("", |(_, id)| id);

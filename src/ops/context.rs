@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::handover::{Handover, HandoverSlot};
 use crate::app::App;
 use crate::auth::Caller;
+use crate::auth::tokens::Token;
 use crate::error::{Error, Kind, Result};
+use crate::model::ObjectId;
 use crate::quota::{Holder, Turn};
 use crate::session::subscription::Subscription;
 use crate::session::{Handle, Slot};
@@ -40,6 +42,8 @@ pub struct Context {
     session: Option<(Arc<Handle>, Slot)>,
     handover: HandoverSlot,
     answered: bool,
+    /// A token that came with the request and speaks for nobody any more.
+    spent: Option<Arc<str>>,
 }
 
 impl Context {
@@ -50,12 +54,30 @@ impl Context {
         peer: Arc<Peer>,
         session: Option<(Arc<Handle>, Slot)>,
     ) -> Context {
-        Context { app, caller, peer, session, handover: HandoverSlot::default(), answered: true }
+        Context { app, caller, peer, session, handover: HandoverSlot::default(), answered: true, spent: None }
     }
 
     /// Says whether the request gets an answer; a notification gets none.
     pub fn answered(self, answered: bool) -> Context {
         Context { answered, ..self }
+    }
+
+    /// Keeps the token that the request came with if it speaks for nobody: it may still show where the client has been.
+    pub fn with_bearer(self, token: Option<&str>) -> Context {
+        let spent = token.filter(|_| self.caller.token.is_none()).map(Arc::from);
+        Context { spent, ..self }
+    }
+
+    /// A login of this user from which the client has a token, the one given or the one that the request came with;
+    /// whether it has ended does not matter.
+    pub fn earlier_login(&self, user: ObjectId, given: Option<&str>) -> Option<Arc<Token>> {
+        let remembered = |token: &str| self.app.tokens.remembered(token).map(Arc::new);
+        let all = [
+            given.and_then(remembered),
+            self.caller.token.clone().filter(|token| token.named.is_none()),
+            self.spent.as_deref().and_then(remembered),
+        ];
+        all.into_iter().flatten().find(|token| token.user == user)
     }
 
     /// Whether somebody waits for the answer.

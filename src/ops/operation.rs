@@ -17,6 +17,7 @@ use super::{Context, Route};
 use crate::auth::{Access, Effect};
 use crate::error::{Error, Kind, Result};
 use crate::health::Part;
+use crate::quota::neighbourhood;
 
 /// What an operation answers, before a transport has put it into its form.
 pub trait Reply: Send {
@@ -131,6 +132,12 @@ impl Operation {
         context.caller.check(self.access, context.app.config.anonymous_read)?;
         context.caller.check_scope(self.effect)?;
         let app = context.app.clone();
+        if let Some(token) = &context.caller.token
+            && token.named.is_none()
+            && !self.quick
+        {
+            app.known_addresses.note(token.user, neighbourhood(context.peer.address));
+        }
         let (needs, work) = (self.needs, (self.run)(context, params));
         if !self.runs_on() {
             return app.health.serve(needs, work).await;

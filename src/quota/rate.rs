@@ -18,9 +18,11 @@ const BUCKETS: usize = 1 << 14;
 pub struct Limits {
     /// Wrong credentials, by address.
     pub wrong_by_address: Limit,
-    /// Wrong credentials, by username. Refills faster than the one by address, so that no address alone
+    /// Wrong credentials of strangers, by username. Refills faster than the one by address, so that no address alone
     /// keeps others from logging in.
     pub wrong_by_name: Limit,
+    /// Wrong credentials from where the user has logged in before, by that place: strangers do not count there.
+    pub wrong_by_origin: Limit,
     /// Mails asked for without credentials, by address.
     pub mail_by_address: Limit,
     /// Mails asked for without credentials, by who would get them.
@@ -34,7 +36,13 @@ impl Default for Limits {
         let seconds = Duration::from_secs;
         Limits {
             wrong_by_address: Limit::new("too many wrong credentials", 20, seconds(3)),
-            wrong_by_name: Limit::new("too many wrong credentials", 30, seconds(2)),
+            wrong_by_name: Limit::new(
+                "too many wrong credentials for this name from where it has not logged in before",
+                30,
+                seconds(2),
+            )
+            .hint("; a token of an earlier login, sent as last_token, need not wait"),
+            wrong_by_origin: Limit::new("too many wrong credentials", 20, seconds(3)),
             mail_by_address: Limit::new("too many requests for mail", 20, seconds(30)),
             mail_by_recipient: Limit::new("too many requests for mail", 5, seconds(300)),
             invites: Limit::new("too many invitations", 100, seconds(2)),
@@ -43,8 +51,9 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// A guess: 429, and nothing is charged, if there were too many from the address or for the name.
-    pub fn guess(&self, address: u64, name: &str) -> Result<Vec<Taken<'_>>> {
+    /// A guess by somebody who has not shown that they have been here before: 429, and nothing is charged, if there were
+    /// too many from the address or for the name.
+    pub fn guess_by_stranger(&self, address: u64, name: &str) -> Result<Vec<Taken<'_>>> {
         let by_address = self.wrong_by_address.take(address)?;
         match self.wrong_by_name.take(name) {
             Ok(by_name) => Ok(vec![by_address, by_name]),
@@ -59,6 +68,7 @@ impl Limits {
 /// A bucket per key that holds `burst` and refills by one every so often.
 pub struct Limit {
     what: &'static str,
+    hint: &'static str,
     burst: u64,
     every_ms: u64,
     began: Instant,
@@ -71,12 +81,18 @@ impl Limit {
     fn new(what: &'static str, burst: u64, every: Duration) -> Limit {
         Limit {
             what,
+            hint: "",
             burst,
             every_ms: every.as_millis() as u64,
             began: Instant::now(),
             seed: RandomState::new(),
             full_at: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
         }
+    }
+
+    /// The end of what a refusal says.
+    fn hint(self, hint: &'static str) -> Limit {
+        Limit { hint, ..self }
     }
 
     /// Takes one out of the bucket of this key: 429 if it is empty.
@@ -91,7 +107,7 @@ impl Limit {
             Ok(_) => Ok(Taken { bucket, every_ms: self.every_ms }),
             Err(full_at) => {
                 let wait = full_at - most;
-                let detail = format!("{}, try again in {} s", self.what, wait.div_ceil(1000));
+                let detail = format!("{}, try again in {} s{}", self.what, wait.div_ceil(1000), self.hint);
                 Err(Error::new(Kind::TooMany, detail).retry_after(wait))
             }
         }
@@ -127,14 +143,14 @@ mod tests {
 
     #[test]
     fn a_bucket_empties_and_refills() {
-        let limit = Limit::new("too many", 3, Duration::from_secs(2));
+        let limit = Limit::new("too many", 3, Duration::from_secs(2)).hint(" or else");
         let bucket = AtomicU64::new(0);
         for _ in 0..3 {
             limit.take_at(10, &bucket).unwrap();
         }
         let refused = limit.take_at(10, &bucket).unwrap_err();
         assert_eq!((refused.status(), refused.retry_after_ms()), (429, Some(2000)));
-        assert_eq!(refused.detail(), "too many, try again in 2 s");
+        assert_eq!(refused.detail(), "too many, try again in 2 s or else");
         limit.take_at(2010, &bucket).unwrap();
         (0..100).for_each(|_| drop(limit.take_at(2010, &bucket).unwrap_err()));
         limit.take_at(4010, &bucket).unwrap();
@@ -156,6 +172,22 @@ mod tests {
         late.refund();
         let _two = [limit.take_at(20_000, &bucket).unwrap(), limit.take_at(20_000, &bucket).unwrap()];
         limit.take_at(20_000, &bucket).unwrap_err();
+    }
+
+    #[test]
+    fn a_name_is_kept_from_strangers_alone() {
+        let limits = Limits::default();
+        let guesses = (0..100).filter(|address| limits.guess_by_stranger(*address, "ann").is_ok()).count();
+        assert!((30..40).contains(&guesses), "{guesses}");
+        let refused = limits.guess_by_stranger(1000, "ann").unwrap_err().detail().to_string();
+        assert!(refused.contains("for this name") && refused.contains("last_token"), "{refused}");
+        // What the name refuses is not charged to the address.
+        (0..100).for_each(|_| drop(limits.guess_by_stranger(1001, "ann")));
+        assert!(limits.guess_by_stranger(1001, "bob").is_ok());
+        limits.wrong_by_origin.take("ann at home").unwrap();
+        let guesses =
+            (0..100).filter(|name| limits.guess_by_stranger(2000, &format!("u{name}")).is_ok()).count();
+        assert!((20..30).contains(&guesses), "{guesses}");
     }
 
     #[test]

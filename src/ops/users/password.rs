@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::change::apply;
-use super::login::authenticate;
+use super::login::{Given, authenticate};
 use crate::auth::letters;
 use crate::auth::passwords::{LONGEST, Turn, Verdict};
 use crate::error::{Error, Kind, Result};
@@ -28,6 +28,9 @@ pub struct UpdatePassword {
     /// The password from now on.
     #[serde(default)]
     new_password: Option<String>,
+    /// A token of an earlier login of this user, as for a login.
+    #[serde(default)]
+    last_token: Option<String>,
     /// `password`, or absent (OAuth2 forms send it).
     #[serde(default)]
     #[allow(dead_code)]
@@ -74,7 +77,12 @@ pub async fn update_password(context: Context, params: UpdatePassword) -> Result
     if let Some(new) = &params.new_password {
         check("new_password", new)?;
     }
-    let (user, turn) = authenticate(&context, &params.username, &params.password).await?;
+    let given = Given {
+        username: &params.username,
+        password: &params.password,
+        last_token: params.last_token.as_deref(),
+    };
+    let (user, turn) = authenticate(&context, given).await?;
     let no_password = || Error::bad_request("\"User\" object has no field \"password\"");
     let new = params.new_password.ok_or_else(no_password)?;
     set(&context, &turn, &user, &new, ends_tokens()).await.map(drop)
