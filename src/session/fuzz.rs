@@ -236,7 +236,7 @@ fn any_authorization_is_a_token_or_none() {
     let corpus = ["Authorization: Bearer eyJ.a.b", "authorization: bearer  x ", "Authorization: Basic YTpi"];
     Fuzz::new("credentials", 15_000).corpus(corpus).words(["Bearer ", "bearer\t"]).run(|input| {
         let headers = headers(input);
-        let token = super::upgrade::bearer(&headers);
+        let token = crate::auth::tokens::bearer(&headers);
         assert!(token.is_none_or(|token| token.trim() == token && token.is_ascii()));
         token.is_some()
     });

@@ -12,6 +12,7 @@ use super::task::Places;
 use super::{close, task};
 use crate::app::App;
 use crate::auth::Caller;
+use crate::auth::tokens::bearer;
 use crate::error::{Error, Kind, Result};
 use crate::ops::Peer;
 use crate::quota::Holder;
@@ -38,13 +39,6 @@ pub async fn credentials(app: &App, headers: &HeaderMap) -> Result<Credentials> 
         return Err(Error::new(Kind::Forbidden, "credentials are not accepted from this web origin"));
     }
     Ok(Credentials { caller: Some(app.caller(token).await?), origin_allowed })
-}
-
-/// The token of `Authorization: Bearer …`; anything else counts as absent (contract 1.3).
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Programs send no `Origin`; pages of our own host and of listed origins may send credentials.
