@@ -1,17 +1,22 @@
 //! Pools of read connections, with time limits.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::Connection;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::schema;
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
+
+/// So many steps of SQLite's machine a read goes on before it looks whether it is still wanted: some tens of
+/// microseconds.
+const STEPS: i32 = 1_000;
 
 /// Runs reads on threads of the blocking pool, a bounded number at once, each with a connection of its own.
 pub(crate) struct Readers {
@@ -58,22 +63,29 @@ impl Readers {
             Ok(place) => place.map_err(|_| Error::unavailable("store", anyhow!("the store is closed")))?,
             Err(_) => return Err(too_slow()),
         };
-        let interrupt = Arc::new(Interrupt::default());
-        let armed = interrupt.clone();
+        let over = Arc::new(AtomicBool::new(false));
+        let unwanted = over.clone();
         let (path, idle) = (self.path.clone(), self.idle.clone());
         let task = tokio::task::spawn_blocking(move || {
+            // It may have waited for a thread.
+            if unwanted.load(Ordering::Relaxed) {
+                return Err(too_slow());
+            }
             let unused = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = match unused {
+            let mut connection = match unused {
                 Some(connection) => connection,
                 None => schema::open_reader(&path)?,
             };
-            let result = armed.arm(&connection).and_then(|()| work(&connection));
-            armed.disarm();
+            // SQLite forgets an interrupt that comes while no statement runs; what is asked again and again cannot be
+            // missed.
+            connection.progress_handler(STEPS, Some(move || unwanted.load(Ordering::Relaxed)))?;
+            let result = work(&connection);
+            connection.progress_handler(0, None::<fn() -> bool>)?;
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             drop(place);
             result
         });
-        let _cancel = CancelOnDrop(interrupt);
+        let _stop = StopOnDrop(over);
         match tokio::time::timeout_at(deadline, task).await {
             Ok(result) => result.map_err(Error::internal)?,
             Err(_) => Err(too_slow()),
@@ -92,51 +104,12 @@ pub(super) fn too_slow() -> Error {
     Error::new(Kind::Timeout, "the query took longer than its time limit")
 }
 
-/// Stops one read, and never the next one on the same connection.
-#[derive(Default)]
-struct Interrupt {
-    state: Mutex<State>,
-}
+/// Tells a read that nobody waits for it any more.
+struct StopOnDrop(Arc<AtomicBool>);
 
-#[derive(Default)]
-enum State {
-    #[default]
-    Waiting,
-    Running(InterruptHandle),
-    Cancelled,
-    Ended,
-}
-
-impl Interrupt {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    /// The read begins, unless it was cancelled while it waited for a thread.
-    fn arm(&self, connection: &Connection) -> Result<()> {
-        let mut state = self.state();
-        if let State::Cancelled = *state {
-            return Err(too_slow());
-        }
-        *state = State::Running(connection.get_interrupt_handle());
-        Ok(())
-    }
-    /// The read has ended; its connection is about to be used by somebody else.
-    fn disarm(&self) {
-        *self.state() = State::Ended;
-    }
-}
-
-struct CancelOnDrop(Arc<Interrupt>);
-
-impl Drop for CancelOnDrop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        if let State::Running(handle) = &*state {
-            handle.interrupt();
-        }
-        if !matches!(*state, State::Ended) {
-            *state = State::Cancelled;
-        }
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -152,7 +125,7 @@ mod tests {
         Ok(connection.query_row(sql, [], |row| row.get(0))?)
     }
 
-    /// One that tells when it has begun: SQLite interrupts only what it is already at.
+    /// One that tells when it has begun.
     fn endless_that_tells()
     -> (impl FnOnce(&Connection) -> Result<i64> + Send + 'static, tokio::sync::oneshot::Receiver<()>) {
         let (tell, begins) = tokio::sync::oneshot::channel();
@@ -205,6 +178,26 @@ mod tests {
             slow = db.searches.run(search) => panic!("it is endless: {slow:?}"),
             begun = begins => begun.unwrap(),
         }
+        let next = tokio::time::timeout(Duration::from_secs(30), db.searches.run(one)).await;
+        assert_eq!(next.unwrap().unwrap(), 1);
+    }
+
+    /// Between its arming and its first step, and between two statements, SQLite has nothing to interrupt.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_read_that_is_given_up_between_its_statements_does_not_go_on() {
+        let (_dir, db) = database(Duration::from_secs(60));
+        let (tell, begins) = tokio::sync::oneshot::channel();
+        let (go_on, gate) = std::sync::mpsc::channel::<()>();
+        let search = move |connection: &Connection| {
+            let _ = tell.send(());
+            gate.recv().unwrap();
+            endless(connection)
+        };
+        tokio::select! {
+            slow = db.searches.run(search) => panic!("it has not begun: {slow:?}"),
+            begun = begins => begun.unwrap(),
+        }
+        go_on.send(()).unwrap();
         let next = tokio::time::timeout(Duration::from_secs(30), db.searches.run(one)).await;
         assert_eq!(next.unwrap().unwrap(), 1);
     }
