@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter, types::Value as SqlValue};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use tokio::time::Instant;
 
 use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, Read, Tail};
@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::filter::{Filter, Test};
 use crate::model::event::Entry;
 use crate::model::{Event, Position, Timestamp};
-use crate::store::sqlite::filter::{Sql, to_sql};
-use crate::store::sqlite::{Database, EventRow, SEQ_BITS};
+use crate::store::sqlite::filter::{Param, Sql, to_sql};
+use crate::store::sqlite::{Database, EventRow, SEQ_BITS, prepare};
 
 /// How long [`Tail::next`] waits for the first event.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -179,7 +179,14 @@ fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
         },
     };
     let ids = ids(&query.filter);
-    let mut values: Vec<SqlValue> = ids.iter().flatten().map(|id| SqlValue::from(id.clone())).collect();
+    let mut values: Vec<Param> = Vec::new();
+    let (from_ids, which) = match ids {
+        None => (None, ""),
+        Some(ids) => {
+            values.push(Param::many(ids.into_iter().map(Into::into)));
+            (Some("event"), "id IN rarray(?) AND")
+        }
+    };
     let mut span =
         |number, first| values.extend([place(number, first).into(), place(number, u64::MAX).into()]);
     let (from, at, order) = match (number, query.after) {
@@ -205,10 +212,7 @@ fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
             ("event INDEXED BY event_by_time", at, "time, id")
         }
     };
-    let (from, which) = match &ids {
-        None => (from, String::new()),
-        Some(ids) => ("event", format!("id IN ({}) AND", vec!["?"; ids.len()].join(", "))),
-    };
+    let from = from_ids.unwrap_or(from);
     let condition = match mentions(&query.filter, "sequence") {
         false => to_sql(&query.filter, "doc"),
         // Which the stored document does not have.
@@ -219,7 +223,7 @@ fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
         condition.text
     );
     values.extend(condition.params);
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = prepare(connection, &sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let (mut found, mut bytes, mut skip) = (Vec::new(), 0, query.skip);
     while found.len() < query.limit

@@ -11,8 +11,11 @@
 //! events are always written (`Node::to_wire`): their expression is a plain `->>`, equality is a plain `=`, and an index
 //! gives its order too. [`scalars`] is the constraint with which a table makes sure of it.
 
+use std::rc::Rc;
+
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::{Value as Sqlite, ValueRef};
+use rusqlite::types::{ToSql, ToSqlOutput, Value as Sqlite, ValueRef};
+use rusqlite::vtab::array::{self, Array};
 use rusqlite::{Connection, Error, Result};
 use serde_json::{Map, Number, Value};
 
@@ -25,13 +28,45 @@ pub struct Sql {
     /// parameter in order.
     pub text: String,
     /// What the `?` stand for.
-    pub params: Vec<Sqlite>,
+    pub params: Vec<Param>,
     /// Whether it finds exactly what the filter matches; else at least that.
     pub exact: bool,
 }
 
+/// What a `?` stands for. A list is one, however long: the text of a statement does not depend on how much is asked.
+#[derive(Clone, Debug)]
+pub enum Param {
+    /// A value.
+    One(Sqlite),
+    /// The rows of `rarray(?)`.
+    Many(Array),
+}
+
+impl Param {
+    /// The rows of `rarray(?)`.
+    pub fn many(values: impl IntoIterator<Item = Sqlite>) -> Param {
+        Param::Many(Rc::new(values.into_iter().collect()))
+    }
+}
+
+impl<T: Into<Sqlite>> From<T> for Param {
+    fn from(value: T) -> Param {
+        Param::One(value.into())
+    }
+}
+
+impl ToSql for Param {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        match self {
+            Param::One(value) => value.to_sql(),
+            Param::Many(values) => values.to_sql(),
+        }
+    }
+}
+
 const ARRAY: &str = "x'5b'";
 const OBJECT: &str = "x'7b'";
+const ARRAY_BYTE: u8 = 0x5b;
 const TRUE: &str = "x'01'";
 const FALSE: &str = "x'00'";
 
@@ -57,12 +92,13 @@ pub fn scalars(schema: &Schema, column: &str) -> String {
     checks.collect::<Vec<_>>().join(" AND ")
 }
 
-/// Adds the functions that [`to_sql`] uses to a connection: `filter_matches` and `regexp`.
+/// Adds what [`to_sql`] uses to a connection: the functions `filter_matches` and `regexp`, and `rarray`.
 pub fn register(connection: &Connection) -> Result<()> {
     let flags =
         FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     connection.create_scalar_function("filter_matches", 2, flags, filter_matches)?;
-    connection.create_scalar_function("regexp", 2, flags, regexp)
+    connection.create_scalar_function("regexp", 2, flags, regexp)?;
+    array::load_module(connection)
 }
 
 /// `filter_matches(condition, part)`: whether a document whose member at the first name of the path is `part`, as
@@ -132,7 +168,7 @@ fn expression_of(path: &str, kind: FieldType, column: &str) -> String {
 struct Writer<'c> {
     column: &'c str,
     text: String,
-    params: Vec<Sqlite>,
+    params: Vec<Param>,
 }
 
 /// One field's condition, while it is written.
@@ -172,7 +208,7 @@ impl Writer<'_> {
         self.text.push_str(") IS NOT TRUE)");
     }
 
-    fn param(&mut self, value: impl Into<Sqlite>) {
+    fn param(&mut self, value: impl Into<Param>) {
         self.text.push('?');
         self.params.push(value.into());
     }
@@ -279,25 +315,23 @@ impl Writer<'_> {
         }
     }
 
-    /// `value = ?` or `value IN (…)` for strings, booleans and perhaps arrays.
+    /// Equal to one of some strings and booleans, or perhaps an array.
     fn list(&mut self, field: &Field<'_>, values: &[&Value], arrays: bool) {
-        let count = values.len() + usize::from(arrays);
-        if count == 0 {
-            return;
-        }
-        self.push(&[&field.value, if count > 1 { " IN (" } else { " = " }]);
-        for (index, value) in values.iter().enumerate() {
-            self.text.push_str(if index > 0 { ", " } else { "" });
-            match value {
-                Value::String(text) => self.param(text.clone()),
-                Value::Bool(true) => self.text.push_str(TRUE),
-                _ => self.text.push_str(FALSE),
+        match values {
+            [] if !arrays => {}
+            [] => self.push(&[&field.value, " = ", ARRAY]),
+            [value] => {
+                self.push(&[&field.value, if arrays { " IN (" } else { " = " }]);
+                self.param(scalar(value));
+                self.push(&if arrays { [", ", ARRAY, ")"] } else { ["", "", ""] });
+            }
+            _ => {
+                self.push(&[&field.value, " IN rarray("]);
+                let arrays = arrays.then(|| Sqlite::Blob(vec![ARRAY_BYTE]));
+                self.param(Param::many(values.iter().map(|value| scalar(value)).chain(arrays)));
+                self.text.push(')');
             }
         }
-        if arrays {
-            self.push(&[if values.is_empty() { "" } else { ", " }, ARRAY]);
-        }
-        self.text.push_str(if count > 1 { ")" } else { "" });
     }
 
     fn range(&mut self, field: &Field<'_>, operand: &Value, op: &str) {
@@ -357,12 +391,15 @@ impl Writer<'_> {
             self.param(high);
             self.text.push_str(" AND ");
         }
-        self.push(&["CASE typeof(", &field.value, ") WHEN 'integer' THEN ", &field.value, " IN ("]);
-        for (index, number) in numbers.iter().enumerate() {
-            self.text.push_str(if index > 0 { ", " } else { "" });
+        self.push(&["CASE typeof(", &field.value, ") WHEN 'integer' THEN ", &field.value]);
+        if let [number] = numbers {
+            self.text.push_str(" = ");
             self.param(native(number));
+        } else {
+            self.text.push_str(" IN rarray(");
+            self.param(Param::many(numbers.iter().map(|number| native(number))));
+            self.text.push(')');
         }
-        self.text.push(')');
         self.no_boolean(field);
     }
 
@@ -376,6 +413,14 @@ impl Writer<'_> {
         self.text.push_str(" WHEN 'real' THEN ");
         self.decide(field);
         self.text.push_str(" ELSE 0 END)");
+    }
+}
+
+/// A string or a boolean as it stands in an index.
+fn scalar(value: &Value) -> Sqlite {
+    match value {
+        Value::String(text) => Sqlite::Text(text.clone()),
+        value => Sqlite::Blob(vec![u8::from(value.as_bool().unwrap_or(false))]),
     }
 }
 

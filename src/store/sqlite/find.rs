@@ -4,11 +4,11 @@
 //! what is skipped and limited is counted after that. Searches sort row numbers and fetch the documents afterwards,
 //! so that a sort never carries documents.
 
-use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde_json::Value;
 
-use super::filter::{Sql, expression, to_sql};
+use super::filter::{Param, Sql, expression, to_sql};
+use super::statement::prepare;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::model::ObjectId;
@@ -39,7 +39,7 @@ pub(super) fn find(connection: &Connection, query: &Query) -> Result<Found> {
         params.push(bounded(query.limit));
         params.push(bounded(query.offset));
     }
-    let mut places = connection.prepare_cached(&sql)?;
+    let mut places = prepare(connection, &sql)?;
     let mut documents = connection.prepare_cached("SELECT json(doc) FROM node WHERE n = ?")?;
     let mut rows = places.query(params_from_iter(params))?;
     let (mut skip, mut found, mut bytes) = (if exact { 0 } else { query.offset }, Vec::new(), 0);
@@ -68,12 +68,10 @@ pub(super) fn count(connection: &Connection, filter: &Filter) -> Result<u64> {
     let Sql { text: condition, params, exact } = to_sql(filter, DOC);
     if exact {
         let sql = format!("SELECT count(*) FROM node WHERE {condition}");
-        let count: i64 =
-            connection.prepare_cached(&sql)?.query_row(params_from_iter(params), |row| row.get(0))?;
+        let count: i64 = prepare(connection, &sql)?.query_row(params_from_iter(params), |row| row.get(0))?;
         return Ok(count as u64);
     }
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT json({DOC}) FROM node WHERE {condition}"))?;
+    let mut statement = prepare(connection, &format!("SELECT json({DOC}) FROM node WHERE {condition}"))?;
     let mut rows = statement.query(params_from_iter(params))?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
@@ -99,8 +97,8 @@ fn order_by(sort: &[SortKey]) -> String {
     keys.join(", ")
 }
 
-fn bounded(count: u64) -> SqlValue {
-    SqlValue::Integer(i64::try_from(count).unwrap_or(i64::MAX))
+fn bounded(count: u64) -> Param {
+    i64::try_from(count).unwrap_or(i64::MAX).into()
 }
 
 fn text(row: &Row<'_>) -> rusqlite::Result<String> {

@@ -170,6 +170,13 @@ mod tests {
             (json!({"kind": "job", "state": "available"}), &id, "node_by_kind_state", true),
             (json!({"id": node, "state": "done"}), &id, "node_by_id", true),
             (json!({"id__gt": node}), &id, "node_by_id", true),
+            (json!({"id__in": [node, node, node], "state": "done"}), &id, "node_by_id", false),
+            (
+                json!({"parent__in": [node, "5f0000000000000000000abd"], "state": "done", "kind": "job"}),
+                &id,
+                "node_by_parent",
+                false,
+            ),
             (json!({}), &id, "node_by_id", true),
             (json!({}), &created, "node_by_created", true),
             (json!({"created__gt": date}), &created, "node_by_created", true),

@@ -4,6 +4,7 @@
 //! * [`writer`]: one thread owns the only write connection and commits in groups.
 //! * [`commit`], [`append`]: what is written inside such a transaction: nodes, and events at their places.
 //! * [`readers`]: pools of read connections with time limits.
+//! * [`statement`]: which prepared statements are kept.
 //! * [`clock`]: the time that ages are measured by.
 //! * [`channels`]: what is known of each channel without asking the file, and the wake-ups of its readers.
 //! * [`find`], [`filter`], [`indexes`], [`users`], [`groups`], [`tokens`], [`consumers`], [`queues`], [`telemetry`], [`leases`], [`purge`],
@@ -27,6 +28,7 @@ mod queues;
 mod readers;
 mod retention;
 mod schema;
+mod statement;
 mod telemetry;
 mod tokens;
 mod users;
@@ -50,6 +52,7 @@ pub(crate) use append::{Batch, EventRow, SEQ_BITS};
 pub(crate) use channels::Channels;
 use clock::Clock;
 use readers::Readers;
+pub(crate) use statement::prepare;
 use writer::Writer;
 
 /// How the embedded store is run.

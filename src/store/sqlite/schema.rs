@@ -7,8 +7,8 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{
-    Synchronous, consumer_groups, consumers, filter, groups, indexes, leases, queues, telemetry, tokens,
-    users,
+    Synchronous, consumer_groups, consumers, filter, groups, indexes, leases, queues, statement, telemetry,
+    tokens, users,
 };
 use crate::error::{Error, Kind, Result};
 use crate::kv::sqlite as kv;
@@ -142,7 +142,7 @@ fn tune(connection: &Connection) -> Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.pragma_update(None, "cache_size", -16 * 1024)?;
     connection.pragma_update(None, "mmap_size", 1_i64 << 30)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(statement::MOST_KEPT);
     filter::register(connection)?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, Row, params, params_from_iter, types::Value as SqlVal
 
 use super::SqliteStore;
 use super::append::Batch;
+use super::statement::prepare;
 use crate::error::{Error, Result};
 use crate::model::telemetry::{LABELS, Sample};
 use crate::model::{ObjectId, Timestamp};
@@ -117,11 +118,10 @@ fn json_path(names: &[String]) -> String {
 fn find(connection: &Connection, which: &Which, limit: u64, offset: u64) -> Result<(Vec<Wire>, u64)> {
     let (condition, mut values) = condition(which);
     let count = format!("SELECT count(*) FROM telemetry WHERE {condition}");
-    let total: i64 =
-        connection.prepare_cached(&count)?.query_row(params_from_iter(&values), |row| row.get(0))?;
+    let total: i64 = prepare(connection, &count)?.query_row(params_from_iter(&values), |row| row.get(0))?;
     let sql = format!("SELECT {} FROM telemetry WHERE {condition} ORDER BY n LIMIT ? OFFSET ?", *COLUMNS);
     values.extend([limit, offset].map(|number| SqlValue::from(i64::try_from(number).unwrap_or(i64::MAX))));
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = prepare(connection, &sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -157,7 +157,7 @@ fn group(connection: &Connection, which: &Which, by: &[&'static str], least: u64
          ORDER BY total DESC, {by_columns} LIMIT ?"
     );
     values.extend([i64::try_from(least).unwrap_or(i64::MAX), MOST_GROUPS as i64].map(SqlValue::from));
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = prepare(connection, &sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let mut groups = Vec::new();
     while let Some(row) = rows.next()? {

@@ -39,6 +39,9 @@ fn indexes_serve_equality_and_ranges() {
         (json!({"kind": "job", "state": "done"}), "by_kind_state (<expr>=? AND <expr>=?)"),
         (json!({"kind__in": ["job", "test"], "state": "done"}), "by_kind_state (<expr>=? AND <expr>=?)"),
         (json!({"parent": id}), "by_parent (<expr>=?)"),
+        (json!({"parent__in": [id, "5f0000000000000000000abd"]}), "by_parent (<expr>=?)"),
+        (json!({"treeid__in": ["x", "y", "z"]}), "by_treeid (<expr>=?)"),
+        (json!({"data.kernel_revision.commit__in": ["x", "y", true]}), "by_commit (<expr>=?)"),
         (json!({"parent": null}), "by_parent (<expr>=?)"),
         (json!({"treeid": "x"}), "by_treeid (<expr>=?)"),
         (json!({"created__gt": "2026-01-01"}), "by_created (<expr>>? AND <expr><?)"),
@@ -57,7 +60,11 @@ fn indexes_serve_equality_and_ranges() {
         ),
         (json!({"all": [{"treeid": "x"}, {"not": {"name__re": "a"}}]}), "by_treeid (<expr>=?)"),
     ] {
-        assert_eq!(plan(&filter, ""), format!("SEARCH n USING INDEX {index}"), "{filter}");
+        let plan = plan(&filter, "");
+        // A list is read by itself, once.
+        let search: Vec<&str> =
+            plan.split("; ").filter(|step| !step.contains("rarray") && !step.starts_with("LIST")).collect();
+        assert_eq!(search, [format!("SEARCH n USING INDEX {index}")], "{filter}: {plan}");
     }
 }
 
