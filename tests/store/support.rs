@@ -121,7 +121,7 @@ impl Fixture {
                 let file = rusqlite::Connection::open(files.path().join("kernelci.db")).unwrap();
                 for sql in [
                     "UPDATE consumer SET created = created - ?1, last_poll = last_poll - ?1",
-                    "UPDATE queue_item SET until = until - ?1",
+                    "UPDATE queue_item SET until = max(until - ?1, 1) WHERE until > 0",
                 ] {
                     file.execute(sql, [ms]).unwrap();
                 }

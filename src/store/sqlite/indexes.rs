@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::filter::expression;
-use super::telemetry;
+use super::{queues, telemetry};
 use crate::error::Result;
 use crate::store::indexes::NODE;
 use crate::store::{IndexState, IndexStatus};
@@ -40,6 +40,13 @@ fn wanted() -> Vec<Wanted> {
             sql: "CREATE INDEX event_by_time ON event (time, id)".to_owned(),
             statistics: None,
         },
+        Wanted {
+            on: "ended_token",
+            name: "ended_token_by_expires",
+            keys: "expires".to_owned(),
+            sql: "CREATE INDEX ended_token_by_expires ON ended_token (expires)".to_owned(),
+            statistics: None,
+        },
     ];
     for (name, columns) in telemetry::INDEXES {
         all.push(Wanted {
@@ -47,6 +54,15 @@ fn wanted() -> Vec<Wanted> {
             name,
             keys: columns.to_owned(),
             sql: format!("CREATE INDEX {name} ON telemetry ({columns})"),
+            statistics: None,
+        });
+    }
+    for (name, keys, what) in queues::INDEXES {
+        all.push(Wanted {
+            on: "queue_item",
+            name,
+            keys: keys.to_owned(),
+            sql: format!("CREATE INDEX {name} ON queue_item {what}"),
             statistics: None,
         });
     }

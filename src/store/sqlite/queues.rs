@@ -12,12 +12,43 @@ use crate::store::queues::{
     Depth, KEY_SECONDS, Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed, Queues,
 };
 
-/// An item that is gone and had a key stays without `list` and `doc`.
+/// An item that is gone and had a key stays without `list` and `doc`. It is free while `until` is 0.
+///
+/// What is in a list is counted by triggers, in the transaction that changes it. (Files of version 2 have `UNIQUE (list, n)`,
+/// which nothing needs.)
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS queue_item (n INTEGER PRIMARY KEY AUTOINCREMENT, list TEXT, doc TEXT, bytes INTEGER NOT NULL,
-    key TEXT UNIQUE, until INTEGER NOT NULL, token TEXT, deliveries INTEGER NOT NULL, gone INTEGER,
-    UNIQUE (list, n));
+    key TEXT UNIQUE, until INTEGER NOT NULL, token TEXT, deliveries INTEGER NOT NULL, gone INTEGER);
+CREATE TABLE IF NOT EXISTS queue (list TEXT PRIMARY KEY, items INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS queue_item_comes AFTER INSERT ON queue_item WHEN NEW.list IS NOT NULL
+    BEGIN
+        INSERT INTO queue (list, items, bytes) VALUES (NEW.list, 1, NEW.bytes)
+            ON CONFLICT (list) DO UPDATE SET items = items + 1, bytes = bytes + NEW.bytes;
+    END;
+CREATE TRIGGER IF NOT EXISTS queue_item_goes AFTER DELETE ON queue_item WHEN OLD.list IS NOT NULL
+    BEGIN
+        UPDATE queue SET items = items - 1, bytes = bytes - OLD.bytes WHERE list = OLD.list;
+        DELETE FROM queue WHERE list = OLD.list AND items = 0;
+    END;
+CREATE TRIGGER IF NOT EXISTS queue_item_leaves AFTER UPDATE OF list ON queue_item WHEN OLD.list IS NOT NULL AND NEW.list IS NULL
+    BEGIN
+        UPDATE queue SET items = items - 1, bytes = bytes - OLD.bytes WHERE list = OLD.list;
+        DELETE FROM queue WHERE list = OLD.list AND items = 0;
+    END;
 ";
+
+/// Names and definitions of the indexes: the next item of a list, and what need not be remembered any more.
+pub(super) const INDEXES: [(&str, &str, &str); 2] = [
+    ("queue_item_by_until", "list, until", "(list, until)"),
+    ("queue_item_by_gone", "gone", "(gone) WHERE gone IS NOT NULL"),
+];
+
+/// Counts what is in a file that had no triggers yet.
+pub(super) fn count(connection: &Connection) -> Result<()> {
+    let sql = "INSERT INTO queue (list, items, bytes)
+         SELECT list, count(*), sum(bytes) FROM queue_item WHERE list IS NOT NULL GROUP BY list";
+    Ok(connection.execute_batch(sql)?)
+}
 
 #[async_trait]
 impl Queues for SqliteStore {
@@ -29,13 +60,12 @@ impl Queues for SqliteStore {
     async fn take_item(&self, list: &str, lease: Duration) -> Result<Option<Leased>> {
         let list = list.to_owned();
         // Most looks find nothing and need not wait for the writer.
-        let look = list.clone();
-        let may_have = move |connection: &Connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT 1 FROM queue_item WHERE list = ? LIMIT 1")?;
-            Ok(statement.exists([look])?)
+        let (look, now) = (list.clone(), self.db.clock.now().millis());
+        let has = move |connection: &Connection| {
+            let sql = "SELECT 1 FROM queue_item WHERE list = ? AND until <= ? LIMIT 1";
+            Ok(connection.prepare_cached(sql)?.exists(params![look, now])?)
         };
-        if !self.db.quick.run(may_have).await? {
+        if !self.db.quick.run(has).await? {
             return Ok(None);
         }
         let token = uuid::Uuid::new_v4().simple().to_string();
@@ -44,21 +74,7 @@ impl Queues for SqliteStore {
 
     async fn remove_item(&self, lease: &Lease) -> Result<bool> {
         let lease = lease.clone();
-        let remove = move |batch: &mut Batch<'_>| {
-            let connection = batch.connection;
-            // One with a key is remembered.
-            let empty = "UPDATE queue_item SET list = NULL, doc = NULL, bytes = 0, token = NULL, gone = ?
-                 WHERE n = ? AND token = ? AND key IS NOT NULL";
-            let now = batch.now.millis();
-            let kept =
-                connection.prepare_cached(empty)?.execute(params![now, lease.item as i64, lease.token])?;
-            let delete = "DELETE FROM queue_item WHERE n = ? AND token = ?";
-            let gone = connection.prepare_cached(delete)?.execute(params![lease.item as i64, lease.token])?;
-            let old = "DELETE FROM queue_item WHERE list IS NULL AND gone < ?";
-            connection.prepare_cached(old)?.execute([batch.now.plus_seconds(-KEY_SECONDS).millis()])?;
-            Ok(kept + gone > 0)
-        };
-        self.db.writer.run(1, remove).await
+        self.db.writer.run(1, move |batch| remove(batch, &lease)).await
     }
 
     async fn release_item(&self, lease: &Lease) -> Result<Option<String>> {
@@ -86,8 +102,7 @@ impl Queues for SqliteStore {
 
     async fn queues(&self) -> Result<Vec<Depth>> {
         let list = |connection: &Connection| {
-            let sql =
-                "SELECT list, count(*), sum(bytes) FROM queue_item WHERE list IS NOT NULL GROUP BY list";
+            let sql = "SELECT list, items, bytes FROM queue ORDER BY list";
             let mut statement = connection.prepare_cached(sql)?;
             let rows = statement.query_map([], |row| {
                 let (items, bytes): (i64, i64) = (row.get(1)?, row.get(2)?);
@@ -112,14 +127,14 @@ fn push(batch: &Batch<'_>, item: &NewItem) -> Result<Pushed> {
             None => {}
         }
     }
-    let sql = "SELECT count(*), coalesce(sum(bytes), 0) FROM queue_item WHERE list = ?";
-    let (items, bytes): (i64, i64) =
-        connection.prepare_cached(sql)?.query_row([&item.list], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let sql = "SELECT items, bytes FROM queue WHERE list = ?";
+    let depth = connection.prepare_cached(sql)?.query_row([&item.list], |row| Ok((row.get(0)?, row.get(1)?)));
+    let (items, bytes): (i64, i64) = depth.optional()?.unwrap_or_default();
     if items as u64 >= MOST_ITEMS || bytes as u64 + item.json.len() as u64 > MOST_BYTES {
         return Ok(Pushed::Full);
     }
     if items == 0 {
-        let sql = "SELECT count(DISTINCT list) FROM queue_item";
+        let sql = "SELECT count(*) FROM queue";
         let lists: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
         if lists as u64 >= MOST_LISTS {
             return Ok(Pushed::TooManyLists);
@@ -138,13 +153,38 @@ fn end_of_lease(now: i64, lease: Duration) -> i64 {
 fn take(batch: &Batch<'_>, list: &str, token: &str, lease: Duration) -> Result<Option<Leased>> {
     let now = batch.now.millis();
     let until = end_of_lease(now, lease);
+    // Overdue ones are free again, each once. Their takers may still settle them, until somebody else has them.
+    let sql = "UPDATE queue_item SET until = 0 WHERE list = ? AND until > 0 AND until <= ?";
+    batch.connection.prepare_cached(sql)?.execute(params![list, now])?;
     let sql = "UPDATE queue_item SET until = ?, token = ?, deliveries = deliveries + 1
-         WHERE n = (SELECT n FROM queue_item WHERE list = ? AND until <= ? ORDER BY n LIMIT 1)
+         WHERE n = (SELECT n FROM queue_item WHERE list = ? AND until = 0 ORDER BY n LIMIT 1)
          RETURNING n, doc, deliveries";
     let mut statement = batch.connection.prepare_cached(sql)?;
-    let taken = statement.query_row(params![until, token, list, now], |row| {
+    let taken = statement.query_row(params![until, token, list], |row| {
         let lease = Lease { item: row.get::<_, i64>(0)? as u64, token: token.to_owned() };
         Ok(Leased { lease, json: row.get(1)?, deliveries: row.get::<_, i64>(2)? as u64 })
     });
     Ok(taken.optional()?)
 }
+
+fn remove(batch: &Batch<'_>, lease: &Lease) -> Result<bool> {
+    let connection = batch.connection;
+    // One with a key is remembered.
+    let empty = "UPDATE queue_item SET list = NULL, doc = NULL, bytes = 0, token = NULL, gone = ?
+         WHERE n = ? AND token = ? AND key IS NOT NULL";
+    let now = batch.now.millis();
+    let kept = connection.prepare_cached(empty)?.execute(params![now, lease.item as i64, lease.token])?;
+    let delete = "DELETE FROM queue_item WHERE n = ? AND token = ?";
+    let gone = connection.prepare_cached(delete)?.execute(params![lease.item as i64, lease.token])?;
+    Ok(kept + gone > 0)
+}
+
+/// Forgets up to `limit` keys whose day is over; whether there may be more.
+pub(super) fn prune(batch: &Batch<'_>, limit: i64) -> Result<bool> {
+    let sql = "DELETE FROM queue_item WHERE n IN (SELECT n FROM queue_item WHERE gone < ? LIMIT ?)";
+    let oldest = batch.now.plus_seconds(-KEY_SECONDS).millis();
+    Ok(batch.connection.prepare_cached(sql)?.execute(params![oldest, limit])? as i64 == limit)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! Removing what is too old: events and telemetry behind retention, idempotency keys after a day.
+//! Removing what is too old: events and telemetry behind retention, idempotency keys and those
+//! of queues after a day.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use rusqlite::params;
 use super::Database;
 use super::append::Batch;
 use super::commit::REMEMBERED;
-use super::telemetry;
+use super::{queues, telemetry};
 use crate::error::Result;
 use crate::model::Timestamp;
 
@@ -41,7 +42,8 @@ async fn prune(db: &Database) -> Result<()> {
     let (events, samples) = (before(db.options.retention), before(db.options.telemetry_retention));
     let step = move |batch: &mut Batch<'_>| {
         let events = batch.prune_events(events, STEP)?;
-        Ok(events | telemetry::prune(batch, samples, STEP)? | prune_keys(batch)?)
+        let samples = telemetry::prune(batch, samples, STEP)?;
+        Ok(events | samples | prune_keys(batch)? | queues::prune(batch, STEP)?)
     };
     while db.writer.run(STEP as usize, step).await? {}
     Ok(())

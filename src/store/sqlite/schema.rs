@@ -18,7 +18,7 @@ pub(super) const FILE: &str = "kernelci.db";
 
 /// Kept in `user_version`. Raise it with every change of the tables; new tables need no more, anything else a migration
 /// in [`open`].
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// The tables of all parts of the store.
 pub(super) const PARTS: &[&str] = &[
@@ -90,9 +90,12 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     connection.pragma_update(None, "cache_size", -64 * 1024)?;
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     match transaction.pragma_query_value(None, "user_version", |row| row.get(0))? {
-        // Version 2 only added tables, and goes on doing so.
-        0..=VERSION => {
+        version @ 0..=VERSION => {
+            // Version 2 only added tables.
             PARTS.iter().try_for_each(|tables| transaction.execute_batch(tables))?;
+            if version < 3 {
+                queues::count(&transaction)?;
+            }
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         other => {
