@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use kernelci_live::store::queues::{Depth, Lease, Leased, MOST_ITEMS, NewItem, Pushed};
+use kernelci_live::store::queues::{Depth, Lease, Leased, MOST_ITEMS, MOST_LISTS, NewItem, Pushed};
 use macro_rules_attribute::apply;
 
-use super::support::Fixture;
+use super::support::{Fixture, production};
 use crate::support::{both_backends, both_backends_in_pairs};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -111,4 +111,107 @@ async fn a_queue_is_bounded(f: Fixture) {
     assert_eq!(f.store.push_item(&item("large", &large, None)).await.unwrap(), Pushed::Full);
     assert!(f.store.queues().await.unwrap()[0].items < MOST_ITEMS);
     push(&f, "other", "1").await;
+}
+
+#[apply(both_backends!)]
+async fn what_was_there_before_counts(f: Fixture) {
+    f.put_items(&vec!["a".to_owned(); MOST_ITEMS as usize]).await;
+    let again = async || f.store.push_item(&item("a", "1", None)).await.unwrap();
+    assert_eq!(again().await, Pushed::Full);
+    let taken = take(&f, "a", LONG).await.unwrap();
+    assert_eq!(again().await, Pushed::Full, "somebody has it, but it may come back");
+    assert!(f.store.remove_item(&taken.lease).await.unwrap());
+    assert_eq!((again().await, again().await), (Pushed::Done, Pushed::Full));
+    push(&f, "b", "1").await;
+}
+
+#[apply(both_backends!)]
+async fn the_number_of_queues_is_bounded(f: Fixture) {
+    f.put_items(&(0..MOST_LISTS).map(|n| format!("q{n}")).collect::<Vec<_>>()).await;
+    assert_eq!(f.store.push_item(&item("more", "1", None)).await.unwrap(), Pushed::TooManyLists);
+    push(&f, "q7", "1").await;
+    let taken = take(&f, "q0", LONG).await.unwrap();
+    assert!(f.store.remove_item(&taken.lease).await.unwrap());
+    push(&f, "more", "1").await;
+}
+
+/// Everything that is held on a lease comes back at its place, also when it is much.
+#[apply(both_backends!)]
+async fn what_is_overdue_comes_first_and_in_order(f: Fixture) {
+    for n in 1..=6 {
+        push(&f, "a", &n.to_string()).await;
+    }
+    let mut leases = Vec::new();
+    for lease in [LONG / 2, LONG * 2, LONG / 2] {
+        leases.push(take(&f, "a", lease).await.unwrap().lease);
+    }
+    f.time_passes(LONG).await;
+    assert_eq!(take(&f, "a", LONG).await.unwrap().json, "1");
+    assert!(f.store.remove_item(&leases[2]).await.unwrap(), "nobody else has it yet");
+    assert!(!f.store.remove_item(&leases[0]).await.unwrap());
+    for next in ["4", "5", "6"] {
+        assert_eq!(take(&f, "a", LONG).await.unwrap().json, next);
+    }
+    assert_eq!(take(&f, "a", LONG).await, None);
+}
+
+/// Pushes, pops and acks, as mongod sees them. (On SQLite: `store::sqlite::queues`.)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_queue_costs_what_a_short_one_costs() {
+    let f = production().await;
+    let work = async |list: &str| {
+        push(&f, list, "1").await;
+        assert_eq!(f.store.push_item(&item(list, "1", Some(list))).await.unwrap(), Pushed::Done);
+        let taken = take(&f, list, LONG).await.unwrap();
+        assert!(f.store.remove_item(&taken.lease).await.unwrap());
+    };
+    f.put_items(&vec!["long".to_owned(); 4_000]).await;
+    let far = bson::doc! {"$set": {"until": bson::DateTime::from_millis(i64::MAX / 2), "token": "t"}};
+    f.collection("queueitem").update_many(bson::doc! {"_id": {"$lt": 2_000}}, far).await.unwrap();
+    // A list is counted by its first push.
+    work("long").await;
+    for list in ["long", "new", "new"] {
+        let (examined, done) = f.profiled(async || work(list).await).await;
+        assert!(examined < 40, "{list}: {examined} looked at in {done:#?}");
+    }
+    let (_, done) = f.profiled(async || work("long").await).await;
+    let counts = |one: &bson::Document| {
+        one.get_document("command").is_ok_and(|command| command.contains_key("aggregate"))
+    };
+    assert!(!done.is_empty() && !done.iter().any(counts), "{done:#?}");
+}
+
+/// An instance that dies between two calls leaves too much counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_counted_wrong_is_counted_again() {
+    let f = production().await;
+    let depths = f.collection("queuedepth");
+    let counted =
+        async || depths.find_one(bson::doc! {"_id": "a"}).await.unwrap().unwrap().get_i64("items").unwrap();
+    let change = async |update: bson::Document| {
+        depths.update_one(bson::doc! {"_id": "a"}, update).await.unwrap();
+    };
+    push(&f, "a", "1").await;
+    push(&f, "a", "1").await;
+    assert_eq!(counted().await, 2);
+    change(bson::doc! {"$set": {"items": MOST_ITEMS as i64}}).await;
+    let again = async || f.store.push_item(&item("a", "1", None)).await.unwrap();
+    assert_eq!(again().await, Pushed::Full, "it was counted just now");
+    let long_ago = bson::DateTime::from_millis(bson::DateTime::now().timestamp_millis() - 60_000);
+    change(bson::doc! {"$set": {"counted": long_ago}}).await;
+    let pushes = (0..4).map(|_| {
+        let store = f.store.clone();
+        tokio::spawn(async move { store.push_item(&item("a", "1", None)).await.unwrap() })
+    });
+    let mut done = 0;
+    for push in pushes.collect::<Vec<_>>() {
+        done += i64::from(push.await.unwrap() == Pushed::Done);
+    }
+    assert!(done > 0, "whoever counts has room");
+    let items = f.store.queues().await.unwrap()[0].items as i64;
+    assert_eq!(items, 2 + done);
+    // As MongoDB does after an hour.
+    depths.delete_one(bson::doc! {"_id": "a"}).await.unwrap();
+    assert_eq!(again().await, Pushed::Done);
+    assert_eq!(counted().await, items + 1);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use kernelci_live::event_log::{EventLog, Tail};
 use kernelci_live::filter::{Filter, NODE, Test};
 use kernelci_live::model::event::{Entry, NODE_CHANNEL};
@@ -128,16 +129,71 @@ impl Fixture {
             }
             Below::Mongo { database, .. } => {
                 let earlier = |field: &str| bson::doc! {"$subtract": [format!("${field}"), ms]};
-                for (name, fields) in
-                    [("subscriber_state", &["created_at", "last_poll"][..]), ("queueitem", &["until"])]
-                {
+                let held = bson::doc! {"until": {"$gt": bson::DateTime::from_millis(0)}};
+                for (name, which, fields) in [
+                    ("subscriber_state", bson::doc! {}, &["created_at", "last_poll"][..]),
+                    ("queueitem", held, &["until"]),
+                ] {
                     let set: bson::Document =
                         fields.iter().map(|field| ((*field).to_owned(), earlier(field).into())).collect();
                     let all = database.collection::<bson::Document>(name);
-                    all.update_many(bson::doc! {}, vec![bson::doc! {"$set": set}]).await.unwrap();
+                    all.update_many(which, vec![bson::doc! {"$set": set}]).await.unwrap();
                 }
             }
         }
+    }
+    /// Puts an item of one byte into each of the lists, as an earlier version of the server has left it.
+    pub async fn put_items(&self, lists: &[String]) {
+        match &self.below {
+            Below::Files(files) => {
+                let mut file = rusqlite::Connection::open(files.path().join("kernelci.db")).unwrap();
+                let all = file.transaction().unwrap();
+                for list in lists {
+                    let sql = "INSERT INTO queue_item (list, doc, bytes, until, deliveries) VALUES (?, '1', 1, 0, 0)";
+                    all.execute(sql, [list]).unwrap();
+                }
+                all.commit().unwrap();
+            }
+            Below::Mongo { database, .. } => {
+                let free = bson::DateTime::from_millis(0);
+                let item = |(n, list): (usize, &String)| {
+                    bson::doc! {"_id": n as i64, "list": list, "event": "1", "bytes": 1_i64, "until": free, "deliveries": 0_i64}
+                };
+                let items: Vec<_> = lists.iter().enumerate().map(item).collect();
+                database.collection::<bson::Document>("queueitem").insert_many(items).await.unwrap();
+            }
+        }
+    }
+    /// A collection of the database of [`production`].
+    pub fn collection(&self, name: &str) -> mongodb::Collection<bson::Document> {
+        match &self.below {
+            Below::Files(_) => panic!("there are no collections in a file"),
+            Below::Mongo { database, .. } => database.collection(name),
+        }
+    }
+    /// What mongod has done for the work: how many index keys and documents it looked at, and the commands.
+    pub async fn profiled(&self, work: impl AsyncFnOnce()) -> (i64, Vec<bson::Document>) {
+        let Below::Mongo { database, .. } = &self.below else { panic!("that is MongoDB's") };
+        let set = async |level: i32| {
+            database.run_command(bson::doc! {"profile": level}).await.unwrap();
+        };
+        set(2).await;
+        work().await;
+        set(0).await;
+        let profile = self.collection("system.profile");
+        let done: Vec<bson::Document> = profile
+            .find(bson::doc! {"ns": {"$ne": profile.namespace().to_string()}})
+            .await
+            .unwrap()
+            .try_collect()
+            .await
+            .unwrap();
+        profile.drop().await.unwrap();
+        let number = |of: &bson::Document, key: &str| {
+            of.get_i32(key).map_or_else(|_| of.get_i64(key).unwrap_or(0), i64::from)
+        };
+        let examined = done.iter().map(|one| number(one, "keysExamined") + number(one, "docsExamined")).sum();
+        (examined, done)
     }
     /// All retained events of the channel, which must be consecutive from `first`.
     pub async fn events_from(&self, channel: &str, first: u64) -> Vec<Arc<Entry>> {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::document::integer;
 use super::errors::{self, translate};
+use super::queues::depth;
 use super::single::KEY_SECONDS;
 use super::stored::Stored;
 use super::tokens;
@@ -35,7 +36,7 @@ pub(super) struct Kept {
     pub(super) telemetry: u64,
 }
 
-const COLLECTIONS: [&str; 10] = [
+const COLLECTIONS: [&str; 11] = [
     "node",
     "user",
     "usergroup",
@@ -44,6 +45,7 @@ const COLLECTIONS: [&str; 10] = [
     "idempotency",
     "subscriber_state",
     "queueitem",
+    depth::COLLECTION,
     tokens::NAMED,
     tokens::ENDED,
 ];
@@ -103,10 +105,14 @@ fn wanted(kept: Kept) -> Vec<Wanted> {
         unique("subscriber_state", "unique_subscriber_id", doc! {"subscriber_id": 1}),
         Wanted { partial: having("id"), ..unique("subscriber_state", "id_1", doc! {"id": 1}) },
         index("subscriber_state", "last_poll", doc! {"last_poll": 1}),
-        index("queueitem", "list_1__id_1", doc! {"list": 1, "_id": 1}),
+        index("queueitem", "list_1_until_1__id_1", doc! {"list": 1, "until": 1, "_id": 1}),
         index("queueitem", "list_1_bytes_1", doc! {"list": 1, "bytes": 1}),
         Wanted { partial: having("key"), ..unique("queueitem", "key_1", doc! {"key": 1}) },
         Wanted { expire: Some(u64::from(KEY_SECONDS)), ..index("queueitem", "gone_1", doc! {"gone": 1}) },
+        Wanted {
+            expire: Some(depth::KEPT_SECONDS),
+            ..index(depth::COLLECTION, "counted_1", doc! {"counted": 1})
+        },
     ];
     for node in NODE {
         let mut keys = Document::new();

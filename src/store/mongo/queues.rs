@@ -1,7 +1,9 @@
 //! Queues: collection `queueitem`, `{_id: number, list, event: JSON text, bytes, key?, until, token?, deliveries}`. An
 //! item that is gone and had a key stays without `list` and `event` until `gone` is a day old.
 //!
-//! Leases are timed by the clock of the database, which is the same for all instances.
+//! An item is free while `until` is 0. Leases are timed by the clock of the database, which is the same for all instances.
+
+pub(super) mod depth;
 
 use std::time::Duration;
 
@@ -15,9 +17,10 @@ use super::errors::{self, QUERY_TIME, call, is_duplicate};
 use super::stored::Stored;
 use super::{MongoStore, counter};
 use crate::error::{Error, Result};
-use crate::store::queues::{
-    Depth, Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed, Queues,
-};
+use crate::store::queues::{Depth, Lease, Leased, NewItem, Pushed, Queues};
+
+/// `until` of an item that nobody has.
+const FREE: bson::DateTime = bson::DateTime::from_millis(0);
 
 #[async_trait]
 impl Queues for MongoStore {
@@ -27,23 +30,18 @@ impl Queues for MongoStore {
         {
             return Ok(Pushed::Done);
         }
-        let depth = self.depths(doc! {"list": &item.list}).await?.pop();
-        let (items, bytes) = depth.map_or((0, 0), |depth| (depth.items, depth.bytes));
-        if items >= MOST_ITEMS || bytes + item.json.len() as u64 > MOST_BYTES {
-            return Ok(Pushed::Full);
-        }
-        if items == 0 {
-            let lists = self.items.distinct("list", doc! {"list": {"$type": "string"}});
-            if call(lists.max_time(QUERY_TIME)).await?.len() as u64 >= MOST_LISTS {
-                return Ok(Pushed::TooManyLists);
-            }
-        }
+        let bytes = item.json.len() as i64;
+        let counted = depth::add(self, &item.list, bytes.unsigned_abs());
+        let number = match tokio::try_join!(counter::next(self, "queueitem"), counted)? {
+            (number, None) => number,
+            (_, Some(refused)) => return Ok(refused),
+        };
         let mut document = doc! {
-            "_id": counter::next(self, "queueitem").await?,
+            "_id": number,
             "list": &item.list,
             "event": &item.json,
-            "bytes": item.json.len() as i64,
-            "until": bson::DateTime::from_millis(0),
+            "bytes": bytes,
+            "until": FREE,
             "deliveries": 0_i64,
         };
         if let Some(key) = &item.key {
@@ -52,15 +50,19 @@ impl Queues for MongoStore {
         match errors::raw(self.items.insert_one(Stored(document))).await {
             Ok(_) => Ok(Pushed::Done),
             // The same push on another connection was first.
-            Err(error) if is_duplicate(&error) && item.key.is_some() => Ok(Pushed::Done),
+            Err(error) if is_duplicate(&error) && item.key.is_some() => {
+                depth::remove(self, &item.list, bytes).await?;
+                Ok(Pushed::Done)
+            }
             Err(error) => Err(errors::translate(error)),
         }
     }
 
     async fn take_item(&self, list: &str, lease: Duration) -> Result<Option<Leased>> {
+        self.free_overdue(list).await?;
         let token = uuid::Uuid::new_v4().simple().to_string();
         let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
-        let free = doc! {"list": list, "$expr": {"$lte": ["$until", "$$NOW"]}};
+        let free = doc! {"list": list, "until": FREE};
         let update = vec![doc! {"$set": {
             "until": {"$add": ["$$NOW", lease_ms]},
             "token": &token,
@@ -85,16 +87,24 @@ impl Queues for MongoStore {
             doc! {"$set": {"gone": "$$NOW", "bytes": 0_i64}},
             doc! {"$unset": ["list", "event", "token"]},
         ];
-        let delete = async { Ok(call(self.items.delete_one(held(lease))).await?.deleted_count > 0) };
         // One with a key is remembered; it is never without the key, so at most one of the two finds it.
-        match call(self.items.update_one(keyed, empty)).await?.matched_count {
-            0 => delete.await,
-            _ => Ok(true),
+        let counted = doc! {"list": 1, "bytes": 1};
+        let gone =
+            match call(self.items.find_one_and_update(keyed, empty).projection(counted.clone())).await? {
+                None => call(self.items.find_one_and_delete(held(lease)).projection(counted)).await?,
+                gone => gone,
+            };
+        let Some(gone) = gone else { return Ok(false) };
+        if let (Ok(list), Some(bytes)) = (gone.get_str("list"), gone.get("bytes").and_then(integer))
+            && let Err(error) = depth::remove(self, list, bytes).await
+        {
+            tracing::debug!(%error, list, "an item that is gone is still counted");
         }
+        Ok(true)
     }
 
     async fn release_item(&self, lease: &Lease) -> Result<Option<String>> {
-        let free = doc! {"$set": {"until": bson::DateTime::from_millis(0)}, "$unset": {"token": ""}};
+        let free = doc! {"$set": {"until": FREE}, "$unset": {"token": ""}};
         let released = call(self.items.find_one_and_update(held(lease), free)).await?;
         Ok(released.and_then(|item| item.get_str("list").ok().map(str::to_owned)))
     }
@@ -106,13 +116,29 @@ impl Queues for MongoStore {
     }
 
     async fn queues(&self) -> Result<Vec<Depth>> {
-        self.depths(doc! {"list": {"$type": "string"}}).await
+        self.counted(doc! {"list": {"$type": "string"}}).await
     }
 }
 
 impl MongoStore {
+    /// Overdue items are free again, each once. Their takers may still settle them, until somebody else has them.
+    async fn free_overdue(&self, list: &str) -> Result<()> {
+        let held = doc! {"list": list, "until": {"$gt": FREE}};
+        let first =
+            self.items.find_one(held).sort(doc! {"until": 1}).projection(doc! {"until": 1, "now": "$$NOW"});
+        let Some(first) = call(first.max_time(QUERY_TIME)).await? else { return Ok(()) };
+        let time = |key| first.get_datetime(key).ok();
+        if let (Some(until), Some(now)) = (time("until"), time("now"))
+            && until <= now
+        {
+            let overdue = doc! {"list": list, "until": {"$gt": FREE, "$lte": now}};
+            call(self.items.update_many(overdue, doc! {"$set": {"until": FREE}})).await?;
+        }
+        Ok(())
+    }
+
     /// Read off the index `list_1_bytes_1`.
-    async fn depths(&self, which: Document) -> Result<Vec<Depth>> {
+    pub(super) async fn counted(&self, which: Document) -> Result<Vec<Depth>> {
         let stages = [
             doc! {"$match": which},
             doc! {"$group": {"_id": "$list", "items": {"$sum": 1_i64}, "bytes": {"$sum": "$bytes"}}},

@@ -146,21 +146,6 @@ fn what_a_file_of_version_2_has_is_counted() {
 }
 
 #[test]
-fn the_number_of_queues_is_bounded() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut file = Counted::open(&dir.path().join("db"));
-    for n in 0..MOST_LISTS {
-        assert_eq!(file.push(&format!("q{n}"), None).0, Pushed::Done);
-    }
-    assert_eq!(file.push("more", None).0, Pushed::TooManyLists);
-    assert_eq!(file.push("q7", None).0, Pushed::Done);
-    let (taken, _) = file.take("q0");
-    let lease = taken.unwrap().lease;
-    assert!(file.run(|batch| remove(batch, &lease)).0);
-    assert_eq!(file.push("more", None).0, Pushed::Done);
-}
-
-#[test]
 fn keys_are_forgotten_after_a_day_a_few_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = Counted::open(&dir.path().join("db"));
