@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use self::reader::{Reader, is_required};
 use crate::error::{Error, Kind, Result};
-use crate::model::problem::{At, Problems};
+use crate::model::problem::{At, Problems, short};
 use crate::ops::{Body, Operation, Route};
 
 /// Where a parameter came from.
@@ -119,10 +119,11 @@ impl Given<'_> {
                 // Missing further down: the path to the object that it is missing in comes first.
                 let path = if field == "params" { name.to_owned() } else { format!("{field}.{name}") };
                 let input = without_secrets(&self.params);
-                json!({"type": "missing", "loc": self.loc(&path), "msg": "Field required", "input": input})
+                json!({"type": "missing", "loc": self.loc(&path), "msg": "Field required", "input": short(&input)})
             }
             None => {
-                let input = self.params.get(field).filter(|_| !is_secret(field)).cloned().unwrap_or_default();
+                let input =
+                    self.params.get(field).filter(|_| !is_secret(field)).map(short).unwrap_or_default();
                 let msg = format!("Value error, {expected}");
                 json!({"type": "value_error", "loc": self.loc(field), "msg": msg, "input": input, "ctx": {"error": {}}})
             }

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use super::lax;
 use crate::error::{Error, Kind};
 
-/// More problems than this in one body are counted as "and so on": nobody reads them.
-const MOST: usize = 100;
+/// So many problems of one request are told, the rest is counted: nobody reads more, and an answer must not be longer than
+/// what was sent.
+const MOST: usize = 20;
 /// A value whose JSON is at most this long (bytes) is repeated whole in a 422 item, longer ones as cut text.
 const WHOLE: usize = 512;
 /// Characters of a longer value that are repeated.
@@ -47,10 +48,15 @@ impl<'a> At<'a> {
     fn path(&self) -> Vec<Value> {
         let mut path = Vec::new();
         let mut here = Some(self);
+        let mut room = WHOLE;
         while let Some(at) = here {
             match at.step {
                 Step::Root => {}
-                Step::Key(key) => path.push(cut(key).into()),
+                Step::Key(key) => {
+                    let key = if room > 0 { cut(key) } else { "…".to_owned() };
+                    room = room.saturating_sub(key.len());
+                    path.push(key.into());
+                }
                 Step::Index(index) => path.push(index.into()),
             }
             here = at.up;
@@ -72,13 +78,27 @@ struct Problem {
     ctx: Option<Value>,
 }
 
-/// Everything that is wrong with one request.
-#[derive(Debug, Default)]
+/// Everything that is wrong with one request: the first things, and how many more there are.
+#[derive(Debug)]
 pub(crate) struct Problems {
     list: Vec<Problem>,
+    /// So many may still be added to the list.
+    room: usize,
+    /// What had no room.
+    more: usize,
+}
+
+impl Default for Problems {
+    fn default() -> Self {
+        Problems { list: Vec::new(), room: MOST, more: 0 }
+    }
 }
 
 impl Problems {
+    /// For a part of the request, to be [`absorb`](Problems::absorb)ed: it has the room that is left here.
+    pub(crate) fn of_part(&self) -> Problems {
+        Problems { list: Vec::new(), room: self.room, more: 0 }
+    }
     /// Notes that `input`, which stands `at`, is wrong: pydantic's error type `kind`, its message and its context.
     pub(crate) fn add(
         &mut self,
@@ -88,9 +108,11 @@ impl Problems {
         input: &Value,
         ctx: Option<Value>,
     ) {
-        if self.list.len() >= MOST {
+        if self.room == 0 {
+            self.more += 1;
             return;
         }
+        self.room -= 1;
         self.list.push(Problem {
             kind,
             loc: at.path(),
@@ -147,21 +169,17 @@ impl Problems {
     }
     /// Whether nothing is wrong.
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-    /// Whether so much is wrong that looking further is of no use.
-    pub(crate) fn is_full(&self) -> bool {
-        self.list.len() >= MOST
+        self.list.is_empty() && self.more == 0
     }
     /// Moves everything from `other` here, its places taken to be below `prefix`.
     pub(crate) fn absorb(&mut self, other: Problems, prefix: &[Value]) {
-        for mut problem in other.list {
-            if self.is_full() {
-                return;
-            }
+        let (room, found) = (self.room, other.list.len());
+        for mut problem in other.list.into_iter().take(room) {
             problem.loc.splice(0..0, prefix.iter().cloned());
             self.list.push(problem);
         }
+        self.room = room.saturating_sub(found);
+        self.more += other.more + found.saturating_sub(room);
     }
     /// 422 with a list of items below `["body"]`; nothing if nothing is wrong.
     pub(crate) fn into_items(mut self) -> Result<(), Error> {
@@ -172,15 +190,26 @@ impl Problems {
     }
     /// As [`Problems::into_items`], where the places begin with where a parameter came from.
     pub(crate) fn into_placed_items(self) -> Result<(), Error> {
-        if self.list.is_empty() {
+        if self.is_empty() {
             return Ok(());
         }
-        let items: Vec<Value> = self.list.into_iter().map(Problem::into_item).collect();
+        let last = self.more();
+        let items: Vec<Value> = self.list.into_iter().map(Problem::into_item).chain(last).collect();
         Err(Error::new(Kind::InvalidParams, items))
     }
-    /// 400 with a text that names every field; nothing if nothing is wrong.
+    /// An item like the others that says how many there are besides, if there are.
+    fn more(&self) -> Option<Value> {
+        let origin = self.list.first().and_then(|problem| problem.loc.first());
+        let more = self.more;
+        let item = || {
+            json!({"type": "more_errors", "loc": origin.as_slice(), "msg": format!("{more} more errors"), "input": null,
+                "ctx": {"count": more}})
+        };
+        (more > 0).then(item)
+    }
+    /// 400 with a text that names the fields; nothing if nothing is wrong.
     pub(crate) fn into_text(self, title: &str) -> Result<(), Error> {
-        let count = self.list.len();
+        let count = self.list.len() + self.more;
         if count == 0 {
             return Ok(());
         }
@@ -198,6 +227,9 @@ impl Problems {
             }
             let Problem { kind, msg, shown, python_type, .. } = problem;
             let _ = write!(text, "\n  {msg} [type={kind}, input_value={shown}, input_type={python_type}]");
+        }
+        if self.more > 0 {
+            let _ = write!(text, "\n{} more errors", self.more);
         }
         Err(Error::bad_request(text))
     }
@@ -226,7 +258,7 @@ pub(crate) fn cut(text: &str) -> String {
 }
 
 /// `value` itself while it is small, else the beginning of its text.
-fn short(value: &Value) -> Value {
+pub(crate) fn short(value: &Value) -> Value {
     if let Value::String(text) = value {
         return cut(text).into();
     }
@@ -398,11 +430,57 @@ mod tests {
 
     #[test]
     fn a_body_full_of_mistakes_is_told_a_bounded_number_of_times() {
-        let mut problems = Problems::default();
-        for i in 0..10_000 {
-            problems.value_error(&At::ROOT.index(i), "no", &json!(i));
+        let filled = || {
+            let mut problems = Problems::default();
+            for i in 0..10_000 {
+                problems.value_error(&At::ROOT.index(i), "no", &json!(i));
+            }
+            problems
+        };
+        let error = filled().into_items().unwrap_err();
+        let items = error.detail().as_array().unwrap();
+        assert_eq!(items.len(), MOST + 1);
+        assert_eq!(
+            items[MOST],
+            json!({"type": "more_errors", "loc": ["body"], "msg": "9980 more errors", "input": null, "ctx": {"count": 9980}})
+        );
+        let text = filled().into_text("Checkout").unwrap_err().detail().as_str().unwrap().to_owned();
+        assert!(text.starts_with("10000 validation errors for Checkout\n0\n"), "{text}");
+        assert!(text.ends_with("\n9980 more errors") && text.len() < 2_000, "{text}");
+    }
+
+    #[test]
+    fn problems_of_parts_are_counted_together() {
+        let mut all = Problems::default();
+        for part in 0..1_000 {
+            let mut own = all.of_part();
+            for i in 0..3 {
+                own.value_error(&At::ROOT.index(i), "no", &json!(i));
+            }
+            assert!(!own.is_empty());
+            all.absorb(own, &[part.into()]);
+            assert!(all.list.len() <= MOST);
         }
-        assert!(problems.is_full());
-        assert_eq!(problems.into_items().unwrap_err().detail().as_array().unwrap().len(), MOST);
+        let error = all.into_placed_items().unwrap_err();
+        let items = error.detail().as_array().unwrap();
+        assert_eq!((items.len(), &items[MOST]["ctx"]), (MOST + 1, &json!({"count": 2980})));
+        assert_eq!(items[MOST - 1]["loc"], json!([6, 1]));
+    }
+
+    #[test]
+    fn a_long_way_to_a_mistake_is_told_in_short() {
+        fn walk(at: &At<'_>, left: usize, problems: &mut Problems) {
+            let key = format!("{left}{}", "é".repeat(200));
+            match left {
+                0 => problems.value_error(at, "no", &Value::Null),
+                _ => walk(&at.key(&key), left - 1, problems),
+            }
+        }
+        let mut problems = Problems::default();
+        walk(&At::ROOT, 64, &mut problems);
+        let loc = problems.into_placed_items().unwrap_err().detail()[0]["loc"].clone();
+        assert_eq!((loc.as_array().unwrap().len(), &loc[0]), (64, &json!("…")));
+        assert!(loc[63].as_str().unwrap().starts_with("1é"), "{loc}");
+        assert!(loc.to_string().len() < 1_500, "{loc}");
     }
 }

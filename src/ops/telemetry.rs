@@ -13,6 +13,7 @@ use super::loose::Loose;
 use super::{Context, Object};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
+use crate::model::problem::short;
 use crate::model::telemetry::{LARGEST, Sample};
 use crate::store::telemetry::{Group, Which};
 
@@ -167,7 +168,7 @@ pub async fn add(context: Context, params: Add) -> Result<Added> {
 
 /// An item of a 422 as FastAPI would write it; the value itself is not repeated.
 fn item(kind: &str, loc: Value, msg: &str, input: &Value) -> Error {
-    let input = if input.is_object() || input.is_array() { Value::Null } else { input.clone() };
+    let input = if input.is_object() || input.is_array() { Value::Null } else { short(input) };
     Error::new(Kind::InvalidParams, vec![json!({"type": kind, "loc": loc, "msg": msg, "input": input})])
 }
 

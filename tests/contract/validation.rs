@@ -215,3 +215,67 @@ async fn the_order_of_checks(server: Server) {
     let body = json!({"kind": "nope", "name": 5, "path": []});
     assert_eq!(admin.put(&path, &body).await.status, 422);
 }
+
+/// More mistakes than anybody reads: the first of them and their number, on every transport.
+#[apply(both_backends!)]
+async fn ten_thousand_mistakes_are_told_in_short(server: Server) {
+    const MANY: usize = 10_000;
+    let http = Http::admin(&server).await;
+    let mut session = server.admin().await;
+    let made = http.post("/node", &node("checkout", "a")).await.ok();
+    let id = made["id"].as_str().expect("an id");
+    let bad = Value::from(vec![1; MANY]);
+    let object = |key: &str, value: &str| -> Value {
+        (0..MANY).map(|n| (format!("{key}{n}"), json!(value))).collect::<serde_json::Map<_, _>>().into()
+    };
+    let (urls, keys) = (json!({"artifacts": object("a", "x")}), with("data", object("$", "")));
+    let (list, tree) =
+        (with("jobfilter", bad.clone()), json!({"node": node("checkout", "a"), "child_nodes": bad}));
+    let (set, marks) = (json!({"jobfilter": bad}), json!({"field": "x", "value": true}));
+    let beside = |mut params: Value, name: &str, value: &Value| {
+        params[name] = value.clone();
+        params
+    };
+    let token = json!({"name": "n", "scope": bad});
+    for (rest, body, method, params) in [
+        ("POST /node", &list, "node.create", json!({"node": list})),
+        ("POST /node", &keys, "node.create", json!({"node": keys})),
+        ("PUT /node/$id", &list, "node.replace", json!({"id": id, "node": list})),
+        ("PATCH /node/$id", &set, "node.update", json!({"id": id, "set": set})),
+        ("PATCH /node/$id", &urls, "node.update", json!({"id": id, "set": urls})),
+        ("PUT /nodes/$id", &tree, "node.submit", json!({"id": id, "tree": tree})),
+        (
+            "PUT /batch/nodeset",
+            &beside(marks.clone(), "nodes", &bad),
+            "node.mark",
+            beside(marks, "ids", &bad),
+        ),
+        ("POST /telemetry", &bad, "telemetry.add", json!({"events": bad})),
+        ("POST /user/tokens", &token, "token.create", token.clone()),
+    ] {
+        let (verb, path) = rest.split_once(' ').expect("a method and a path");
+        let of_rest = http.send(verb, &path.replace("$id", id), Some(body)).await;
+        assert!((400..=422).contains(&of_rest.status), "{rest}: {}", of_rest.text);
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let of_rpc = http.post("/rpc", &call).await.ok()["error"]["data"].take();
+        let of_session = session.fail(method, params).await["data"].take();
+        assert_eq!(of_rpc["detail"], of_session["detail"], "{method}");
+        for detail in [&of_rest.json["detail"], &of_rpc["detail"]] {
+            let text = detail.to_string();
+            assert!(text.len() < 6_000, "{rest}, {method}: {} bytes: {text:.1000}", text.len());
+            let Some(items) = detail.as_array().filter(|items| items.len() > 1) else { continue };
+            assert_eq!(items.len(), 21, "{detail}");
+            let more = MANY - 20;
+            assert_eq!(
+                items[20],
+                json!({"type": "more_errors", "loc": ["body"], "msg": format!("{more} more errors"), "input": null,
+                    "ctx": {"count": more}})
+            );
+        }
+    }
+    // 400 is a text.
+    let told = http.patch(&format!("/node/{id}"), &urls).await;
+    let told = told.json["detail"].as_str().expect("a text");
+    assert!(told.starts_with("10000 validation errors for Checkout\nartifacts.a0\n"), "{told}");
+    assert!(told.ends_with("\n9980 more errors"), "{told}");
+}

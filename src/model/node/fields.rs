@@ -89,7 +89,7 @@ type Read = (&'static str, &'static str, Option<Value>);
 
 /// The known fields of a node. 413 if it is too large; what else is wrong goes to `problems`.
 fn read_node(node: &Value, problems: &mut Problems) -> Result<Vec<Read>> {
-    let mut own = Problems::default();
+    let mut own = problems.of_part();
     bounds::check(node, &mut own)?;
     let mut fields = Vec::with_capacity(BASE.len());
     match node {

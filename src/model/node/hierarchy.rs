@@ -55,12 +55,9 @@ impl Tree {
     fn read(&mut self, body: Value, problems: &mut Problems) -> Result<()> {
         let mut todo = vec![(body, None, 1)];
         while let Some((value, parent, depth)) = todo.pop() {
-            if problems.is_full() {
-                break;
-            }
             let here = self.items.len();
             self.items.push(Item { parent, id: None, fields: Map::new() });
-            let mut own = Problems::default();
+            let mut own = problems.of_part();
             let children = self.read_item(here, value, &mut own)?;
             if depth == MAX_DEPTH && !children.is_empty() {
                 let at = At::ROOT.key("child_nodes");
@@ -89,7 +86,7 @@ impl Tree {
         if !item.contains_key("node") {
             own.missing(&At::ROOT.key("node"), &value);
         }
-        let mut late = Problems::default();
+        let mut late = own.of_part();
         let at = At::ROOT.key("child_nodes");
         match item.get("child_nodes") {
             Some(Value::Array(_)) => {}
@@ -97,7 +94,7 @@ impl Tree {
             None => late.missing(&at, &value),
         }
         if let Some(node) = value.get_mut("node").map(Value::take) {
-            let mut below = Problems::default();
+            let mut below = own.of_part();
             let fields = fields::take_node(node, &mut below)?;
             own.absorb(below, &["node".into()]);
             if let Some(item) = self.items.get_mut(here) {
