@@ -62,8 +62,9 @@ impl Default for Passwords {
 impl Passwords {
     fn on(processors: usize) -> Passwords {
         let most = MOST_WAITING + processors as u64;
-        let pool =
-            |what, server, binding| Pool::new(what, Limits { server, user: SHARE, address: SHARE, binding, full: Kind::TooMany });
+        let pool = |what, server, binding| {
+            Pool::new(what, Limits { server, user: SHARE, address: SHARE, binding, full: Kind::TooMany })
+        };
         Passwords {
             processors: Arc::new(Semaphore::new(processors)),
             places: pool("passwords checked at a time", most, Binding::UnderPressure),

@@ -56,6 +56,18 @@ pub struct Quotas {
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub answers_mb_per_address: u64,
 
+    /// Megabytes of compiled regular expressions in the filters of subscriptions and feeds.
+    #[arg(long, env = "PATTERNS_MB", default_value_t = 256,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub patterns_mb: u64,
+    /// Those of one user when there is not enough for all.
+    #[arg(long, env = "PATTERNS_MB_PER_USER", default_value_t = 64,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub patterns_mb_per_user: u64,
+    /// Those of the strangers of one address when there is not enough for all.
+    #[arg(long, env = "PATTERNS_MB_PER_ADDRESS", default_value_t = 32,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub patterns_mb_per_address: u64,
     /// Searches that an index serves and that run at a time.
     #[arg(long, env = "MAX_SEARCHES", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]

@@ -23,6 +23,17 @@ pub(super) fn cost(filter: &Filter) -> usize {
     }
 }
 
+/// About how many bytes its regular expressions hold, and how many there are.
+pub(super) fn patterns(filter: &Filter) -> (usize, usize) {
+    let add = |(weight, count), (more, others): (usize, usize)| (weight + more, count + others);
+    match filter {
+        Filter::And(parts) | Filter::Or(parts) => parts.iter().map(patterns).fold((0, 0), add),
+        Filter::Not(part) => patterns(part),
+        Filter::Field { test: Test::Re(pattern), .. } => (pattern.weight(), 1),
+        Filter::Field { .. } => (0, 0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

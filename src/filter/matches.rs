@@ -59,7 +59,7 @@ fn holds(test: &Test, path: &str, doc: &Value) -> bool {
         Test::In(values) => any(&mut |found| values.iter().any(|value| equal(found, value))),
         Test::Nin(values) => !any(&mut |found| values.iter().any(|value| equal(found, value))),
         Test::Re(pattern) => {
-            any(&mut |found| found.and_then(Value::as_str).is_some_and(|text| pattern.regex.is_match(text)))
+            any(&mut |found| found.and_then(Value::as_str).is_some_and(|text| pattern.is_match(text)))
         }
         Test::Exists(wanted) => any(&mut |found| found.is_some()) == *wanted,
     }

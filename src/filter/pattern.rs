@@ -1,15 +1,21 @@
 //! Regular expressions: the linear-time `regex` crate, with PCRE's ASCII meaning of `\d \w \s \b`, which is what
 //! KernelCI's queries have always been matched with.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, Weak};
+
 use regex::{Regex, RegexBuilder};
 use regex_syntax::ast::{self, AssertionKind, Ast, ClassPerlKind, ClassSet, ClassSetItem, Flag, Span};
 
 use super::limits;
+use crate::sync::lock;
 
 /// How deep a pattern's groups may nest: what walks patterns recursively relies on it.
 const NEST: u32 = 32;
 /// Compiled size: enough for any class of Unicode, too little for large counted repetitions of one.
 const SIZE: usize = 1 << 17;
+/// Most patterns are no larger than this, compiled.
+const SMALL: usize = 1 << 14;
 /// Parts of classes that make the class one of very many characters, in a pattern with `(?i)`: for each of them the
 /// parser looks at every character there is, which takes it 10 ms.
 const FOLDED: usize = 2;
@@ -17,14 +23,20 @@ const FOLDED: usize = 2;
 const WIDE: u32 = 8192;
 
 /// A regular expression of the linear-time `regex` crate with ASCII classes, so that PCRE reads it the same way.
-/// Unanchored, case-sensitive.
+/// Unanchored, case-sensitive. Patterns of the same text share what is compiled.
 #[derive(Clone, Debug)]
-pub struct Pattern {
-    /// As the client wrote it.
-    pub source: String,
-    /// Compiled.
-    pub regex: Regex,
+pub struct Pattern(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    regex: Regex,
+    weight: usize,
 }
+
+/// The patterns in use, by their text.
+static KNOWN: Mutex<BTreeMap<String, Weak<Compiled>>> = Mutex::new(BTreeMap::new());
+/// Texts of patterns that are used no more are forgotten when there are so many, and twice as many as in use.
+const KEPT: usize = 1024;
 
 impl Pattern {
     /// Compiles what a client wrote; the error says what is wrong with it.
@@ -40,14 +52,46 @@ impl Pattern {
                 "with (?i) a regular expression has at most {FOLDED} negated or wide parts inside of classes"
             ));
         }
-        let regex = compile(&ascii(source, edits)?)?;
-        Ok(Pattern { source: source.to_owned(), regex })
+        Pattern::of_ascii(&ascii(source, edits)?)
+    }
+
+    /// Compiles a pattern whose classes are ASCII already ([`Pattern::text`]), or takes it from those in use.
+    pub(crate) fn of_ascii(text: &str) -> Result<Pattern, String> {
+        if let Some(known) = lock(&KNOWN).get(text).and_then(Weak::upgrade) {
+            return Ok(Pattern(known));
+        }
+        // Not under the lock: it may take a millisecond.
+        let (regex, weight) = match build(text, SMALL) {
+            Ok(regex) => (regex, 2 * SMALL),
+            Err(_) => (build(text, SIZE)?, 2 * SIZE),
+        };
+        let compiled = Arc::new(Compiled { regex, weight });
+        let mut known = lock(&KNOWN);
+        if known.len() >= KEPT && known.len().is_power_of_two() {
+            known.retain(|_, pattern| pattern.strong_count() > 0);
+        }
+        known.insert(text.to_owned(), Arc::downgrade(&compiled));
+        Ok(Pattern(compiled))
+    }
+
+    /// Whether it is found in this text.
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.regex.is_match(text)
+    }
+
+    /// The pattern with ASCII classes.
+    pub fn text(&self) -> &str {
+        self.0.regex.as_str()
+    }
+
+    /// About how many bytes it holds once it has been used: the program, and the states that are kept of it.
+    pub fn weight(&self) -> usize {
+        self.0.weight
     }
 }
 
-/// Compiles a pattern whose classes are ASCII already (`Pattern::regex.as_str()`).
-pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(pattern).nest_limit(NEST).size_limit(SIZE).dfa_size_limit(SIZE).build();
+fn build(pattern: &str, size: usize) -> Result<Regex, String> {
+    let built = RegexBuilder::new(pattern).nest_limit(NEST).size_limit(size).dfa_size_limit(size).build();
     built.map_err(|error| match error {
         regex::Error::CompiledTooBig(_) => "the regular expression is too large".to_owned(),
         other => {
@@ -176,7 +220,7 @@ mod tests {
     use super::*;
 
     fn found(pattern: &str, text: &str) -> bool {
-        Pattern::new(pattern).unwrap().regex.is_match(text)
+        Pattern::new(pattern).unwrap().is_match(text)
     }
 
     #[test]
@@ -218,5 +262,18 @@ mod tests {
         assert!(Pattern::new(r"\pL{1000}").unwrap_err().contains("too large"));
         assert!(Pattern::new(&"(".repeat(100)).is_err());
         assert!(Pattern::new(&format!("{}a{}", "(".repeat(100), ")".repeat(100))).is_err());
+    }
+
+    #[test]
+    fn patterns_of_the_same_text_are_compiled_once() {
+        let (a, b) = (Pattern::new(r"shared \d").unwrap(), Pattern::new("shared [0-9]").unwrap());
+        assert!(Arc::ptr_eq(&a.0, &b.0));
+        let large = Pattern::new(r"\pL{3}111").unwrap();
+        assert_eq!((a.weight(), large.weight()), (2 * SMALL, 2 * SIZE));
+        for number in 0..3 * KEPT {
+            Pattern::new(&format!("of {number} for a moment")).unwrap();
+        }
+        assert!(lock(&KNOWN).len() <= 2 * KEPT);
+        assert!(Arc::ptr_eq(&a.0, &Pattern::new(r"shared \d").unwrap().0), "those in use stay");
     }
 }

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     fn of(pattern: &str) -> Pcre {
-        translate(Pattern::new(pattern).unwrap().regex.as_str())
+        translate(Pattern::new(pattern).unwrap().text())
     }
     fn exact(text: &str) -> Pcre {
         Pcre::Exact(text.into())

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::operand::Op;
-use super::{FieldType, Filter, Pattern, Test, pattern};
+use super::{FieldType, Filter, Pattern, Test};
 
 /// Writes a condition, for [`read`].
 pub(crate) fn write(path: &str, test: &Test) -> String {
@@ -16,7 +16,7 @@ pub(crate) fn write(path: &str, test: &Test) -> String {
         Test::Gte(value) => ("gte", value.clone()),
         Test::In(values) => ("in", values.clone().into()),
         Test::Nin(values) => ("nin", values.clone().into()),
-        Test::Re(pattern) => ("re", pattern.regex.as_str().into()),
+        Test::Re(pattern) => ("re", pattern.text().into()),
         Test::Exists(wanted) => ("exists", (*wanted).into()),
     };
     json!([path, op, value]).to_string()
@@ -29,10 +29,7 @@ pub(crate) fn read(text: &str) -> Option<Filter> {
     let test = match (op, value) {
         (Op::In, Value::Array(values)) => Test::In(values),
         (Op::Nin, Value::Array(values)) => Test::Nin(values),
-        (Op::Re, Value::String(source)) => {
-            let regex = pattern::compile(&source).ok()?;
-            Test::Re(Pattern { source, regex })
-        }
+        (Op::Re, Value::String(text)) => Test::Re(Pattern::of_ascii(&text).ok()?),
         (Op::Exists, Value::Bool(wanted)) => Test::Exists(wanted),
         (op, value) => op.compare(value),
     };

@@ -79,13 +79,14 @@ async fn open(
     }
     let pairs = conditions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let filter = Filter::from_query(pairs, &EVENT)?;
+    let patterns = app.quotas.patterns(holder, filter.patterns().0)?;
     let begin = async {
         may_follow(&*app.log, &caller, &channel).await?;
         let start = start(&*app.log, &channel, &from).await?;
         let events = hub::follow(&app.hub, &channel, start.position.seq, filter).await?;
         let events = events.take_until(forbidden(app.clone(), caller.token.clone()));
         // Counted as long as the stream lives.
-        let counted = (place, app.sessions.token());
+        let counted = (place, patterns, app.sessions.token());
         let events = events.inspect(move |_| {
             let _ = &counted;
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 
-use super::Hub;
+use super::{Hub, SharedFilter};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::model::event::Entry;
@@ -35,11 +35,12 @@ pub async fn follow(
     struct State {
         follower: super::Follower,
         wake: Arc<Bell>,
-        filter: Filter,
+        filter: Arc<SharedFilter>,
         seq: u64,
         ready: std::vec::IntoIter<Item>,
     }
     follower.saw(seq);
+    let filter = SharedFilter::new(filter);
     let state = State { follower, wake, filter, seq, ready: Vec::new().into_iter() };
     Ok(futures::stream::try_unfold(state, |mut state| async move {
         loop {
@@ -61,9 +62,9 @@ pub async fn follow(
                 if looked > LOOK {
                     break;
                 }
-                looked += entry.json.len();
+                looked += state.filter.work(entry.json.len());
                 state.seq = entry.seq;
-                if state.filter.matches(entry.value()) {
+                if state.filter.matches(&entry) {
                     items.push(Item::Event(read.epoch.clone(), entry));
                 }
             }

@@ -22,12 +22,17 @@ const LONGEST_SHARED: usize = 1024;
 /// What a filter may cost that a channel tries itself: everybody who reads the channel waits for it.
 const CHEAP: usize = 32;
 
+/// How much more work a regular expression is than looking at the event at all.
+const PATTERN_WORK: usize = 4;
+
 /// A filter that readers share.
 #[derive(Debug)]
 pub struct SharedFilter {
     number: u64,
     filter: Filter,
     is_cheap: bool,
+    /// How many regular expressions it has.
+    patterns: usize,
 }
 
 impl SharedFilter {
@@ -35,12 +40,23 @@ impl SharedFilter {
     pub fn new(filter: Filter) -> Arc<SharedFilter> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let is_cheap = filter.cost() <= CHEAP;
-        Arc::new(SharedFilter { number: NEXT.fetch_add(1, Relaxed), filter, is_cheap })
+        let patterns = filter.patterns().1;
+        Arc::new(SharedFilter { number: NEXT.fetch_add(1, Relaxed), filter, is_cheap, patterns })
     }
 
     /// Whether a channel may try it while others wait.
     pub fn is_cheap(&self) -> bool {
         self.is_cheap
+    }
+
+    /// About how many bytes its regular expressions hold once they have been used.
+    pub fn weight(&self) -> usize {
+        self.filter.patterns().0
+    }
+
+    /// What looking at an event of so many bytes counts as, in bytes that are looked at without a pattern.
+    pub fn work(&self, bytes: usize) -> usize {
+        bytes.saturating_mul(1 + PATTERN_WORK * self.patterns)
     }
 
     /// Whether the event matches.

@@ -81,8 +81,8 @@ table! {
 
     Gauge REQUESTS_RUNNING "kernelci_requests_running" [] "Operations that somebody waits for the answer of.";
     Gauge CONNECTIONS "kernelci_connections" [] "Connections that are open, those of sessions included.";
-    Counter SESSIONS_ENDED "kernelci_sessions_ended_total" ["reason"]
-        "WebSocket sessions that this server has ended, by the name of the close code.";
+    Counter SESSIONS_ENDED "kernelci_sessions_ended_total" ["code"]
+        "WebSocket sessions that this server has ended, by the close code.";
 
     Gauge SESSIONS "kernelci_sessions" [] "WebSocket sessions and feeds that are open.";
     Gauge SUBSCRIPTIONS "kernelci_subscriptions" ["channel"] "Subscriptions and feeds of this instance that follow the channel.";

@@ -205,13 +205,16 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     if kept.is_some() {
         context.caller.check_scope(Effect::Writes)?;
     }
-    let reserved = context.session()?.reserve(params.sub)?;
+    let mut reserved = context.session()?.reserve(params.sub)?;
     let app = &context.app;
     may_follow(&*app.log, &context.caller, &params.channel).await?;
     // A member does not look at the log itself.
     let is_member = matches!(kept, Some(Kept::Shared(_)));
     let filter = params.filter.as_ref().filter(|_| !is_member);
     let filter = filter.map(|filter| app.hub.filter(filter)).transpose()?;
+    let weight = filter.as_ref().map_or(0, |filter| filter.weight());
+    reserved.weigh(weight)?;
+    let patterns = app.quotas.patterns(context.holder(), weight)?;
     let follower = match &filter {
         // A kept place moves along with every event.
         Some(filter) if kept.is_none() => {
@@ -241,6 +244,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
         reserved,
         follower,
         filter,
+        patterns,
         include,
         latest: params.on_slow == OnSlow::Latest,
         seq: start.position.seq,

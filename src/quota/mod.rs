@@ -43,6 +43,8 @@ pub struct Quotas {
     pub bodies: Arc<Pool>,
     /// Bytes of large answers that have not left yet.
     pub answers: Arc<Pool>,
+    /// Bytes of the regular expressions in filters of subscriptions and feeds, compiled.
+    pub patterns: Arc<Pool>,
     /// Searches that an index serves.
     pub searches: Turns,
     /// Searches that look through much of what there is.
@@ -70,6 +72,8 @@ impl Quotas {
         let bodies = bytes(settings.bodies_mb, settings.bodies_mb_per_user, settings.bodies_mb_per_address);
         let answers =
             bytes(settings.answers_mb, settings.answers_mb_per_user, settings.answers_mb_per_address);
+        let patterns =
+            bytes(settings.patterns_mb, settings.patterns_mb_per_user, settings.patterns_mb_per_address);
         let (user, address) = (settings.searches_waiting_per_user, settings.searches_waiting_per_address);
         let waiting =
             |what| Pool::new(what, shares(settings.max_searches_waiting, user, address, Kind::TooMany));
@@ -78,6 +82,7 @@ impl Quotas {
             sessions: Pool::new("sessions and feeds", sessions),
             bodies: Pool::new("bytes of request bodies at a time", bodies),
             answers: Pool::new("bytes of answers on their way", answers),
+            patterns: Pool::new("bytes of compiled regular expressions in subscriptions", patterns),
             searches: Turns::new(settings.searches(), waiting("searches at a time")),
             scans: Turns::new(settings.scans(), waiting("searches without an index at a time")),
         }
@@ -85,6 +90,11 @@ impl Quotas {
 }
 
 impl Quotas {
+    /// A place for so many bytes of regular expressions, which stay; none where there are none.
+    pub fn patterns(&self, holder: Holder, weight: usize) -> Result<Option<Place>> {
+        (weight > 0).then(|| self.patterns.take(holder, weight as u64)).transpose()
+    }
+
     /// An answer to this holder, with its place among the large ones if it is large; the error instead, if there are too
     /// many of those already.
     pub fn count(&self, holder: Holder, answer: Result<String>) -> (Result<String>, Option<Place>) {

@@ -38,6 +38,8 @@ struct State {
     said_hello: bool,
     subs: BTreeSet<u32>,
     unsubscribed: BTreeSet<u32>,
+    /// Bytes of regular expressions in filters of subscriptions.
+    patterns: usize,
     /// What acknowledgements go to; also of subscriptions that the server has ended, until their number is taken again.
     acks: BTreeMap<u32, Acks>,
 }
@@ -160,7 +162,7 @@ impl Handle {
         }
         state.subs.insert(sub);
         state.acks.remove(&sub);
-        Ok(Reserved { handle: self.clone(), sub })
+        Ok(Reserved { handle: self.clone(), sub, patterns: 0 })
     }
     /// Ends a subscription: 404 if there is none. Its number is free again once the session has let go of it.
     pub fn unsubscribe(&self, sub: u32) -> Result<()> {
@@ -193,9 +195,25 @@ pub struct Reserved {
     handle: Arc<Handle>,
     /// The number.
     pub sub: u32,
+    /// Bytes of regular expressions that count for this subscription.
+    patterns: usize,
 }
 
 impl Reserved {
+    /// Counts the regular expressions of this subscription's filter: 429 if the session has too many bytes of them.
+    pub fn weigh(&mut self, patterns: usize) -> Result<()> {
+        let mut state = lock(&self.handle.state);
+        if state.patterns + patterns > limits::PATTERNS {
+            let detail = format!(
+                "filter: the regular expressions of a session's subscriptions have at most {} bytes, compiled",
+                limits::PATTERNS
+            );
+            return Err(Error::new(Kind::TooMany, detail));
+        }
+        state.patterns += patterns;
+        self.patterns += patterns;
+        Ok(())
+    }
     /// What to notify when the log has moved.
     pub fn wake(&self) -> Arc<Bell> {
         self.handle.wake.clone()
@@ -215,6 +233,7 @@ impl Drop for Reserved {
         let mut state = lock(&self.handle.state);
         state.subs.remove(&self.sub);
         state.unsubscribed.remove(&self.sub);
+        state.patterns -= self.patterns;
         if state.acks.get(&self.sub).is_some_and(|acks| acks.end().is_none()) {
             state.acks.remove(&self.sub);
         }

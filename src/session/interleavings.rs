@@ -288,6 +288,7 @@ impl Client {
         }
         let Position { epoch, seq } = &start.position;
         self.session = Some(Subscription {
+            patterns: None,
             reserved,
             follower,
             filter,

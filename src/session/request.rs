@@ -21,7 +21,7 @@ pub(super) struct Answered {
     /// `None` for a notification.
     pub(super) text: Option<String>,
     /// Begins now that its answer goes out.
-    pub(super) opened: Option<Subscription>,
+    pub(super) opened: Option<Box<Subscription>>,
     /// Wants to know that the answer went out.
     pub(super) handover: Option<Handover>,
     /// Among the large answers on their way.
@@ -67,7 +67,7 @@ pub(super) async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Re
     let greeted = matches!(&*request.method, "session.hello" | "session.refresh");
     let (result, counted) = app.quotas.count(Holder::of(&handle.caller(), handle.peer().address), result);
     let text = request.id.map(|id| rpc::answer(&id, result));
-    let opened = lock(&slot).take();
+    let opened = lock(&slot).take().map(Box::new);
     let handover = lock(&handover).take();
     Answered { text, opened, handover, counted, close, greeted, _place: place }
 }

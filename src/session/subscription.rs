@@ -15,6 +15,7 @@ use crate::event_log::Read;
 use crate::hub::{Channel, Follower, SharedFilter};
 use crate::model::ObjectId;
 use crate::model::event::Entry;
+use crate::quota::Place;
 use crate::rpc;
 use crate::store::{Store, Wire};
 
@@ -29,6 +30,8 @@ pub struct Subscription {
     pub follower: Follower,
     /// Which events; `None`: all.
     pub filter: Option<Arc<SharedFilter>>,
+    /// For the regular expressions of the filter.
+    pub patterns: Option<Place>,
     /// What to add to an event.
     pub include: Include,
     /// Skip to now instead of catching up when far behind.
@@ -67,6 +70,8 @@ pub struct Batch {
     pub seq: u64,
     /// The epoch that it counts in.
     pub epoch: Arc<str>,
+    /// Bytes of events that were looked at, each as many times as its filter is work.
+    pub looked: usize,
 }
 
 impl Subscription {
@@ -147,7 +152,7 @@ impl Subscription {
 
     /// Frames of a group, which leave the subscription where it is.
     fn batch(&self, frames: Vec<(Frame, u64)>) -> Batch {
-        Batch { frames, gap: false, seq: self.seq, epoch: self.epoch.clone() }
+        Batch { frames, gap: false, seq: self.seq, epoch: self.epoch.clone(), looked: 0 }
     }
 
     /// What follows its position, if that is at hand.
@@ -222,9 +227,9 @@ impl Subscription {
     pub(super) fn look(&self, read: &Read) -> Batch {
         let mut frames = gap_frames(self.sub(), read);
         let gap = !frames.is_empty();
-        let (matching, seq) = select(read, self.filter.as_ref(), self.seq, self.room());
+        let (matching, seq, looked) = select(read, self.filter.as_ref(), self.seq, self.room());
         frames.extend(matching.iter().map(|entry| (event_frame(self.sub(), entry), entry.seq)));
-        Batch { frames, gap, seq, epoch: read.epoch.clone() }
+        Batch { frames, gap, seq, epoch: read.epoch.clone(), looked }
     }
 
     /// Reads on from here, in a future of its own.
@@ -275,7 +280,7 @@ impl Reader {
             Source::Log(log) => log.read(self.sub, self.include, store).await,
             Source::Group(given, stand) => {
                 let frames = given.frames_with(self.sub, self.include, store).await?;
-                Ok(Batch { frames, gap: false, seq: stand.seq, epoch: stand.epoch.clone() })
+                Ok(Batch { frames, gap: false, seq: stand.seq, epoch: stand.epoch.clone(), looked: 0 })
             }
         }
     }
@@ -302,7 +307,7 @@ impl Log {
             }
         }
         let gap = !frames.is_empty();
-        let (matching, seq) = select(&read, self.filter.as_ref(), self.seq, self.room);
+        let (matching, seq, looked) = select(&read, self.filter.as_ref(), self.seq, self.room);
         if !include.node {
             frames.extend(matching.iter().map(|entry| (event_frame(sub, entry), entry.seq)));
         } else if !matching.is_empty() {
@@ -312,7 +317,7 @@ impl Log {
                 frames.push((frame(sub, entry, &more), entry.seq));
             }
         }
-        Ok(Batch { frames, gap, seq, epoch: read.epoch })
+        Ok(Batch { frames, gap, seq, epoch: read.epoch, looked })
     }
 }
 
@@ -323,7 +328,7 @@ fn select<'r>(
     filter: Option<&Arc<SharedFilter>>,
     seq: u64,
     most: usize,
-) -> (Vec<&'r Arc<Entry>>, u64) {
+) -> (Vec<&'r Arc<Entry>>, u64, usize) {
     let mut seq = read.gap.map_or(seq, |(_, to)| to.max(seq));
     let (mut matching, mut bytes, mut looked) = (Vec::new(), 0, 0);
     for entry in &read.entries {
@@ -331,7 +336,7 @@ fn select<'r>(
             break;
         }
         seq = entry.seq;
-        looked += entry.json.len();
+        looked += filter.map_or(entry.json.len(), |filter| filter.work(entry.json.len()));
         if filter.is_none_or(|filter| filter.matches(entry)) {
             bytes += entry.json.len();
             matching.push(entry);
@@ -340,7 +345,7 @@ fn select<'r>(
             break;
         }
     }
-    (matching, seq)
+    (matching, seq, looked)
 }
 
 /// The nodes that these events are about and, if wanted, all above them; one query a level.

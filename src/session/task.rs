@@ -71,7 +71,7 @@ pub(super) fn run(
         session.subs = Vec::new();
         session.reading = None;
         if let Some(code) = code {
-            metrics::SESSIONS_ENDED.counter(&[code.name]).increment(1);
+            metrics::SESSIONS_ENDED.counter(&[&code.code.to_string()]).increment(1);
             say_goodbye(&mut session.out, code).await;
         }
     }
@@ -347,7 +347,7 @@ impl Session {
         if let Some(sub) = answered.opened {
             // Most sessions have one, and a vector would make room for four.
             self.subs.reserve_exact(1);
-            self.subs.push(sub);
+            self.subs.push(*sub);
             // Whether it is still allowed, and not ended meanwhile.
             self.handle.wake.call();
         }
@@ -357,7 +357,7 @@ impl Session {
     /// Puts events to the empty outbox. True if there is more to look at right away.
     fn pump(&mut self) -> bool {
         let count = self.subs.len();
-        let mut more = false;
+        let (mut more, mut looked) = (false, 0);
         for turn in 0..count {
             let index = (self.next_sub + turn) % count;
             let sub = &mut self.subs[index];
@@ -376,6 +376,7 @@ impl Session {
             match sub.at_hand() {
                 Some(batch) => {
                     let number = sub.sub();
+                    looked += batch.looked;
                     self.deliver(number, batch);
                 }
                 None if self.reading.is_none() => {
@@ -386,7 +387,7 @@ impl Session {
                 None => continue,
             }
             more |= self.subs[index].wants_events() && !self.subs[index].busy;
-            if self.out.bytes() > limits::BATCH {
+            if self.out.bytes() > limits::BATCH || looked > limits::SCAN_BYTES {
                 self.next_sub = (index + 1) % count;
                 return true;
             }

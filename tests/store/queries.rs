@@ -79,8 +79,7 @@ async fn numbers_sort_as_numbers(f: Fixture) {
 async fn a_page_is_cut_after_the_filter(f: Fixture) {
     let change = |i: usize, node: &mut Node| node.name = format!("{}-{i}", ["odd", "even"][(i + 1) % 2]);
     let ids = add(&f, change, 10).await;
-    let regex = regex::Regex::new("^even-").unwrap();
-    let even = field("name", Test::Re(Pattern { source: "^even-".to_owned(), regex }));
+    let even = field("name", Test::Re(Pattern::new("^even-").expect("a pattern")));
     for (offset, limit, places) in
         [(0, 3, &[0, 2, 4][..]), (1, 3, &[2, 4, 6]), (3, 100, &[6, 8]), (5, 100, &[]), (0, 0, &[])]
     {
@@ -133,8 +132,7 @@ async fn fields_in_data_are_found(f: Fixture) {
 async fn count_agrees_with_find(f: Fixture) {
     assert_eq!(f.store.count_nodes(&Filter::all()).await.unwrap(), 0);
     add(&f, |i, node| node.processed_by_kcidb_bridge = i < 2, 6).await;
-    let regex = regex::Regex::new("[135]$").unwrap();
-    let odd = field("name", Test::Re(Pattern { source: "[135]$".to_owned(), regex }));
+    let odd = field("name", Test::Re(Pattern::new("[135]$").expect("a pattern")));
     let sent = field("processed_by_kcidb_bridge", Test::Eq(json!(true)));
     for (filter, count) in [
         (Filter::all(), 6),

@@ -157,7 +157,7 @@ impl Writer<'_> {
     }
 
     fn pattern(&mut self, name: &str, pattern: &Pattern, more: bool) -> Document {
-        match pcre::translate(pattern.regex.as_str()) {
+        match pcre::translate(pattern.text()) {
             Pcre::Exact(text) => doc! {name: {"$regex": text}},
             _ if !more => self.unknown(more),
             Pcre::Superset(text) => {

@@ -19,7 +19,7 @@ use rusqlite::vtab::array::{self, Array};
 use rusqlite::{Connection, Error, Result};
 use serde_json::{Map, Number, Value};
 
-use crate::filter::{FieldType, Filter, NODE, Schema, Test, path, pattern, term};
+use crate::filter::{FieldType, Filter, NODE, Pattern, Schema, Test, path, term};
 
 /// A condition in SQL.
 #[derive(Clone, Debug)]
@@ -120,11 +120,11 @@ fn filter_matches(context: &mut Context<'_>) -> Result<bool> {
 
 /// `regexp(pattern, value)`: whether the value is a string in which the pattern is found.
 fn regexp(context: &mut Context<'_>) -> Result<bool> {
-    let regex = context.get_or_create_aux(0, |text| -> std::result::Result<_, BoxError> {
-        Ok(pattern::compile(text.as_str()?)?)
+    let pattern = context.get_or_create_aux(0, |text| -> std::result::Result<_, BoxError> {
+        Ok(Pattern::of_ascii(text.as_str()?)?)
     })?;
     match context.get_raw(1) {
-        ValueRef::Text(text) => Ok(regex.is_match(std::str::from_utf8(text)?)),
+        ValueRef::Text(text) => Ok(pattern.is_match(std::str::from_utf8(text)?)),
         _ => Ok(false),
     }
 }
@@ -238,7 +238,7 @@ impl Writer<'_> {
             }
             Test::Re(pattern) => {
                 self.text.push_str("(regexp(");
-                self.param(pattern.regex.as_str().to_owned());
+                self.param(pattern.text().to_owned());
                 self.push(&[", ", &field.value, ")"]);
                 self.or_array(field);
                 self.text.push(')');
