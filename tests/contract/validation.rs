@@ -231,7 +231,7 @@ async fn ten_thousand_mistakes_are_told_in_short(server: Server) {
     let (urls, keys) = (json!({"artifacts": object("a", "x")}), with("data", object("$", "")));
     let (list, tree) =
         (with("jobfilter", bad.clone()), json!({"node": node("checkout", "a"), "child_nodes": bad}));
-    let (set, marks) = (json!({"jobfilter": bad}), json!({"field": "x", "value": true}));
+    let (set, marks) = (json!({"jobfilter": bad}), json!({"field": "x", "value": "true"}));
     let beside = |mut params: Value, name: &str, value: &Value| {
         params[name] = value.clone();
         params

@@ -2,8 +2,9 @@
 //!
 //! An item is counted before it is there and until it is gone. Who dies on the way, or does not learn what became of a call,
 //! leaves too much counted, not too little, and what is wrong does not stay: a list is counted anew before it is called
-//! full, and a document goes an hour after its list was counted. (Pushes that are under way just then may be missed: the
-//! limits hold about.) A list without a document is counted by the first push, also that of a database that never had any.
+//! full, if that was not done in the last ten seconds, and a document goes an hour after its list was counted. (Pushes that
+//! are under way just then may be missed: the limits hold about.) A list without a document is counted by the first push,
+//! also that of a database that never had any.
 
 use bson::doc;
 use mongodb::options::{Acknowledgment, WriteConcern};
@@ -23,16 +24,17 @@ const COUNT_AGAIN_MS: i64 = 10_000;
 
 /// Counts an item that is about to be pushed; or why it may not be.
 pub(super) async fn add(store: &MongoStore, list: &str, bytes: u64) -> Result<Option<Pushed>> {
-    let most_bytes = MOST_BYTES.saturating_sub(bytes) as i64;
+    let most_bytes = MOST_BYTES as i64 - bytes as i64;
     let room = doc! {"_id": list, "items": {"$lt": MOST_ITEMS as i64}, "bytes": {"$lte": most_bytes}};
     let one_more = doc! {"$inc": {"items": 1_i64, "bytes": bytes as i64}};
-    loop {
+    for first in [true, false] {
         let add = store.depths.find_one_and_update(room.clone(), one_more.clone());
         let Some(before) = call(add).await? else {
-            match count(store, list).await? {
-                true => continue,
-                false => return Ok(Some(Pushed::Full)),
+            if first {
+                // It may not be known how much is there, or not so much any more.
+                count(store, list).await?;
             }
+            continue;
         };
         if before.get("items").and_then(integer).is_none_or(|items| items <= 0)
             && lists(store).await? >= MOST_LISTS
@@ -42,6 +44,7 @@ pub(super) async fn add(store: &MongoStore, list: &str, bytes: u64) -> Result<Op
         }
         return Ok(None);
     }
+    Ok(Some(Pushed::Full))
 }
 
 /// Counts one less: an item is gone, or did not come.
@@ -53,8 +56,8 @@ pub(super) async fn remove(store: &MongoStore, list: &str, bytes: i64) -> Result
     call(remove.write_concern(quick)).await.map(drop)
 }
 
-/// Counts what there is, if that was not done lately. Whether it was done now.
-async fn count(store: &MongoStore, list: &str) -> Result<bool> {
+/// Counts what there is, if that was not done lately.
+async fn count(store: &MongoStore, list: &str) -> Result<()> {
     // Who makes it younger counts, the others take it as it is.
     let old = doc! {"$lt": ["$counted", {"$subtract": ["$$NOW", COUNT_AGAIN_MS]}]};
     let claim =
@@ -62,7 +65,7 @@ async fn count(store: &MongoStore, list: &str) -> Result<bool> {
     let is_old = call(claim).await?.matched_count > 0;
     if !is_old && call(store.depths.find_one(doc! {"_id": list}).projection(doc! {"_id": 1})).await?.is_some()
     {
-        return Ok(false);
+        return Ok(());
     }
     let depth = store.counted(doc! {"list": list}).await?.pop();
     let (items, bytes) = depth.map_or((0, 0), |depth| (depth.items as i64, depth.bytes as i64));
@@ -78,7 +81,7 @@ async fn count(store: &MongoStore, list: &str) -> Result<bool> {
     let write = store.depths.update_one(doc! {"_id": list}, vec![doc! {"$set": set}]).upsert(!is_old);
     match errors::raw(write).await {
         Err(error) if !is_duplicate(&error) => Err(errors::translate(error)),
-        _ => Ok(true),
+        _ => Ok(()),
     }
 }
 
