@@ -224,13 +224,14 @@ pub struct Opened {
 /// Opens what the settings ask for.
 pub async fn open(config: &Config) -> Result<Opened> {
     let retention = Duration::from_secs(config.event_history_ttl_seconds);
+    let prune_every = (retention / 20).clamp(Duration::from_secs(1), Duration::from_secs(60));
     match config.backend()? {
         Backend::Embedded => {
             let options = sqlite::Options {
                 retention,
                 telemetry_retention: Duration::from_secs(config.telemetry_ttl_seconds),
                 search_limit: Duration::from_millis(config.query_timeout_ms),
-                prune_every: (retention / 20).clamp(Duration::from_secs(1), Duration::from_secs(60)),
+                prune_every,
                 synchronous: match config.sqlite_synchronous {
                     Synchronous::Full => sqlite::Synchronous::Full,
                     Synchronous::Normal => sqlite::Synchronous::Normal,
@@ -255,6 +256,7 @@ pub async fn open(config: &Config) -> Result<Opened> {
                 key_prefix: config.redis_prefix.clone(),
                 event_retention_seconds: config.event_history_ttl_seconds,
                 telemetry_retention_seconds: config.telemetry_ttl_seconds,
+                prune_every,
                 query_time: Duration::from_millis(config.query_timeout_ms),
                 ..mongo::Options::default()
             };

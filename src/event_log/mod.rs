@@ -8,7 +8,9 @@
 //!   behind a reader.
 //! * Exactly once: an event id stands in a log at most once, however often its relay was repeated.
 //! * No silent hole: a reader whose next event is no longer retained is told the exact range ([`Read::gap`]).
+//! * A channel begins with its first event, and ends when it has none any more. Its numbers are not given again.
 
+pub(crate) mod ended;
 pub mod redis;
 pub mod sqlite;
 
@@ -26,8 +28,11 @@ use crate::model::{Event, ObjectId, Position, Timestamp};
 pub trait EventLog: Send + Sync + 'static {
     /// Fails with 503 when the log cannot be reached now.
     async fn ping(&self) -> Result<()>;
-    /// The position of the newest event of a channel (seq 0 if there never was one).
+    /// The position of the newest event of a channel. A channel begins with its first event: before that, and when it
+    /// has ended, readers stand where the first event will follow. Asking leaves nothing behind.
     async fn head(&self, channel: &str) -> Result<Position>;
+    /// Whether the channel has begun and not ended.
+    async fn exists(&self, channel: &str) -> Result<bool>;
     /// The head after a closer look, for a reader who says that it has seen more than [`EventLog::head`] tells: the log
     /// may be about to find out that it has been set back.
     async fn head_again(&self, channel: &str) -> Result<Position> {

@@ -3,12 +3,15 @@
 //! Redis gives the order and holds the hot window; MongoDB is the record. An event comes here from the outbox that was
 //! written with its node, or from who publishes it (`relay`; `sweep` finds what is left over), is given a number by
 //! Redis, enters the history under it, and is then shown to readers (`settle`), who read it from the stream while that
-//! still has it (`stream`), else from the history (`history`). `epoch` notices when Redis has lost something.
+//! still has it (`stream`), else from the history (`history`). `epoch` notices when Redis has lost something; `known` is
+//! what a process remembers of channels, `ends` how they end.
 
 mod clean;
 pub(crate) mod connection;
+pub(crate) mod ends;
 pub(crate) mod epoch;
 pub(crate) mod history;
+pub(crate) mod known;
 pub(crate) mod outbox;
 pub(crate) mod relay;
 mod settle;
@@ -72,6 +75,11 @@ impl EventLog for RedisLog {
     async fn head(&self, channel: &str) -> Result<Position> {
         let (epoch, head) = self.inner.head(channel).await?;
         Ok(Position { epoch: epoch.to_string(), seq: head })
+    }
+
+    async fn exists(&self, channel: &str) -> Result<bool> {
+        let known = self.inner.channels.known(channel).await?;
+        Ok(known.exists && (known.high() > 0 || self.inner.head(channel).await?.1 > 0))
     }
 
     async fn head_again(&self, channel: &str) -> Result<Position> {
@@ -250,9 +258,14 @@ impl Inner {
         let mut known = self.channels.known(channel).await?;
         for _ in 0..3 {
             let floor = known.high();
-            match self.channels.redis.state(channel).await? {
-                Some(state) if known.agrees(&state, floor) => return Ok((known.epoch.clone(), state.head)),
-                _ => known = self.channels.verify(channel).await?,
+            if !known.has_begun() {
+                // Which has just been looked at.
+                return Ok((known.epoch.clone(), floor));
+            }
+            let state = self.channels.redis.state(channel).await?;
+            match state.filter(|state| self.channels.agrees(&known, Some(state), floor)) {
+                Some(state) => return Ok((known.epoch.clone(), state.head)),
+                None => known = self.channels.verify(channel).await?,
             }
         }
         Err(Error::unavailable("log", anyhow::anyhow!("the epoch of {channel} keeps changing")))
@@ -264,16 +277,17 @@ impl Inner {
         for _ in 0..3 {
             let floor = known.high();
             let (state, items) = self.channels.redis.look(channel, seq, limit).await?;
-            let Some(state) = state.filter(|state| known.agrees(state, floor)) else {
+            if !self.channels.agrees(&known, state.as_ref(), floor) {
                 known = self.channels.verify(channel).await?;
                 continue;
-            };
+            }
+            let head = state.map_or(floor, |state| state.head);
             let in_stream =
                 items.into_iter().map(|item| Entry::new(item.seq, &item.json)).collect::<Vec<_>>();
-            let first = in_stream.first().map_or(state.head + 1, |entry| entry.seq);
+            let first = in_stream.first().map_or(head + 1, |entry| entry.seq);
             // What the stream no longer has; nothing of another epoch.
             let mut entries = Vec::new();
-            if limit > 0 && first > seq.saturating_add(1) && state.head > seq {
+            if limit > 0 && first > seq.saturating_add(1) && head > seq {
                 let span = Span { channel, epoch: &known.epoch, after: seq.max(known.base), to: first - 1 };
                 entries = self.channels.history.read(span, limit).await?;
             }
@@ -281,12 +295,8 @@ impl Inner {
                 let room = limit - entries.len();
                 entries.extend(in_stream.into_iter().take(room));
             }
-            return Ok(consecutive(
-                known.epoch.clone(),
-                seq,
-                if limit > 0 { state.head } else { seq },
-                entries,
-            ));
+            let head = if limit > 0 { head } else { seq };
+            return Ok(consecutive(known.epoch.clone(), seq, head, entries));
         }
         Err(Error::unavailable("log", anyhow::anyhow!("the epoch of {channel} keeps changing")))
     }

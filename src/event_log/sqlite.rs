@@ -40,16 +40,23 @@ impl EventLog for SqliteLog {
     }
 
     async fn head(&self, channel: &str) -> Result<Position> {
-        let seq = self.db.channels.get(channel).map_or(0, |channel| channel.head());
+        let known = self.db.channels.get(channel).map(|channel| channel.head());
+        let seq = known.unwrap_or_else(|| self.db.channels.base(channel));
         Ok(Position { epoch: self.db.epoch.to_string(), seq })
     }
 
+    async fn exists(&self, channel: &str) -> Result<bool> {
+        Ok(self.db.channels.get(channel).is_some())
+    }
+
     async fn floor(&self, channel: &str) -> Result<u64> {
-        Ok(self.db.channels.get(channel).map_or(1, |channel| channel.floor()))
+        let known = self.db.channels.get(channel).map(|channel| channel.floor());
+        Ok(known.unwrap_or_else(|| self.db.channels.base(channel) + 1))
     }
 
     async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64> {
-        let Some(channel) = self.db.channels.get(channel) else { return Ok(0) };
+        let base = self.db.channels.base(channel);
+        let Some(channel) = self.db.channels.get(channel) else { return Ok(base) };
         let (number, floor, head) = (channel.number, channel.floor(), channel.head());
         self.db.quick.run(move |connection| bisect(connection, number, floor, head, time)).await
     }
@@ -109,11 +116,15 @@ impl Tail for SqliteTail {
 async fn read_after(db: &Database, channel: &str, seq: u64, limit: usize) -> Result<Read> {
     let epoch = db.epoch.clone();
     // What a reader may see is what the writer has published, not what the file may hold already.
-    let channel = db.channels.get(channel).filter(|channel| channel.head() > seq);
-    let Some(channel) = channel.filter(|_| limit > 0) else {
+    let known = db.channels.get(channel);
+    let head = known.as_ref().map_or_else(|| db.channels.base(channel), |known| known.head());
+    if head <= seq || limit == 0 {
         return Ok(Read { epoch, gap: None, entries: Vec::new() });
+    }
+    let Some(channel) = known else {
+        return Ok(Read { epoch, gap: Some((seq + 1, head)), entries: Vec::new() });
     };
-    let (number, head) = (channel.number, channel.head());
+    let number = channel.number;
     if seq + 1 >= channel.floor()
         && let Some(newest) = db.channels.newest(number, seq, limit.min((head - seq) as usize))
     {

@@ -287,11 +287,11 @@ fn kept(context: &Context, params: &Subscribe) -> Result<Option<Kept>> {
     }
 }
 
-/// 422 unless it is a channel's name; 404 where nobody in particular asks for a channel on which nothing ever was:
-/// every channel that is followed costs something, and names are endless.
+/// 422 unless it is a channel's name; 404 where nobody in particular asks for a channel that has not begun: every channel
+/// that is followed costs something, and names are endless.
 pub async fn may_follow(log: &dyn EventLog, caller: &Caller, channel: &str) -> Result<()> {
     channel_name("channel", channel)?;
-    if channel != NODE_CHANNEL && caller.user.is_none() && log.head(channel).await?.seq == 0 {
+    if channel != NODE_CHANNEL && caller.user.is_none() && !log.exists(channel).await? {
         return Err(Error::not_found(format!("channel: there has been no event on {channel}")));
     }
     Ok(())

@@ -167,6 +167,9 @@ impl EventLog for Log {
     async fn head(&self, _: &str) -> Result<Position> {
         self.call(|state| Position { epoch: state.epoch().to_string(), seq: state.head }).await
     }
+    async fn exists(&self, _: &str) -> Result<bool> {
+        Ok(true)
+    }
     async fn floor(&self, _: &str) -> Result<u64> {
         self.call(|state| state.floor).await
     }

@@ -285,3 +285,39 @@ async fn a_restart_of_redis_that_lost_nothing_is_only_a_delay() {
     store.close().await;
     servers.clean().await;
 }
+
+#[tokio::test]
+async fn whoever_remembers_a_channel_that_has_ended_goes_on_behind_it() {
+    let servers = Servers::new().await;
+    let often = Options { prune_every: Duration::from_millis(50), ..servers.options.clone() };
+    let a = servers.open().await;
+    publish(&a, 3).await;
+    let before = a.log.head("ch").await.unwrap();
+    // Its events expire, and all of it was long ago.
+    servers.collection("eventhistory").delete_many(bson::doc! {}).await.unwrap();
+    servers.forget("{ch}:stream").await;
+    assert_eq!(a.log.head_again("ch").await.unwrap().seq, 3);
+    let (_store, b) = open(often).await.unwrap();
+    let channels = servers.collection("channel");
+    let named = bson::doc! {"_id": "ch"};
+    let old = bson::DateTime::from_millis(0);
+    until_within(2 * PATIENCE, "its end", async || {
+        let age = bson::doc! {"$set": {"since": old, "used": old}};
+        channels.update_one(named.clone(), age).await.unwrap();
+        match channels.count_documents(named.clone()).await.unwrap() {
+            0 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
+    assert_eq!(b.head("ch").await.unwrap(), before);
+    // The first one remembers the generation that has ended.
+    assert_eq!(published(&*a.log, event("ch", json!("again"))).await, 4);
+    assert_eq!(published(&*b, event("ch", json!("too"))).await, 5);
+    let head = b.head("ch").await.unwrap();
+    assert_eq!((&head.epoch, head.seq), (&before.epoch, 5));
+    assert_eq!(a.events_after("ch", 3).await.len(), 2);
+    let document = channels.find_one(named).await.unwrap().unwrap();
+    assert!(document.get_i64("generation").unwrap() > 2, "a generation is not used again: {document}");
+    servers.clean().await;
+}

@@ -267,3 +267,66 @@ async fn a_channel_that_retention_emptied_goes_on(f: Fixture) {
     assert_eq!(published(&*f.log, event("ch", json!(4))).await, 4);
     assert_eq!(follow(&mut *tail, 3, 1).await.len(), 1);
 }
+
+#[apply(both_backends!)]
+async fn a_look_at_a_channel_leaves_nothing_behind(f: Fixture) {
+    published(&*f.log, event("there", json!(1))).await;
+    f.settled("there", 1).await;
+    let before = f.traces(None).await;
+    for n in 0..20 {
+        let name = format!("nobody-{n}");
+        assert!(!f.log.exists(&name).await.unwrap());
+        let head = f.log.head(&name).await.unwrap();
+        assert_eq!(f.log.head_again(&name).await.unwrap(), head);
+        assert_eq!(f.log.floor(&name).await.unwrap(), head.seq + 1);
+        f.log.seq_before(&name, Timestamp::now()).await.unwrap();
+        assert!(f.log.read_after(&name, head.seq, 9).await.unwrap().gap.is_none());
+        assert!(f.log.read_across(&name, head.seq, 9).await.unwrap().gap.is_none());
+    }
+    let mut tail = f.log.tail("nobody", 0).await.unwrap();
+    for _ in 0..3 {
+        assert!(tail.next(9).await.unwrap().entries.is_empty());
+    }
+    assert_eq!(f.traces(None).await, before);
+    assert!(f.log.exists("there").await.unwrap());
+}
+
+#[apply(both_backends!)]
+async fn a_channel_begins_where_its_readers_stand(f: Fixture) {
+    let stood = f.log.head("new").await.unwrap();
+    let mut tail = f.log.tail("new", stood.seq).await.unwrap();
+    assert!(tail.next(9).await.unwrap().entries.is_empty());
+    assert_eq!(published(&*f.log, event("new", json!(1))).await, 1);
+    let read = f.log.read_after("new", stood.seq, 9).await.unwrap();
+    assert_eq!((&*read.epoch, read.gap, read.entries.len()), (&*stood.epoch, None, 1));
+    let first = follow(&mut *tail, 0, 1).await;
+    assert_eq!(first[0].value()["data"], 1);
+    let head = f.log.head("new").await.unwrap();
+    assert_eq!((head.epoch, head.seq), (stood.epoch, 1));
+}
+
+#[apply(both_backends!)]
+async fn a_channel_ends_and_its_numbers_are_not_given_again(f: Fixture) {
+    published(&*f.log, event("other", json!(1))).await;
+    for _ in 0..5 {
+        published(&*f.log, at(long_ago(), "ch")).await;
+    }
+    f.settled("other", 1).await;
+    let mut tail = f.log.tail("ch", 5).await.unwrap();
+    f.ended("ch").await;
+    assert!(!f.log.exists("ch").await.unwrap() && f.log.exists("other").await.unwrap());
+    let head = f.log.head("ch").await.unwrap();
+    assert_eq!((head.seq, f.log.floor("ch").await.unwrap()), (5, 6), "it stands where it stood");
+    assert_eq!(f.log.read_after("ch", 3, 9).await.unwrap().gap, Some((4, 5)));
+    assert!(tail.next(9).await.unwrap().gap.is_none(), "who has seen all of it notices nothing");
+
+    assert_eq!(published(&*f.log, event("ch", json!("again"))).await, 6);
+    assert_eq!(follow(&mut *tail, 5, 1).await.len(), 1);
+    let again = f.log.head("ch").await.unwrap();
+    assert_eq!((again.epoch, again.seq), (head.epoch, 6));
+    for read in [f.log.read_after("ch", 3, 9).await, f.log.read_across("ch", 3, 9).await] {
+        let read = read.unwrap();
+        assert_eq!((read.gap, read.entries[0].seq), (Some((4, 5)), 6));
+    }
+    assert_eq!(published(&*f.log, event("other", json!(2))).await, 2, "others count on");
+}

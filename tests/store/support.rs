@@ -65,6 +65,7 @@ pub async fn production() -> Fixture {
         redis_url: services().redis.clone(),
         key_prefix: format!("{}:", database.name),
         event_retention_seconds: RETENTION.as_secs(),
+        prune_every: Duration::from_millis(50),
         database: database.name.clone(),
         ..mongo::Options::default()
     };
@@ -210,6 +211,44 @@ impl Fixture {
                 all.push(entry);
             }
         }
+    }
+    /// What there is of channels: rows, or documents and keys. Those of this name, or all.
+    pub async fn traces(&self, channel: Option<&str>) -> usize {
+        match &self.below {
+            Below::Files(files) => {
+                let file = rusqlite::Connection::open(files.path().join("kernelci.db")).unwrap();
+                let count = "SELECT count(*) FROM channel WHERE ?1 IS NULL OR name = ?1";
+                file.query_row(count, [channel], |row| row.get::<_, i64>(0)).unwrap() as usize
+            }
+            Below::Mongo { database, .. } => {
+                let named = channel.map(|name| bson::doc! {"_id": name}).unwrap_or_default();
+                let channels = database.collection::<bson::Document>("channel");
+                let pattern = format!("{}:{{{}}}:s*", database.name(), channel.unwrap_or("*"));
+                let redis = redis::Client::open(services().redis.as_str()).unwrap();
+                let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+                let keys: Vec<String> =
+                    redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap();
+                // What an event is recognised by goes by itself, within the hour.
+                let stay = keys.iter().filter(|key| !key.contains(":seen:")).count();
+                channels.count_documents(named).await.unwrap() as usize + stay
+            }
+        }
+    }
+    /// Waits until the channel has ended, as if nothing had happened in it for long.
+    pub async fn ended(&self, channel: &str) {
+        until_within(5 * PATIENCE, "the end of a channel", async || {
+            if let Below::Mongo { database, .. } = &self.below {
+                let long_ago = bson::DateTime::from_millis(0);
+                let old = bson::doc! {"$set": {"since": long_ago, "used": long_ago}};
+                let channels = database.collection::<bson::Document>("channel");
+                channels.update_many(bson::doc! {"_id": channel}, old).await.unwrap();
+            }
+            match self.traces(Some(channel)).await {
+                0 => Ok(()),
+                traces => Err(traces),
+            }
+        })
+        .await;
     }
     /// The ids that a query finds.
     pub async fn found(&self, query: Query) -> Vec<ObjectId> {

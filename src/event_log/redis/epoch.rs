@@ -7,130 +7,88 @@
 //! one; if the publisher has gone it was never acknowledged, and may be lost. A counter in MongoDB makes all instances
 //! agree on the latest generation.
 //!
-//! A new *epoch* begins only when MongoDB itself knows less than readers were shown: it was restored from a backup.
+//! A new *epoch* begins only when MongoDB itself knows less than readers were shown: it was restored from a backup. All
+//! channels begin in the same one, which a reader may hold of a channel that has not begun: that takes no more than a look,
+//! since a channel begins with its first event, and ends when it is empty and old (`ends.rs`).
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Document, doc};
+use futures::TryStreamExt;
 use mongodb::options::ReturnDocument;
 
+use super::ends;
 use super::history::{History, number};
+use super::known::{Known, Memory};
 use super::stream::{Redis, State};
 use crate::error::{Error, Kind, Result};
-use crate::model::Timestamp;
 use crate::store::mongo::document::integer;
 use crate::store::mongo::errors::{self, call, is_duplicate};
+use crate::store::mongo::stored::Stored;
 
-/// So many channels are remembered; a server has a handful.
-const MAX_CHANNELS: usize = 10_000;
 /// How often a look is repeated while other instances change the same channel.
 const TRIES: u64 = 20;
 
-/// A channel as this process last saw it, in one epoch.
-#[derive(Debug)]
-pub(crate) struct Known {
-    pub(crate) epoch: Arc<str>,
-    /// Events of this epoch have higher numbers than this.
-    pub(crate) base: u64,
-    generation: AtomicU64,
-    /// The highest number that this process has seen.
-    high: AtomicU64,
-    /// The highest number that this process has shown and not yet written down ([`Channels::remember_shown`]); or 0.
-    shown: AtomicU64,
-}
-
-impl Known {
-    /// The generation that numbers are given in, as far as this process knows.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Relaxed)
-    }
-    /// The highest number that this process has seen in this epoch.
-    pub(crate) fn high(&self) -> u64 {
-        self.high.load(Relaxed)
-    }
-    /// Remembers that event `seq` was seen.
-    pub(crate) fn saw(&self, seq: u64) {
-        self.high.fetch_max(seq, Relaxed);
-    }
-    /// This process has brought the events up to `seq` into the history and before the readers.
-    pub(crate) fn showed(&self, seq: u64) {
-        self.saw(seq);
-        self.shown.fetch_max(seq, Relaxed);
-    }
-    /// Whether Redis still is where it was and nothing is missing. `floor` is [`Known::high`] from before `state` was
-    /// asked for: what others saw in the meantime may well be above it.
-    pub(crate) fn agrees(&self, state: &State, floor: u64) -> bool {
-        let agrees = state.epoch == *self.epoch && state.is_whole() && state.head >= floor;
-        if agrees {
-            self.saw(state.head);
-        }
-        agrees
-    }
-}
-
-/// All channels that this process has touched.
+/// All channels, and what this process remembers of them.
 pub(crate) struct Channels {
     pub(crate) redis: Redis,
     pub(crate) history: History,
-    known: Mutex<HashMap<String, Arc<Known>>>,
+    pub(super) memory: Memory,
+    /// The epoch of every channel that has lost nothing, those included that have not begun.
+    first_epoch: Arc<str>,
+    pub(super) ages: Ages,
+}
+
+/// How old things get.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ages {
     /// How long events are kept.
-    retention_seconds: u64,
+    pub(crate) retention_seconds: u64,
+    /// How often it is looked for what is older.
+    pub(crate) prune_every: Duration,
 }
 
 impl Channels {
-    pub(crate) fn new(redis: Redis, history: History, retention_seconds: u64) -> Channels {
-        Channels { redis, history, known: Mutex::default(), retention_seconds }
+    pub(crate) fn new(redis: Redis, history: History, first_epoch: &str, ages: Ages) -> Channels {
+        Channels { redis, history, memory: Memory::default(), first_epoch: first_epoch.into(), ages }
     }
 
-    /// The channel's epoch. Looked up once; [`Channels::verify`] looks again.
+    /// The channel's epoch. Looked up once; [`Channels::verify`] looks again. A channel that has not begun stays so, and
+    /// is not remembered.
     pub(crate) async fn known(&self, channel: &str) -> Result<Arc<Known>> {
-        match self.remembered(channel) {
+        match self.memory.get(channel) {
             Some(known) => Ok(known),
             None => self.verify(channel).await,
         }
     }
 
-    /// All channels that this process remembers.
-    pub(crate) fn all_known(&self) -> Vec<(String, Arc<Known>)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().map(|(channel, known)| (channel.clone(), known.clone())).collect()
+    /// As [`Channels::known`], of a channel that begins now if it has not: somebody publishes.
+    pub(crate) async fn begun(&self, channel: &str) -> Result<Arc<Known>> {
+        match self.memory.get(channel) {
+            Some(known) => Ok(known),
+            None => self.verified(channel, true).await,
+        }
     }
 
-    fn remembered(&self, channel: &str) -> Option<Arc<Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(channel).cloned()
-    }
-
-    fn remember(&self, channel: &str, state: &State) -> Arc<Known> {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(channel).filter(|known| *known.epoch == *state.epoch) {
-            known.saw(state.head);
-            known.generation.fetch_max(state.generation, Relaxed);
-            return known.clone();
-        }
-        if all.len() >= MAX_CHANNELS {
-            all.clear();
-        }
-        let known = Arc::new(Known {
-            epoch: state.epoch.as_str().into(),
-            base: state.base,
-            generation: state.generation.into(),
-            high: state.head.into(),
-            shown: AtomicU64::new(0),
-        });
-        all.insert(channel.to_owned(), known.clone());
-        known
+    /// Whether Redis is where `known` says; `floor` is the highest number that was known before `state` was asked for.
+    pub(crate) fn agrees(&self, known: &Arc<Known>, state: Option<&State>, floor: u64) -> bool {
+        self.memory.agrees(known, state, floor)
     }
 
     /// Compares Redis with MongoDB and with what this process has seen, and starts a new generation if something was
     /// lost.
     pub(crate) async fn verify(&self, channel: &str) -> Result<Arc<Known>> {
+        self.verified(channel, false).await
+    }
+
+    /// See [`Channels::verify`]; begins the channel if that is wanted.
+    async fn verified(&self, channel: &str, begin: bool) -> Result<Arc<Known>> {
         for attempt in 0..TRIES {
             // Redis comes last: it only grows, so it must be at or above everything read before.
             let written = self.written(channel).await?;
-            let highest = self.highest(channel, &written).await?;
+            let in_history = self.history.highest(channel).await?;
+            let highest = written.highest(in_history);
             let seen = self.seen(channel, &written);
             let state = self.redis.state(channel).await?;
             match &state {
@@ -141,7 +99,12 @@ impl Channels {
                         && state.given >= highest
                         && state.head >= seen =>
                 {
-                    return Ok(self.remember(channel, state));
+                    return Ok(self.memory.put(channel, state));
+                }
+                // It has not begun, or has ended. Nothing is left behind by a look at it.
+                None if written.generation == 0 && seen <= highest && !begin => {
+                    self.memory.forget(channel);
+                    return Ok(Known::unborn(channel, &self.first_epoch, highest, in_history > 0));
                 }
                 // MongoDB's generation is being started: help, or the other instance is about to do it.
                 Some(state) if state.generation < written.generation && !written.seeded => {
@@ -171,33 +134,40 @@ impl Channels {
 
     /// The highest number that this process has seen in the epoch that MongoDB names.
     fn seen(&self, channel: &str, written: &Written) -> u64 {
-        let known = self.remembered(channel).filter(|known| *known.epoch == *written.epoch);
+        let known = self.memory.get(channel).filter(|known| *known.epoch == *written.epoch);
         known.map_or(0, |known| known.high())
     }
 
     /// The highest number that MongoDB knows of.
     async fn highest(&self, channel: &str, written: &Written) -> Result<u64> {
-        Ok(self.history.highest(channel).await?.max(written.head).max(written.base))
+        Ok(written.highest(self.history.highest(channel).await?))
     }
 
-    /// What MongoDB says of the channel; a channel that it does not know has generation 0.
-    async fn written(&self, channel: &str) -> Result<Written> {
-        let found = call(self.history.channels.find_one(doc! {"_id": channel})).await?;
-        Ok(found.map_or_else(Written::default, |found| Written::read(&found)))
+    /// What MongoDB says of the channel, or of those that have ended.
+    pub(super) async fn written(&self, channel: &str) -> Result<Written> {
+        let ended = ends::key(channel);
+        let find = self.history.channels.find(doc! {"_id": {"$in": [channel, &ended]}});
+        let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        match found.iter().find(|found| found.get_str("_id").is_ok_and(|id| id == channel)) {
+            Some(found) => Ok(Written::read(found)),
+            None => Ok(Written::none(&self.first_epoch, found.first().map(|found| &**found))),
+        }
     }
 
     /// Writes a new generation into MongoDB, if it still says what was read there, and starts it in Redis.
     async fn declare(&self, channel: &str, was: &Written, state: Option<&State>) -> Result<()> {
+        let last = state.map_or(0, |state| state.generation).max(was.generation).max(was.ended);
         let state = state.filter(|state| state.epoch == was.epoch);
         let shown = state.map_or(0, |state| state.head).max(self.seen(channel, was));
         // After `shown`: all of that must be there.
         let highest = self.highest(channel, was).await?;
-        let lost = was.generation > 0 && shown > highest;
-        let (epoch, base) = match was.generation > 0 && !lost {
-            true => (was.epoch.clone(), was.base),
-            false => (uuid::Uuid::new_v4().simple().to_string(), shown.max(highest)),
+        let lost = shown > highest;
+        let (epoch, base) = match was.generation {
+            _ if lost => (uuid::Uuid::new_v4().simple().to_string(), shown),
+            0 => (was.epoch.clone(), highest),
+            _ => (was.epoch.clone(), was.base),
         };
-        let generation = state.map_or(0, |state| state.generation).max(was.generation) + 1;
+        let generation = last + 1;
         let filter = match was.generation {
             0 => doc! {"_id": channel, "generation": {"$exists": false}},
             generation => doc! {"_id": channel, "generation": number(generation)},
@@ -221,6 +191,8 @@ impl Channels {
                         highest,
                         "MongoDB has lost history: a new epoch begins"
                     );
+                } else if was.generation == 0 {
+                    tracing::debug!(channel, epoch, base, "a channel begins");
                 } else {
                     tracing::info!(
                         channel,
@@ -258,65 +230,49 @@ impl Channels {
         call(self.history.channels.update_one(filter, doc! {"$set": {"seeded": true}})).await.map(drop)
     }
 
-    /// Writes down the highest numbers that this process has given since the last time. The history has them as well,
-    /// but its events expire some day; so there is time.
-    pub(crate) async fn remember_shown(&self) -> Result<()> {
-        for (channel, known) in self.all_known() {
-            let shown = known.shown.load(Relaxed);
-            if shown == 0 {
-                continue;
-            }
+    /// Writes down the highest number that this process has given in a channel since the last time. The history has it
+    /// as well, but its events expire some day; so there is time.
+    pub(super) async fn write_down(&self, known: &Known) -> Result<()> {
+        let shown = known.shown();
+        if shown > 0 {
             // Not more than is there: if MongoDB has been set back, that must stay visible.
-            let there = self.history.highest(&channel).await?;
-            self.history.remember(&channel, shown.min(there)).await?;
-            // Fails if more has been shown meanwhile, which is written down the next time.
-            _ = known.shown.compare_exchange(shown, 0, Relaxed, Relaxed);
+            let there = self.history.highest(&known.channel).await?;
+            self.history.remember(&known.channel, shown.min(there)).await?;
+            known.wrote_down(shown);
         }
         Ok(())
     }
 
-    /// Removes from the streams what is as old as MongoDB removes from the history.
-    pub(crate) async fn expire(&self) -> Result<()> {
-        let age = i64::try_from(self.retention_seconds).unwrap_or(i64::MAX);
-        let before = Timestamp::now().plus_seconds(age.saturating_neg());
-        for (channel, _) in self.all_known() {
-            // Usually one look at the oldest event is enough.
-            let mut look = 1;
-            loop {
-                let oldest = self.redis.range(&channel, 0, u64::MAX, look).await?;
-                let expired =
-                    oldest.iter().take_while(|item| item.time().is_some_and(|time| time < before)).count();
-                if let Some(last) = expired.checked_sub(1).and_then(|last| oldest.get(last)) {
-                    self.redis.trim(&channel, last.seq).await?;
-                }
-                if expired < look {
-                    break;
-                }
-                look = 1000;
-            }
+    /// The same for all channels.
+    pub(super) async fn write_all_down(&self) -> Result<()> {
+        for known in self.memory.take_busy() {
+            self.write_down(&known).await?;
         }
         Ok(())
     }
 }
 
 /// What MongoDB has of a channel.
-#[derive(Debug, Default)]
-struct Written {
-    epoch: String,
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) epoch: String,
     /// Events of this epoch have higher numbers than this.
-    base: u64,
-    generation: u64,
+    pub(super) base: u64,
+    /// 0: it has not begun, or has ended.
+    pub(super) generation: u64,
     /// Whether Redis has been told of this generation.
-    seeded: bool,
+    pub(super) seeded: bool,
     /// The highest number in the history, also after the events have expired.
-    head: u64,
+    pub(super) head: u64,
+    /// The last generation of channels that have ended: never used again.
+    ended: u64,
 }
 
 impl Written {
-    fn read(document: &Document) -> Written {
-        let number =
-            |key| document.get(key).and_then(integer).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    pub(super) fn read(document: &Document) -> Written {
+        let number = |key| unsigned(document, key);
         Written {
+            ended: 0,
             epoch: document.get_str("epoch").unwrap_or_default().to_owned(),
             base: number("base"),
             generation: number("generation"),
@@ -324,6 +280,21 @@ impl Written {
             head: number("head"),
         }
     }
+
+    /// A channel that MongoDB does not know begins behind those that have ended.
+    fn none(epoch: &str, ended: Option<&Document>) -> Written {
+        let [head, ended] = ["head", "generation"].map(|key| ended.map_or(0, |ended| unsigned(ended, key)));
+        Written { epoch: epoch.to_owned(), base: head, generation: 0, seeded: true, head, ended }
+    }
+
+    /// The highest number that MongoDB knows of, given the highest one in the history.
+    fn highest(&self, in_history: u64) -> u64 {
+        in_history.max(self.head).max(self.base)
+    }
+}
+
+fn unsigned(document: &Document, key: &str) -> u64 {
+    document.get(key).and_then(integer).and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
 }
 
 /// The ranges within `after + 1 ..= to` that are not in `present` (ascending).

@@ -27,7 +27,8 @@ const OLD_TYPE: &str = "api.kernelci.org";
 #[derive(Clone)]
 pub(crate) struct History {
     pub(crate) events: Collection<Stored>,
-    /// One document per channel: `{_id, epoch, base, generation, seeded, head}`. See `epoch.rs`.
+    /// One document per channel: `{_id, epoch, base, generation, seeded, head, since, used}` (`epoch.rs`); and what
+    /// `ends.rs` keeps, under names that no channel has.
     pub(crate) channels: Collection<Stored>,
 }
 
@@ -101,7 +102,7 @@ impl History {
 
     /// Remembers the highest number beyond the life of its event.
     pub(crate) async fn remember(&self, channel: &str, head: u64) -> Result<()> {
-        let update = doc! {"$max": {"head": number(head)}};
+        let update = doc! {"$max": {"head": number(head)}, "$currentDate": {"used": true}};
         call(self.channels.update_one(doc! {"_id": channel}, update)).await.map(drop)
     }
 

@@ -149,7 +149,7 @@ impl Worker {
                 self.take(queued).await;
             }
             self.cleaner.close().await;
-            self.channels.remember_shown().await
+            self.channels.write_all_down().await
         };
         if tokio::time::timeout(DRAIN, drain).await.is_err() {
             tracing::warn!(
@@ -248,7 +248,7 @@ impl Worker {
         let ids: Vec<ObjectId> = jobs.iter().map(|job| job.event.id).collect();
         let mut fresh = jobs.iter().all(|job| job.fresh);
         for _ in 0..ROUNDS {
-            let known = self.channels.known(channel).await?;
+            let known = self.channels.begun(channel).await?;
             let mut events: Vec<&Pending> = jobs.iter().map(|job| &job.event).collect();
             if !fresh {
                 seqs.extend(self.channels.history.numbers(&ids).await?);
@@ -257,6 +257,7 @@ impl Worker {
             // Whatever goes wrong from here on, nobody knows how far it came.
             fresh = false;
             let (generation, floor) = (known.generation(), known.high());
+            self.channels.memory.attend(&known);
             let Some(given) = self.channels.redis.append(channel, generation, floor, &events).await? else {
                 self.channels.verify(channel).await?;
                 continue;
@@ -278,7 +279,7 @@ impl Worker {
             let target = numbers.copied().max().unwrap_or(0);
             match self.channels.settle(channel, generation, &own, given.head, target).await? {
                 Settled::Done => {
-                    known.showed(target);
+                    self.channels.memory.showed(&known, target);
                     seqs.extend(events.iter().zip(given.numbers).map(|(event, seq)| (event.id, seq)));
                     return Ok(());
                 }

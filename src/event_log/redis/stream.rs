@@ -36,6 +36,7 @@ pub(crate) struct Redis {
     append: Arc<Script>,
     confirm: Arc<Script>,
     seed: Arc<Script>,
+    end: Arc<Script>,
     /// Whether the last command failed.
     failing: Arc<watch::Sender<bool>>,
 }
@@ -66,6 +67,19 @@ impl State {
             |last: Option<u64>, number| last == Some(number) || (last.is_none() && number == self.seed);
         ends_at(self.last, self.head) && ends_at(self.last_pending, self.given)
     }
+
+    /// One in which everything up to `head` is shown.
+    #[cfg(test)]
+    pub(super) fn at(epoch: &str, generation: u64, head: u64) -> State {
+        let (last, last_pending) = (Some(head), Some(head));
+        State { epoch: epoch.into(), generation, head, given: head, base: 0, seed: 0, last, last_pending }
+    }
+
+    /// The same with numbers that are not shown, up to this one.
+    #[cfg(test)]
+    pub(super) fn with_pending(self, last: u64) -> State {
+        State { given: last, last_pending: Some(last), ..self }
+    }
 }
 
 /// An event with its number.
@@ -75,6 +89,10 @@ pub(crate) struct Item {
     pub(crate) epoch: String,
     pub(crate) json: String,
 }
+
+/// What [`Redis::glance`] tells of a channel: generation, head and the number given last if there is such a channel, and
+/// the oldest event in the stream.
+pub(crate) type Glance = (Option<(u64, u64, u64)>, Option<Item>);
 
 /// What [`Redis::append`] answers.
 #[derive(Debug)]
@@ -122,6 +140,7 @@ impl Redis {
             append: Arc::new(Script::new(include_str!("append.lua"))),
             confirm: Arc::new(Script::new(include_str!("confirm.lua"))),
             seed: Arc::new(Script::new(include_str!("seed.lua"))),
+            end: Arc::new(Script::new(include_str!("end.lua"))),
             failing: Arc::default(),
         })
     }
@@ -279,6 +298,39 @@ impl Redis {
         script.arg(epoch).arg(generation).arg(head).arg(base);
         let mut connection = self.manager.clone();
         self.wait(script.invoke_async(&mut connection)).await
+    }
+
+    /// Forgets a channel without events, whose generation and head these are. False: it is another one, and nothing was
+    /// written.
+    pub(crate) async fn end(&self, channel: &str, generation: u64, head: u64) -> Result<bool> {
+        let mut script = self.end.prepare_invoke();
+        script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
+        script.key(self.key(channel, "pending"));
+        let mut connection = self.manager.clone();
+        self.wait(script.arg(generation).arg(head).invoke_async(&mut connection)).await
+    }
+
+    /// Of each channel generation, head and the number given last, and the oldest event in its stream; all at once.
+    pub(crate) async fn glance(&self, channels: &[&str]) -> Result<Vec<Glance>> {
+        let mut pipe = redis::pipe();
+        for channel in channels {
+            pipe.cmd("HMGET").arg(self.key(channel, "state")).arg(&["generation", "head", "given"]);
+            pipe.cmd("XRANGE").arg(self.key(channel, "stream")).arg("-").arg("+").arg("COUNT").arg(1);
+        }
+        let mut connection = self.manager.clone();
+        let answer: Vec<redis::Value> = self.wait(pipe.query_async(&mut connection)).await?;
+        let glance = |pair: &[redis::Value]| -> RedisResult<Glance> {
+            let [numbers, oldest] = pair else { return Ok((None, None)) };
+            let numbers: (Option<u64>, Option<u64>, Option<u64>) = redis::from_redis_value(numbers.clone())?;
+            let oldest: StreamRangeReply = redis::from_redis_value(oldest.clone())?;
+            let numbers = match numbers {
+                (Some(generation), Some(head), Some(given)) => Some((generation, head, given)),
+                _ => None,
+            };
+            Ok((numbers, oldest.ids.first().and_then(item)))
+        };
+        let all: RedisResult<Vec<Glance>> = answer.chunks(2).map(glance).collect();
+        all.map_err(Error::internal)
     }
 
     /// A connection of its own: `XREAD BLOCK` would hold up everybody else's commands.

@@ -2,8 +2,8 @@
 //!
 //! Every instance looks through the outboxes every other second, beside the relay, so that no event waits for a look.
 //! What two looks in a row find is overdue and goes to the relay, which recognises what has been relayed meanwhile.
-//! (Clocks are not compared.) Then it finishes what was numbered and not shown, trims the streams, and writes down how
-//! far the channels are.
+//! (Clocks are not compared.) Then it looks after the channels in which something has happened: finishes what was numbered
+//! and not shown, trims the streams, and writes down how far they are. The others are looked at seldom.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,12 +12,14 @@ use std::time::Duration;
 use bson::doc;
 use futures::TryStreamExt;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::epoch::{Channels, Known};
+use super::epoch::Channels;
+use super::known::Known;
 use super::outbox::{Job, Outboxes, Pending, Source};
 use super::settle::Settled;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::ObjectId;
 use crate::store::mongo::errors::{QUERY_TIME, call};
 use crate::store::mongo::stored::Stored;
@@ -54,6 +56,7 @@ impl Sweep {
         let relay = self.relay.clone();
         let work = async {
             let mut pause = SOON;
+            let mut pruned = Instant::now();
             loop {
                 tokio::time::sleep(pause.mul_f32(rand::random_range(1.0..2.0))).await;
                 pause = match self.look().await {
@@ -64,12 +67,12 @@ impl Sweep {
                         EVERY
                     }
                 };
-                self.finish_abandoned().await;
-                if let Err(error) = self.channels.expire().await {
-                    tracing::debug!(%error, "expired events could not be removed from the streams");
-                }
-                if let Err(error) = self.channels.remember_shown().await {
-                    tracing::debug!(%error, "the numbers that were given are not written down yet");
+                self.look_after_busy().await;
+                if pruned.elapsed() > self.channels.ages.prune_every {
+                    if let Err(error) = self.channels.prune().await {
+                        tracing::debug!(%error, "what is old could not be removed; trying again later");
+                    }
+                    pruned = Instant::now();
                 }
             }
         };
@@ -140,24 +143,30 @@ impl Sweep {
         Ok(overdue)
     }
 
-    /// Shows events that have numbers already and that nobody else brings before the readers: their publishers have died
-    /// with their instance, or given up.
-    async fn finish_abandoned(&mut self) {
+    /// Looks after the channels in which something has happened since the last time, or was left then.
+    async fn look_after_busy(&mut self) {
         let mut unshown = HashMap::new();
-        for (channel, known) in self.channels.all_known() {
-            match self.finish(&channel, &known).await {
-                Ok(Some(head)) => _ = unshown.insert(channel, head),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::debug!(channel, %error, "events with numbers could not be brought into the history");
-                }
+        for known in self.channels.memory.take_busy() {
+            let look = async {
+                let left = self.finish(&known).await?;
+                self.channels.expire(&known.channel).await?;
+                self.channels.write_down(&known).await?;
+                Ok::<_, Error>(left)
+            };
+            match look.await {
+                Ok(None) => continue,
+                Ok(Some(head)) => _ = unshown.insert(known.channel.clone(), head),
+                Err(error) => tracing::debug!(channel = known.channel, %error, "something is left to do"),
             }
+            self.channels.memory.attend(&known);
         }
         self.unshown = unshown;
     }
 
-    /// Up to where a channel's events are shown, if not all of them are. What was unshown at the last look is shown.
-    async fn finish(&self, channel: &str, known: &Known) -> Result<Option<u64>> {
+    /// Up to where a channel's events are shown, if not all of them are. What was unshown at the last look already is
+    /// shown: its publishers have died with their instance, or given up.
+    async fn finish(&self, known: &Arc<Known>) -> Result<Option<u64>> {
+        let channel = &known.channel;
         let Some(state) = self.channels.redis.state(channel).await? else { return Ok(None) };
         let (generation, head) = (state.generation, state.head);
         if generation != known.generation() {
@@ -172,7 +181,7 @@ impl Sweep {
             let shown =
                 self.channels.settle(channel, generation, &BTreeMap::new(), head, state.given).await?;
             if shown == Settled::Done {
-                known.showed(state.given);
+                self.channels.memory.showed(known, state.given);
             }
         }
         Ok(Some(head))

@@ -5,15 +5,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
+use tokio::time::Instant;
 
 use super::super::{Read, Tail};
 use super::Inner;
+use super::known::Known;
 use super::stream::Item;
 use crate::error::Result;
 use crate::model::event::Entry;
 
 /// How long a tail rests before it tells of a failure, so that its caller cannot spin.
 const REST: Duration = Duration::from_millis(250);
+
+/// How long a tail believes that a channel has not begun while Redis does not know of one. (It would be wrong if Redis
+/// has just forgotten it.)
+const UNBORN: Duration = Duration::from_secs(15);
 
 /// One reader's way along a channel.
 pub(crate) struct RedisTail {
@@ -25,11 +31,13 @@ pub(crate) struct RedisTail {
     live: bool,
     /// Taken out while it waits: a `next` that was dropped must not leave an answer behind for the following one.
     connection: Option<MultiplexedConnection>,
+    /// A channel that has not begun, which MongoDB need not be asked again and again about, and since when.
+    unborn: Option<(Arc<Known>, Instant)>,
 }
 
 impl RedisTail {
     pub(crate) fn new(log: Arc<Inner>, channel: &str, seq: u64) -> RedisTail {
-        RedisTail { log, channel: channel.to_owned(), seq, live: false, connection: None }
+        RedisTail { log, channel: channel.to_owned(), seq, live: false, connection: None, unborn: None }
     }
 
     async fn read(&mut self, limit: usize) -> Result<Read> {
@@ -52,7 +60,11 @@ impl RedisTail {
 
     /// Waits for what follows. `None`: the stream does not have it, or is not what it was; look closer.
     async fn wait(&mut self, limit: usize) -> Result<Option<Read>> {
-        let known = self.log.channels.known(&self.channel).await?;
+        let unborn = self.unborn.take().filter(|(_, since)| since.elapsed() < UNBORN);
+        let (known, since) = match unborn {
+            Some(unborn) => unborn,
+            None => (self.log.channels.known(&self.channel).await?, Instant::now()),
+        };
         let redis = &self.log.channels.redis;
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -64,8 +76,12 @@ impl RedisTail {
             let state = redis.state_on(&mut connection, &self.channel).await?;
             self.connection = Some(connection);
             // An event may just have come; the next call reads it.
-            let agrees = state.is_some_and(|state| known.agrees(&state, floor));
-            return Ok(agrees.then(|| Read { epoch: known.epoch.clone(), gap: None, entries: Vec::new() }));
+            if !self.log.channels.agrees(&known, state.as_ref(), floor) {
+                return Ok(None);
+            }
+            let epoch = known.epoch.clone();
+            self.unborn = (!known.has_begun()).then_some((known, since));
+            return Ok(Some(Read { epoch, gap: None, entries: Vec::new() }));
         }
         self.connection = Some(connection);
         let follows = |(item, seq): (&Item, u64)| item.seq == seq && item.epoch == *known.epoch;

@@ -45,7 +45,8 @@ use self::stored::Stored;
 use super::gather::Gets;
 use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Raw, Store};
 use crate::error::{Error, Result};
-use crate::event_log::redis::epoch::Channels;
+use crate::event_log::redis::ends;
+use crate::event_log::redis::epoch::{Ages, Channels};
 use crate::event_log::redis::history::History;
 use crate::event_log::redis::outbox::Outboxes;
 use crate::event_log::redis::relay::{self, Relay};
@@ -75,6 +76,8 @@ pub struct Options {
     pub event_retention_seconds: u64,
     /// How long records of telemetry are kept.
     pub telemetry_retention_seconds: u64,
+    /// How often it is looked for what is older in the streams, and for channels that have ended.
+    pub prune_every: Duration,
     /// The longest that a search of nodes, or counting them, may take.
     pub query_time: Duration,
     /// For tests of crashes.
@@ -92,6 +95,7 @@ impl Default for Options {
             key_prefix: "kernelci-live:".into(),
             event_retention_seconds: 604_800,
             telemetry_retention_seconds: 1_209_600,
+            prune_every: Duration::from_secs(60),
             query_time: QUERY_TIME,
             relay: RelayMode::Run,
         }
@@ -148,7 +152,10 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
     let outboxes =
         Outboxes { nodes: db.collection("node"), events: db.collection("eventoutbox"), indexed: is_indexed };
     let redis = Redis::new(&options.redis_url, options.redis_db, &options.key_prefix)?;
-    let channels = Arc::new(Channels::new(redis, History::new(&db), options.event_retention_seconds));
+    let history = History::new(&db);
+    let first_epoch = ends::first_epoch(&history).await?;
+    let ages = Ages { retention_seconds: options.event_retention_seconds, prune_every: options.prune_every };
+    let channels = Arc::new(Channels::new(redis, history, &first_epoch, ages));
     let relay = relay::start(channels.clone(), outboxes.clone(), options.relay);
     single::forget_old_keys(db.collection("node"), stop.clone());
 

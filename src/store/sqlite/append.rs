@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::channels::{Channels, Placed};
 use super::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::event_log::ended::place;
 use crate::model::{Event, Timestamp};
 
 /// How many bits of `event.n` are the sequence number: at 1,000 events a second they last for 34 years, and leave
@@ -40,66 +41,113 @@ impl EventRow {
 /// What the writer thread knows of the channels, so that an append needs no query.
 pub(super) struct Appender {
     channels: HashMap<String, State>,
-    /// What this transaction has appended.
+    /// By place, the highest number of the channels that have ended.
+    ended: HashMap<u16, i64>,
+    /// The number of the next channel.
+    next: i64,
+    /// The channels that this transaction has changed, added or removed.
+    changed: Vec<String>,
+    /// The places at which it has ended some.
+    ended_at: Vec<u16>,
+    /// What it has appended.
     fresh: Vec<Placed>,
     shared: Arc<Channels>,
     clock: Clock,
-    /// A transaction was undone: what is known may be ahead of the file.
+    /// It was undone: what is known of the channels that it has changed may be ahead of the file.
     stale: bool,
 }
 
+#[derive(Clone, Debug)]
 struct State {
     number: i64,
     head: i64,
     floor: i64,
     clock: i64,
+    /// The clock of the oldest event; `None` if it has to be looked for.
+    oldest: Option<i64>,
+    /// Whether it is among those that the transaction has changed.
     changed: bool,
+}
+
+impl State {
+    /// Reads `number, head, floor, clock`.
+    fn read(row: &Row<'_>) -> rusqlite::Result<State> {
+        let (number, head) = (row.get(0)?, row.get(1)?);
+        Ok(State { number, head, floor: row.get(2)?, clock: row.get(3)?, oldest: None, changed: false })
+    }
 }
 
 impl Appender {
     /// Reads what the file knows, and shows it to the readers.
     pub(super) fn load(connection: &Connection, shared: Arc<Channels>, clock: Clock) -> Result<Appender> {
+        let mut channels = HashMap::new();
+        let mut statement = connection.prepare("SELECT number, head, floor, clock, name FROM channel")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            channels.insert(row.get(4)?, State::read(row)?);
+        }
+        let last =
+            "SELECT max(coalesce(max(number), 0), (SELECT coalesce(max(number), 0) FROM ended)) FROM channel";
+        let last: i64 = connection.query_row(last, [], |row| row.get(0))?;
+        let ended = ended(connection)?;
+        let (changed, ended_at) = (channels.keys().cloned().collect(), ended.keys().copied().collect());
+        let (next, fresh) = (last + 1, Vec::new());
         let mut appender =
-            Appender { channels: HashMap::new(), fresh: Vec::new(), shared, clock, stale: true };
-        appender.refresh(connection)?;
-        appender.channels.values_mut().for_each(|state| state.changed = true);
+            Appender { channels, ended, next, changed, ended_at, fresh, shared, clock, stale: false };
         appender.publish();
         Ok(appender)
     }
+
     /// The transaction was undone.
     pub(super) fn forget(&mut self) {
         self.fresh.clear();
         self.stale = true;
     }
+
     /// The transaction is durable: readers may see it.
     pub(super) fn publish(&mut self) {
         self.shared.keep(self.fresh.drain(..));
-        for (name, state) in self.channels.iter_mut().filter(|(_, state)| state.changed) {
-            self.shared.publish(name, state.number, state.head as u64, state.floor as u64);
-            state.changed = false;
+        for place in self.ended_at.drain(..) {
+            self.shared.ended(place, self.ended.get(&place).map_or(0, |head| *head as u64));
+        }
+        for name in self.changed.drain(..) {
+            match self.channels.get_mut(&name) {
+                Some(state) => {
+                    self.shared.publish(&name, state.number, state.head as u64, state.floor as u64);
+                    state.changed = false;
+                }
+                None => self.shared.end(&name),
+            }
         }
     }
+
     fn refresh(&mut self, connection: &Connection) -> Result<()> {
         if !self.stale {
             return Ok(());
         }
-        self.channels.clear();
-        let mut statement =
-            connection.prepare_cached("SELECT name, number, head, floor, clock FROM channel")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let state = State {
-                number: row.get(1)?,
-                head: row.get(2)?,
-                floor: row.get(3)?,
-                clock: row.get(4)?,
-                changed: false,
-            };
-            self.channels.insert(row.get(0)?, state);
+        if !self.ended_at.is_empty() {
+            self.ended = ended(connection)?;
         }
+        let sql = "SELECT number, head, floor, clock FROM channel WHERE name = ?";
+        let mut statement = connection.prepare_cached(sql)?;
+        for name in &self.changed {
+            match statement.query_row([name], State::read).optional()? {
+                Some(state) => _ = self.channels.insert(name.clone(), state),
+                None => _ = self.channels.remove(name),
+            }
+        }
+        self.changed.clear();
+        self.ended_at.clear();
         self.stale = false;
         Ok(())
     }
+}
+
+/// By place, the highest number of the channels that have ended.
+fn ended(connection: &Connection) -> Result<HashMap<u16, i64>> {
+    let mut statement = connection.prepare_cached("SELECT place, head FROM ended")?;
+    let all = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(all.collect::<rusqlite::Result<_>>()?)
 }
 
 /// One transaction of the writer.
@@ -142,18 +190,22 @@ impl<'a> Batch<'a> {
             let number = state.number;
             return self.place_of(event, number);
         }
-        (state.head, state.clock, state.changed) = (seq, clock, true);
+        (state.head, state.clock) = (seq, clock);
+        if !std::mem::replace(&mut state.changed, true) {
+            self.appender.changed.push(event.channel.clone());
+        }
         let (channel, seq) = (state.number, seq as u64);
         self.appender.fresh.push(Placed { channel, seq, json: event.json.clone() });
         Ok(seq)
     }
 
-    /// Removes up to `limit` events whose channel's clock stood before `cutoff`; whether there may be more.
+    /// Removes up to `limit` events whose channel's clock stood before `cutoff`, and the channels that have none left;
+    /// whether there may be more.
     pub(super) fn prune_events(&mut self, cutoff: Timestamp, limit: i64) -> Result<bool> {
         let mut left = limit;
-        for state in self.appender.channels.values_mut() {
+        for (name, state) in &mut self.appender.channels {
             let last = state.head.min(state.floor + left - 1);
-            if last < state.floor {
+            if last < state.floor || oldest(self.connection, state)? >= cutoff.millis() {
                 continue;
             }
             let base = state.number << SEQ_BITS;
@@ -163,15 +215,23 @@ impl<'a> Batch<'a> {
                 .execute(params![base | state.floor, base | last, cutoff.millis()])?;
             if removed > 0 {
                 // The clock never decreases, so this was a prefix.
-                state.floor += removed as i64;
-                state.changed = true;
+                (state.floor, state.oldest) = (state.floor + removed as i64, None);
+                if !std::mem::replace(&mut state.changed, true) {
+                    self.appender.changed.push(name.clone());
+                }
                 left -= removed as i64;
             }
             if left == 0 {
                 return Ok(true);
             }
         }
-        Ok(false)
+        let is_empty = |(_, state): &(&String, &State)| state.floor > state.head;
+        let empty = self.appender.channels.iter().filter(is_empty).take(limit as usize);
+        let empty: Vec<(String, State)> = empty.map(|(name, state)| (name.clone(), state.clone())).collect();
+        for (name, state) in &empty {
+            self.end_channel(name, state)?;
+        }
+        Ok(empty.len() as i64 == limit)
     }
 
     /// Writes down where the channels stand now; the last thing before COMMIT.
@@ -179,21 +239,46 @@ impl<'a> Batch<'a> {
         let mut statement = self
             .connection
             .prepare_cached("UPDATE channel SET head = ?, floor = ?, clock = ? WHERE number = ?")?;
-        for state in self.appender.channels.values().filter(|state| state.changed) {
+        for state in self.appender.changed.iter().filter_map(|name| self.appender.channels.get(name)) {
             statement.execute(params![state.head, state.floor, state.clock, state.number])?;
         }
         Ok(())
     }
 
     fn add_channel(&mut self, name: &str) -> Result<()> {
-        let mut statement =
-            self.connection.prepare_cached("INSERT INTO channel (name) VALUES (?) RETURNING number")?;
-        let number = statement.query_row([name], |row| row.get(0))?;
+        let appender = &mut *self.appender;
+        let (number, head) = (appender.next, appender.ended.get(&place(name)).copied().unwrap_or(0));
         if number > MAX_CHANNEL {
             return Err(Error::internal(anyhow!("there are too many channels")));
         }
-        let state = State { number, head: 0, floor: 1, clock: 0, changed: false };
-        self.appender.channels.insert(name.to_owned(), state);
+        let floor = head + 1;
+        let state = State { number, head, floor, clock: 0, oldest: None, changed: true };
+        let mut statement = self
+            .connection
+            .prepare_cached("INSERT INTO channel (number, name, head, floor) VALUES (?, ?, ?, ?)")?;
+        // Before the statement: if it fails, the file is asked what there is.
+        appender.changed.push(name.to_owned());
+        statement.execute(params![number, name, head, floor])?;
+        appender.next += 1;
+        appender.channels.insert(name.to_owned(), state);
+        Ok(())
+    }
+
+    /// Removes a channel in which no event is left. What begins at its place goes on behind it.
+    fn end_channel(&mut self, name: &str, state: &State) -> Result<()> {
+        let (appender, place) = (&mut *self.appender, place(name));
+        appender.changed.push(name.to_owned());
+        appender.ended_at.push(place);
+        self.connection
+            .prepare_cached(
+                "INSERT INTO ended (place, head, number) VALUES (?, ?, ?) ON CONFLICT (place) DO UPDATE
+                 SET head = max(head, excluded.head), number = max(number, excluded.number)",
+            )?
+            .execute(params![place, state.head, state.number])?;
+        self.connection.prepare_cached("DELETE FROM channel WHERE number = ?")?.execute([state.number])?;
+        appender.channels.remove(name);
+        let head = appender.ended.entry(place).or_default();
+        *head = state.head.max(*head);
         Ok(())
     }
 
@@ -206,4 +291,14 @@ impl<'a> Batch<'a> {
         }
         Ok((n & ((1 << SEQ_BITS) - 1)) as u64)
     }
+}
+
+/// The clock of the channel's oldest event, which is looked for once.
+fn oldest(connection: &Connection, state: &mut State) -> Result<i64> {
+    if state.oldest.is_none() {
+        let mut statement = connection.prepare_cached("SELECT clock FROM event WHERE n = ?")?;
+        let n = state.number << SEQ_BITS | state.floor;
+        state.oldest = statement.query_row([n], |row| row.get(0)).optional()?;
+    }
+    Ok(state.oldest.unwrap_or(i64::MIN))
 }

@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::event_log::ended::{PLACES, place};
 use crate::sync::lock;
 
 /// Events, and their bytes, that are kept for readers who are up to date: they need not read the file.
 const NEWEST: usize = 1024;
 const NEWEST_BYTES: usize = 4 << 20;
 
-/// All channels that ever had an event.
+/// All channels that have begun and not ended.
 pub(crate) struct Channels {
     by_name: RwLock<HashMap<String, Arc<Channel>>>,
+    /// By place, the highest number of the channels that have ended.
+    ended: Box<[AtomicU64]>,
     /// How many there are: wakes readers who wait for a channel that does not exist yet. (So waiting leaves nothing
     /// behind, whatever name somebody waits for.)
     count: watch::Sender<usize>,
@@ -48,7 +51,12 @@ pub(crate) struct Channel {
 
 impl Default for Channels {
     fn default() -> Self {
-        Channels { by_name: RwLock::default(), count: watch::Sender::new(0), newest: Mutex::default() }
+        Channels {
+            by_name: RwLock::default(),
+            ended: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+            count: watch::Sender::new(0),
+            newest: Mutex::default(),
+        }
     }
 }
 
@@ -64,9 +72,14 @@ impl Channel {
 }
 
 impl Channels {
-    /// The channel, if it ever had an event.
+    /// The channel, if it has begun and not ended.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Channel>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The number behind which the channel begins, if it has not.
+    pub(crate) fn base(&self, name: &str) -> u64 {
+        self.ended.get(usize::from(place(name))).map_or(0, |ended| ended.load(Ordering::Acquire))
     }
 
     /// Returns when the channel has an event behind `seq`, or at the deadline; whether it has.
@@ -77,6 +90,9 @@ impl Channels {
                 let mut head = channel.head.subscribe();
                 let newer = tokio::time::timeout_at(deadline, head.wait_for(|head| *head > seq)).await;
                 return matches!(newer, Ok(Ok(_)));
+            }
+            if self.base(name) > seq {
+                return true;
             }
             if !matches!(tokio::time::timeout_at(deadline, count.changed()).await, Ok(Ok(()))) {
                 return false;
@@ -109,7 +125,7 @@ impl Channels {
 
     /// Shows where the channel stands now and wakes its readers. Only the writer calls this, after COMMIT.
     pub(super) fn publish(&self, name: &str, number: i64, head: u64, floor: u64) {
-        if let Some(channel) = self.get(name) {
+        if let Some(channel) = self.get(name).filter(|channel| channel.number == number) {
             channel.floor.store(floor, Ordering::Release);
             channel.head.send_if_modified(|old| std::mem::replace(old, head) != head);
             return;
@@ -118,5 +134,17 @@ impl Channels {
         let mut by_name = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
         by_name.insert(name.to_owned(), Arc::new(channel));
         self.count.send_replace(by_name.len());
+    }
+
+    /// Channels at this place have ended, up to this number. Called before the change of each of them is shown.
+    pub(super) fn ended(&self, place: u16, head: u64) {
+        if let Some(ended) = self.ended.get(usize::from(place)) {
+            ended.fetch_max(head, Ordering::AcqRel);
+        }
+    }
+
+    /// The channel has ended.
+    pub(super) fn end(&self, name: &str) {
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }

@@ -40,12 +40,14 @@ pub(super) const PARTS: &[&str] = &[
 /// `event.n` is `channel.number << 40 | seq`: a channel's events lie together, in order, and need no second index.
 /// `event.clock` is the latest time up to there in the channel; it never decreases, so that places in time are found
 /// by bisection and what retention removes is always a prefix.
+/// `ended` has, by place, the highest sequence number and channel number of those that have ended: neither is given again.
 /// The idempotency table is read by its key and pruned by rowid, which is the order in which it was written.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS node (n INTEGER PRIMARY KEY, revision INTEGER NOT NULL, doc BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS channel (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head INTEGER NOT NULL DEFAULT 0,
     floor INTEGER NOT NULL DEFAULT 1, clock INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS ended (place INTEGER PRIMARY KEY, head INTEGER NOT NULL, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS event (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time INTEGER NOT NULL, clock INTEGER NOT NULL,
     doc BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS idempotency (n INTEGER PRIMARY KEY, user TEXT NOT NULL, method TEXT NOT NULL, key TEXT NOT NULL,
