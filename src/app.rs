@@ -101,7 +101,7 @@ impl App {
         let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
         let tokens =
             Tokens::new(&secret, config.unified_secret.as_deref(), config.access_token_expire_seconds);
-        let hub = Arc::new(Hub::new(log.clone()));
+        let hub = Arc::new(Hub::new(log.clone(), config.quotas.hub()));
         let instance = config.instance_name();
         let groups = Groups::new(Parts {
             store: store.clone(),

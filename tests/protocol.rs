@@ -1,5 +1,6 @@
 //! The WebSocket protocol `kernelci.v1.json` and its relatives (POST /rpc, feeds) over real sockets.
 
+mod channels;
 mod command_line;
 mod delivery;
 mod durable;

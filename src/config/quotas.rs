@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::quota::{Pace, Width};
+use crate::error::Kind;
+use crate::hub;
+use crate::quota::{Binding, Limits, Pace, Width};
 
 /// What clients may have at a time. A share of a user or of an address is looked at when more than half of what the
 /// server has is taken; strangers together leave a quarter to users.
@@ -68,6 +70,23 @@ pub struct Quotas {
     #[arg(long, env = "PATTERNS_MB_PER_ADDRESS", default_value_t = 32,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub patterns_mb_per_address: u64,
+    /// Channels that this instance follows at a time for those who read them, the nodes' own aside. However many read a
+    /// channel, it counts once.
+    #[arg(long, env = "MAX_FOLLOWED_CHANNELS", default_value_t = 1024,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub max_followed_channels: u64,
+    /// Those of one user which nobody else reads already.
+    #[arg(long, env = "FOLLOWED_CHANNELS_PER_USER", default_value_t = 128,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub followed_channels_per_user: u64,
+    /// Those of the strangers of one address.
+    #[arg(long, env = "FOLLOWED_CHANNELS_PER_ADDRESS", default_value_t = 64,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub followed_channels_per_address: u64,
+    /// Megabytes of memory for the newest events of all channels that this instance follows.
+    #[arg(long, env = "RING_MB", default_value_t = 256,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub ring_mb: u64,
     /// Searches that an index serves and that run at a time.
     #[arg(long, env = "MAX_SEARCHES", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -121,6 +140,20 @@ pub struct Quotas {
 }
 
 impl Quotas {
+    /// How much is followed and kept for those who read channels.
+    pub fn hub(&self) -> hub::Limits {
+        let channels = Limits {
+            server: self.max_followed_channels,
+            user: self.followed_channels_per_user,
+            address: self.followed_channels_per_address,
+            // What one has who came first is not there for those who come later.
+            binding: Binding::Always,
+            full: Kind::TooMany,
+        };
+        let ring_bytes = usize::try_from(self.ring_mb << 20).unwrap_or(usize::MAX);
+        hub::Limits { channels, ring_bytes }
+    }
+
     /// How many searches that an index serves run at a time.
     pub fn searches(&self) -> Width {
         width(self.max_searches, self.searches_per_user, self.searches_per_address)

@@ -1,6 +1,7 @@
 //! The groups that have members on this instance.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event_log::EventLog;
 use crate::hub::Hub;
 use crate::model::Position;
+use crate::quota::Holder;
 use crate::signals::Signals;
 use crate::store::Store;
 use crate::store::consumer_groups::{KeptGroup, OpenedGroup};
@@ -146,7 +148,9 @@ impl Groups {
         }
         let parts = &self.parts;
         let shared = Shared::new();
-        let follower = parts.hub.follow(&new.channel, shared.wake.clone()).await?;
+        let stranger = || Holder::stranger(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let holder = new.owner.id.map_or_else(stranger, Holder::User);
+        let follower = parts.hub.follow(&new.channel, holder, shared.wake.clone()).await?;
         let mut running = lock(&self.running);
         if let Some(shared) = known(&running) {
             return shared.ask(ask);

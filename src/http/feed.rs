@@ -83,7 +83,7 @@ async fn open(
     let begin = async {
         may_follow(&*app.log, &caller, &channel).await?;
         let start = start(&*app.log, &channel, &from).await?;
-        let events = hub::follow(&app.hub, &channel, start.position.seq, filter).await?;
+        let events = hub::follow(&app.hub, &channel, holder, start.position.seq, filter).await?;
         let events = events.take_until(forbidden(app.clone(), caller.token.clone()));
         // Counted as long as the stream lives.
         let counted = (place, patterns, app.sessions.token());

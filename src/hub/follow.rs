@@ -8,6 +8,7 @@ use super::{Hub, SharedFilter};
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::model::event::Entry;
+use crate::quota::Holder;
 use crate::sync::Bell;
 
 const BATCH: usize = 256;
@@ -23,15 +24,16 @@ pub enum Item {
     Gap(u64, u64),
 }
 
-/// The events of a channel after `seq` that match, then the new ones as they come. Ends with the first error.
+/// For `holder`, the events of a channel after `seq` that match, then the new ones as they come. Ends with the first error.
 pub async fn follow(
     hub: &Arc<Hub>,
     channel: &str,
+    holder: Holder,
     seq: u64,
     filter: Filter,
 ) -> Result<impl Stream<Item = Result<Item>> + Send + use<>> {
     let wake = Arc::new(Bell::default());
-    let follower = hub.follow(channel, wake.clone()).await?;
+    let follower = hub.follow(channel, holder, wake.clone()).await?;
     struct State {
         follower: super::Follower,
         wake: Arc<Bell>,

@@ -4,9 +4,10 @@
 //! nothing but a position: it asks [`Channel::read`] for what comes after, which is answered from the ring when the
 //! reader is live and from the log when it is behind. One that is live and waits may be handed what is new on the spot
 //! ([`Direct`]). Nothing is queued per reader, so a slow one costs nothing, loses nothing, and is live again when it has
-//! caught up.
+//! caught up. What all of it may cost, and each reader: [`Limits`].
 
 mod follow;
+mod holders;
 mod interest;
 mod pump;
 mod ring;
@@ -24,24 +25,44 @@ pub use interest::SharedFilter;
 use interest::{Filters, Mark, Readers};
 pub use pump::{Direct, Fresh};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::event_log::{EventLog, Read};
 use crate::filter::Demand;
 use crate::model::NODE_CHANNEL;
+use crate::model::footprint::Account;
+use crate::quota::{Binding, Holder, Place, Pool};
 use crate::sync::{Bell, lock};
-use ring::Ring;
+use holders::Holders;
+use ring::{Budget, Ring};
 
-/// Channels that one instance follows at a time.
-const MOST_CHANNELS: usize = 256;
 /// Events that a tail takes at once.
 const TAIL_BATCH: usize = 512;
 /// A channel that nobody reads is followed this much longer.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How much an instance keeps and follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Channels that it follows at a time, the nodes' own aside.
+    pub channels: crate::quota::Limits,
+    /// Bytes of events that it keeps in memory for readers who are up to date.
+    pub ring_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let (binding, full) = (Binding::Always, Kind::TooMany);
+        let channels = crate::quota::Limits { server: 1024, user: 128, address: 64, binding, full };
+        Limits { channels, ring_bytes: 256 << 20 }
+    }
+}
+
 /// All channels that this instance follows.
 pub struct Hub {
     log: Arc<dyn EventLog>,
     channels: Mutex<HashMap<String, Arc<Channel>>>,
+    places: Arc<Pool>,
+    budget: Budget,
     filters: Filters,
     closing: CancellationToken,
 }
@@ -52,10 +73,18 @@ pub struct Channel {
     pub name: String,
     log: Arc<dyn EventLog>,
     ring: Mutex<Ring>,
+    /// What the ring keeps.
+    kept: Arc<Account>,
     head: AtomicU64,
     /// Where the name of the epoch lies, see [`Channel::share`].
     epoch: AtomicUsize,
     readers: Mutex<Readers>,
+    /// For whom it is followed; `None`: that counts for nobody.
+    holders: Option<Mutex<Holders>>,
+    /// Rung when the last reader has left a channel without events.
+    left: Bell,
+    /// It is not followed any more.
+    over: CancellationToken,
 }
 
 /// A reader's registration with a channel: wakes it when there is something new, until it is dropped.
@@ -66,6 +95,7 @@ pub struct Follower {
     mark: Arc<Mark>,
     /// What it stands under in the index, if it does.
     demand: Option<Demand>,
+    holder: Holder,
 }
 
 impl Follower {
@@ -99,16 +129,25 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        lock(&self.channel.readers).remove(self.id, self.demand.as_ref());
+        let channel = &self.channel;
+        lock(&channel.readers).remove(self.id, self.demand.as_ref());
+        if let Some(holders) = &channel.holders {
+            lock(holders).remove(self.holder);
+        }
+        if channel.is_useless() {
+            channel.left.ring();
+        }
     }
 }
 
 impl Hub {
     /// A hub over this log.
-    pub fn new(log: Arc<dyn EventLog>) -> Hub {
+    pub fn new(log: Arc<dyn EventLog>, limits: Limits) -> Hub {
         Hub {
             log,
             channels: Mutex::default(),
+            places: Pool::new("followed channels", limits.channels),
+            budget: Budget::new(limits.ring_bytes),
             filters: Filters::default(),
             closing: CancellationToken::new(),
         }
@@ -119,10 +158,10 @@ impl Hub {
         self.filters.read(json)
     }
 
-    /// Follows a channel; `wake` is notified whenever its head has moved. Starts the channel's tail if this is the
-    /// first reader; 503 if the log is away then, 429 if too many channels are followed.
-    pub async fn follow(self: &Arc<Self>, name: &str, wake: Arc<Bell>) -> Result<Follower> {
-        self.follow_demands(name, wake, Vec::new()).await
+    /// Follows a channel for somebody; `wake` is notified whenever its head has moved. Starts the channel's tail if this
+    /// is the first reader; 503 if the log is away then, 429 if too many channels are followed, by all or for them.
+    pub async fn follow(self: &Arc<Self>, name: &str, holder: Holder, wake: Arc<Bell>) -> Result<Follower> {
+        self.follow_demands(name, holder, wake, Vec::new()).await
     }
 
     /// As [`Hub::follow`], for a reader that wants events which match: others may not wake it, and it has to ask
@@ -130,44 +169,106 @@ impl Hub {
     pub async fn follow_matching(
         self: &Arc<Self>,
         name: &str,
+        holder: Holder,
         wake: Arc<Bell>,
         filter: &SharedFilter,
     ) -> Result<Follower> {
-        self.follow_demands(name, wake, filter.demands()).await
+        self.follow_demands(name, holder, wake, filter.demands()).await
     }
 
     async fn follow_demands(
         self: &Arc<Self>,
         name: &str,
+        holder: Holder,
         wake: Arc<Bell>,
         demands: Vec<Demand>,
     ) -> Result<Follower> {
-        if let Some(channel) = lock(&self.channels).get(name) {
-            return Ok(channel.register(wake, demands));
+        if let Some(channel) = self.admitted(&mut lock(&self.channels), name, holder)? {
+            return Ok(channel.register(holder, wake, demands));
         }
         let head = self.log.head(name).await?;
         let mut channels = lock(&self.channels);
-        if let Some(channel) = channels.get(name) {
-            return Ok(channel.register(wake, demands));
+        if let Some(channel) = self.admitted(&mut channels, name, holder)? {
+            return Ok(channel.register(holder, wake, demands));
         }
-        if channels.len() >= MOST_CHANNELS && name != NODE_CHANNEL {
-            return Err(
-                Error::new(Kind::TooMany, "too many channels are followed at once").retry_after(10_000)
-            );
-        }
+        let holders = match name {
+            NODE_CHANNEL => None,
+            _ => {
+                let place = self.place(&mut channels, holder);
+                let mut holders = Holders::new(place?);
+                holders.add(holder)?;
+                Some(Mutex::new(holders))
+            }
+        };
         let epoch = Arc::from(head.epoch.as_str());
+        let ring = Ring::new(Arc::clone(&epoch), head.seq, &self.budget);
         let channel = Arc::new(Channel {
             name: name.to_owned(),
             log: self.log.clone(),
             epoch: AtomicUsize::new(address(&epoch)),
-            ring: Mutex::new(Ring::new(epoch, head.seq)),
+            kept: ring.account(),
+            ring: Mutex::new(ring),
             head: AtomicU64::new(head.seq),
             readers: Mutex::default(),
+            holders,
+            left: Bell::default(),
+            over: self.closing.child_token(),
         });
-        let follower = channel.register(wake, demands);
+        let follower = channel.register(holder, wake, demands);
         channels.insert(name.to_owned(), channel.clone());
         tokio::spawn(self.clone().tail(channel));
         Ok(follower)
+    }
+
+    /// A place for one more channel, if need be that of one which nobody reads.
+    fn place(&self, channels: &mut HashMap<String, Arc<Channel>>, holder: Holder) -> Result<Place> {
+        let take = || self.places.take(holder, 1);
+        take()
+            .or_else(|_| {
+                give_up_idle(channels, Some(holder));
+                take()
+            })
+            .or_else(|error| {
+                if self.places.taken_by(holder) >= self.places.share(holder) {
+                    return Err(error);
+                }
+                give_up_idle(channels, None);
+                take()
+            })
+    }
+
+    /// The channel, if it is followed, with one more reader counted; 429 if only this one would read it, and may not.
+    fn admitted(
+        &self,
+        channels: &mut HashMap<String, Arc<Channel>>,
+        name: &str,
+        holder: Holder,
+    ) -> Result<Option<Arc<Channel>>> {
+        let Some(channel) = channels.get(name).cloned() else { return Ok(None) };
+        if let Some(holders) = &channel.holders {
+            let added = lock(holders).add(holder);
+            if added.is_err() {
+                give_up_idle(channels, Some(holder));
+                lock(holders).add(holder)?;
+            }
+        }
+        Ok(Some(channel))
+    }
+
+    /// Bytes that are kept of events for readers who are up to date.
+    pub fn ring_bytes(&self) -> usize {
+        self.budget.kept()
+    }
+
+    /// Keeps less if all channels together keep too much: the oldest events of the one that has most.
+    fn keep_less(&self) {
+        // Readers make more of events meanwhile, so this ends whatever it finds.
+        for _ in 0..16 {
+            let Some(excess) = self.budget.excess() else { return };
+            let largest = lock(&self.channels).values().max_by_key(|channel| channel.kept.bytes()).cloned();
+            let Some(largest) = largest.filter(|largest| largest.kept.bytes() > 0) else { return };
+            lock(&largest.ring).shrink(excess);
+        }
     }
 
     /// The channels that are followed now.
@@ -183,25 +284,29 @@ impl Hub {
     async fn tail(self: Arc<Self>, channel: Arc<Channel>) {
         let mut quiet_since = Instant::now();
         let mut failures: u32 = 0;
-        while !self.closing.is_cancelled() {
+        while !channel.over.is_cancelled() {
             let seq = channel.head();
             let tail = self.log.tail(&channel.name, seq).await;
             let error = match tail {
                 Ok(mut tail) => loop {
                     let read = tokio::select! {
-                        read = tail.next(TAIL_BATCH) => read,
-                        () = self.closing.cancelled() => return,
+                        read = tail.next(TAIL_BATCH) => Some(read),
+                        () = channel.left.rung() => None,
+                        () = channel.over.cancelled() => return,
                     };
                     match read {
-                        Ok(read) => {
+                        Some(Ok(read)) => {
                             failures = 0;
                             channel.advance(read).await;
                         }
-                        Err(error) => break error,
+                        Some(Err(error)) => break error,
+                        None if self.forget(&channel, Channel::is_useless) => return,
+                        None => continue,
                     }
+                    self.keep_less();
                     if channel.has_readers() {
                         quiet_since = Instant::now();
-                    } else if quiet_since.elapsed() > IDLE && self.forget(&channel) {
+                    } else if quiet_since.elapsed() > IDLE && self.forget(&channel, |_| true) {
                         return;
                     }
                 },
@@ -214,20 +319,42 @@ impl Hub {
             let pause = Duration::from_millis(50 << failures.min(5));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.closing.cancelled() => return,
+                () = channel.left.rung() => {
+                    if self.forget(&channel, Channel::is_useless) {
+                        return;
+                    }
+                }
+                () = channel.over.cancelled() => return,
             }
         }
     }
 
-    /// Stops following a channel that nobody reads. False if somebody came in the meantime.
-    fn forget(&self, channel: &Arc<Channel>) -> bool {
+    /// Stops following a channel that nobody reads, if that is so. False if somebody came in the meantime.
+    fn forget(&self, channel: &Arc<Channel>, may: impl Fn(&Channel) -> bool) -> bool {
         let mut channels = lock(&self.channels);
-        if channel.has_readers() {
+        if channel.has_readers() || !may(channel) {
             return false;
         }
-        channels.remove(&channel.name);
+        // One that was given up may be followed anew.
+        if channels.get(&channel.name).is_some_and(|followed| Arc::ptr_eq(followed, channel)) {
+            channels.remove(&channel.name);
+        }
+        channel.give_up();
         true
     }
+}
+
+/// Stops following the channels that nobody reads: those that are on this holder, or all.
+fn give_up_idle(channels: &mut HashMap<String, Arc<Channel>>, holder: Option<Holder>) {
+    channels.retain(|_, channel| {
+        let Some(holders) = &channel.holders else { return true };
+        let concerned = holder.is_none_or(|holder| lock(holders).payer() == Some(holder));
+        if channel.has_readers() || !concerned {
+            return true;
+        }
+        channel.give_up();
+        false
+    });
 }
 
 impl Channel {
@@ -281,12 +408,13 @@ impl Channel {
         self.log.read_across(&self.name, seq, limit).await
     }
 
-    fn register(self: &Arc<Self>, wake: Arc<Bell>, demands: Vec<Demand>) -> Follower {
+    /// Adds a reader, who has been counted.
+    fn register(self: &Arc<Self>, holder: Holder, wake: Arc<Bell>, demands: Vec<Demand>) -> Follower {
         let mut readers = lock(&self.readers);
         // Under the lock that events are marked under: those up to here are the reader's own to look at.
         let mark = Arc::new(Mark::new(wake, self.head()));
         let (id, demand) = readers.add(&mark, demands);
-        Follower { channel: self.clone(), id, mark, demand }
+        Follower { channel: self.clone(), id, mark, demand, holder }
     }
 
     /// How many readers there are.
@@ -301,6 +429,19 @@ impl Channel {
 
     fn has_readers(&self) -> bool {
         self.readers() > 0
+    }
+
+    /// Whether nobody reads it, and there was no event that somebody might come back for.
+    fn is_useless(&self) -> bool {
+        self.head() == 0 && !self.has_readers()
+    }
+
+    /// It is not followed any more, and on nobody.
+    fn give_up(&self) {
+        if let Some(holders) = &self.holders {
+            lock(holders).give_up();
+        }
+        self.over.cancel();
     }
 
     /// Some of the readers who look at every event, from that place on; false if there are none from there on.

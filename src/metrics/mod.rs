@@ -86,6 +86,9 @@ table! {
 
     Gauge SESSIONS "kernelci_sessions" [] "WebSocket sessions and feeds that are open.";
     Gauge SUBSCRIPTIONS "kernelci_subscriptions" ["channel"] "Subscriptions and feeds of this instance that follow the channel.";
+    Gauge FOLLOWED_CHANNELS "kernelci_followed_channels" [] "Channels that this instance follows.";
+    Gauge RING_BYTES "kernelci_ring_bytes" []
+        "Memory of the newest events of all channels, with what readers have made of them; RING_MB is the most.";
     Gauge LOG_HEAD "kernelci_log_head" ["channel"] "Sequence number of the channel's newest event.";
     Gauge LOG_LENGTH "kernelci_log_length" ["channel"] "Events of the channel that can still be read.";
     Gauge READER_LAG_EVENTS "kernelci_reader_lag_events" ["channel"]

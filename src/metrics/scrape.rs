@@ -9,9 +9,10 @@ use futures::StreamExt;
 use tokio::sync::Mutex;
 
 use super::{
-    BUILD_INFO, CONNECTIONS, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, GROUP_OUTSTANDING,
-    LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS, QUEUE_LENGTH, READER_LAG_EVENTS, READER_LAG_SECONDS, READY,
-    REQUESTS_RUNNING, RUNNING, SCRAPE_SECONDS, SESSIONS, SUBSCRIPTIONS, process,
+    BUILD_INFO, CONNECTIONS, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, FOLLOWED_CHANNELS,
+    GROUP_OUTSTANDING, LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS, QUEUE_LENGTH, READER_LAG_EVENTS,
+    READER_LAG_SECONDS, READY, REQUESTS_RUNNING, RING_BYTES, RUNNING, SCRAPE_SECONDS, SESSIONS,
+    SUBSCRIPTIONS, process,
 };
 use crate::app::App;
 use crate::error::Result;
@@ -51,6 +52,8 @@ async fn collect(app: &Arc<App>) {
     SESSIONS.set(&[], app.sessions.len() as f64);
     CONNECTIONS.set(&[], app.quotas.connections.taken() as f64);
     REQUESTS_RUNNING.set(&[], RUNNING.load(Ordering::Relaxed) as f64);
+    FOLLOWED_CHANNELS.set(&[], app.hub.channels().len() as f64);
+    RING_BYTES.set(&[], app.hub.ring_bytes() as f64);
     let queries = async {
         let up = |result: Option<&Result<()>>| f64::from(u8::from(matches!(result, Some(Ok(())))));
         let (store, log, pending, (), _, _, _) = tokio::join!(

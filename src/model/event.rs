@@ -1,12 +1,13 @@
 //! Events: CloudEvents 1.0 as they stand in a channel's log.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::footprint::{Account, Footprint, heap};
 use super::{ObjectId, Timestamp};
 
 /// The channel on which every write of a node appears.
@@ -107,6 +108,8 @@ pub struct Entry {
     value: OnceLock<Value>,
     frames: Mutex<Vec<(u32, Bytes)>>,
     verdicts: Mutex<Vec<(u64, bool)>>,
+    /// Of all of that.
+    footprint: Footprint,
 }
 
 /// Frames of an event that are kept: most readers choose the same few subscription numbers.
@@ -120,9 +123,11 @@ impl Entry {
     /// `sequence` is a fixed-width decimal string, because the CloudEvents extension compares it as a string.
     pub fn new(seq: u64, event: &str) -> Entry {
         let body = event.trim_end().strip_suffix('}').unwrap_or(event);
+        let json = format!("{body},\"sequence\":\"{seq:020}\"}}");
         Entry {
+            footprint: Footprint::of(size_of::<Entry>() + json.capacity()),
             seq,
-            json: format!("{body},\"sequence\":\"{seq:020}\"}}"),
+            json,
             value: OnceLock::new(),
             frames: Mutex::default(),
             verdicts: Mutex::default(),
@@ -130,7 +135,19 @@ impl Entry {
     }
     /// The CloudEvent as a value, for filters: parsed at the first call.
     pub fn value(&self) -> &Value {
-        self.value.get_or_init(|| serde_json::from_str(&self.json).unwrap_or(Value::Null))
+        self.value.get_or_init(|| {
+            let value = serde_json::from_str(&self.json).unwrap_or(Value::Null);
+            self.footprint.grew(heap(&value));
+            value
+        })
+    }
+    /// From now on all that is made of it is on this account; to be called before others have it.
+    pub fn keep(&self, account: &Arc<Account>) {
+        self.footprint.keep(account);
+    }
+    /// From now on it is on nobody's.
+    pub fn let_go(&self) {
+        self.footprint.let_go();
     }
     /// The frame that shows this event under a subscription number: made once and shared by everybody who chose the
     /// same small number.
@@ -141,6 +158,7 @@ impl Entry {
         }
         let frame = make();
         if frames.len() < KEPT_FRAMES {
+            self.footprint.grew(frame.len() + size_of::<(u32, Bytes)>());
             frames.push((sub, frame.clone()));
         }
         frame
@@ -153,6 +171,7 @@ impl Entry {
         }
         let verdict = decide();
         if verdicts.len() < KEPT_VERDICTS {
+            self.footprint.grew(size_of::<(u64, bool)>());
             verdicts.push((filter, verdict));
         }
         verdict

@@ -2,6 +2,7 @@
 
 pub mod email;
 pub mod event;
+pub mod footprint;
 #[cfg(test)]
 mod fuzz;
 pub(crate) mod lax;

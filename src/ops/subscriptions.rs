@@ -212,16 +212,17 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     let is_member = matches!(kept, Some(Kept::Shared(_)));
     let filter = params.filter.as_ref().filter(|_| !is_member);
     let filter = filter.map(|filter| app.hub.filter(filter)).transpose()?;
+    let holder = context.holder();
     let weight = filter.as_ref().map_or(0, |filter| filter.weight());
     reserved.weigh(weight)?;
-    let patterns = app.quotas.patterns(context.holder(), weight)?;
+    let patterns = app.quotas.patterns(holder, weight)?;
     let follower = match &filter {
         // A kept place moves along with every event.
         Some(filter) if kept.is_none() => {
-            app.hub.follow_matching(&params.channel, reserved.wake(), filter).await?
+            app.hub.follow_matching(&params.channel, holder, reserved.wake(), filter).await?
         }
-        _ if is_member => app.hub.follow(&params.channel, Arc::default()).await?,
-        _ => app.hub.follow(&params.channel, reserved.wake()).await?,
+        _ if is_member => app.hub.follow(&params.channel, holder, Arc::default()).await?,
+        _ => app.hub.follow(&params.channel, holder, reserved.wake()).await?,
     };
     let mut start = start(&*app.log, &params.channel, &params.from).await?;
     in_step(&*app.log, &follower.channel, &start.position.epoch).await?;

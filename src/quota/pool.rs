@@ -102,7 +102,8 @@ impl Pool {
         lock(&self.taken).by_holder.get(&holder).copied().unwrap_or(0)
     }
 
-    fn share(&self, holder: Holder) -> u64 {
+    /// How much of it a holder may take.
+    pub fn share(&self, holder: Holder) -> u64 {
         if holder.is_stranger() { self.limits.address } else { self.limits.user }
     }
 
@@ -212,6 +213,14 @@ impl Place {
         taken.remove(self);
         (self.holder, self.on_probation) = (holder, false);
         Ok(())
+    }
+
+    /// Becomes somebody else's who uses the same already and goes on with it, whatever else they have.
+    pub fn leave_to(&mut self, holder: Holder) {
+        let mut taken = lock(&self.pool.taken);
+        taken.remove(self);
+        taken.put(holder, self.amount);
+        (self.holder, self.on_probation) = (holder, false);
     }
 }
 

@@ -21,11 +21,12 @@ use super::outlet::Outlet;
 use super::subscription::{Include, Subscription};
 use crate::error::{Error, Result};
 use crate::event_log::{EventLog, HistoryQuery, Logged, Read, Tail};
-use crate::hub::Hub;
+use crate::hub::{self, Hub};
 use crate::model::event::Entry;
 use crate::model::{Event, NODE_CHANNEL, Position, Timestamp};
 use crate::ops::Peer;
 use crate::ops::subscriptions::{From, FromWord, in_step, start};
+use crate::quota::Holder;
 use crate::sync::lock;
 
 /// What happens to the log.
@@ -270,9 +271,10 @@ impl Client {
             Place::Now => Some(hub.filter(&json!({"data.odd": 1}))?),
             Place::Earliest | Place::Resume => Some(hub.filter(&json!({"data.parity": "odd"}))?),
         };
+        let holder = Holder::stranger(Peer::default().address);
         let follower = match &filter {
-            Some(filter) => hub.follow_matching(NODE_CHANNEL, reserved.wake(), filter).await?,
-            None => hub.follow(NODE_CHANNEL, reserved.wake()).await?,
+            Some(filter) => hub.follow_matching(NODE_CHANNEL, holder, reserved.wake(), filter).await?,
+            None => hub.follow(NODE_CHANNEL, holder, reserved.wake()).await?,
         };
         let before = Bounds::of(log);
         let start = start(log, NODE_CHANNEL, &from).await?;
@@ -412,7 +414,7 @@ impl Bounds {
 async fn run(steps: Vec<Step>) {
     let log = Log::default();
     lock(&log.state).floor = 1;
-    let hub = Arc::new(Hub::new(Arc::new(log.clone())));
+    let hub = Arc::new(Hub::new(Arc::new(log.clone()), hub::Limits::default()));
     let mut clients = Vec::new();
     for number in 0..READERS {
         clients.push(Client::new(number == 1).await);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kernelci_live::consumer_group::{Delivery, Ended, Groups, Joined, Member, Parts, Verdict, Wish, topic};
 use kernelci_live::error::Result;
-use kernelci_live::hub::Hub;
+use kernelci_live::hub::{Hub, Limits};
 use kernelci_live::model::event::Entry;
 use kernelci_live::model::{Event, ObjectId, Timestamp};
 use kernelci_live::signals::{Local, Signals};
@@ -42,7 +42,7 @@ impl Site {
         Groups::new(Parts {
             store: self.f.store.clone(),
             log: self.f.log.clone(),
-            hub: Arc::new(Hub::new(self.f.log.clone())),
+            hub: Arc::new(Hub::new(self.f.log.clone(), Limits::default())),
             signals: self.signals.clone(),
             instance: name.to_owned(),
             source: "https://example.org/".to_owned(),

@@ -16,6 +16,7 @@ mod proxy;
 mod raw;
 mod server;
 mod services;
+mod traces;
 mod wait;
 
 pub use http::{Answer, Http, answer};

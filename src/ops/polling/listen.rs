@@ -63,7 +63,7 @@ pub(super) async fn listen(context: &Context, user: &User, id: u64) -> Result<Me
     let signal = app.signals.listen(&topic(id));
     let wake = Arc::new(Bell::default());
     let consumer = own(context, user, id).await?;
-    let follower = app.hub.follow(&consumer.channel, wake.clone()).await?;
+    let follower = app.hub.follow(&consumer.channel, context.holder(), wake.clone()).await?;
     let (mut poll, found) = Poll::begin(context, user, id, follower).await?;
     if let Some(entry) = found {
         return poll.offered(context, &entry).await;
