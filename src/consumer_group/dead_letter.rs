@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::model::event::Entry;
 use crate::model::{Event, ObjectId, Timestamp};
 
-const PREFIX: &str = "dead.";
+/// What the names of all of them begin with.
+pub const PREFIX: &str = "dead.";
 /// CloudEvent `type` of a dead letter.
 const TYPE: &str = "api.kernelci.org.dead";
 /// An event of more bytes is not repeated in its dead letter, which tells where it stands.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Context, Object};
 use crate::auth::rights::EDIT_ANY;
+use crate::consumer_group::dead_letter;
 use crate::error::{Error, Kind, Result};
 use crate::model::{Event, NODE_CHANNEL, ObjectId, Timestamp, User};
 use crate::ops::nodes::{editable, idempotency_key};
@@ -25,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
-    /// 1 to 64 of letters, digits and `_ . : -`.
+    /// 1 to 64 of letters, digits and `_ . : -`. Channels of the server (`tree`, `artifact`, and what begins with `dead.`
+    /// or `node.`) are read by everybody and written by the server alone: 403 for others, superusers excepted.
     channel: String,
     /// The payload: any JSON of at most 1 MiB; left out it is null. On the channel `node` an object with `op, id, kind,
     /// name, state, result, data`, about a node that the caller may edit.
@@ -67,6 +69,21 @@ pub fn channel_name(field: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The channels that the server writes, besides that of the nodes: readers take for true what they say.
+const OURS: [&str; 2] = ["tree", "artifact"];
+/// How the names of further ones begin.
+const OURS_BEGIN: [&str; 2] = [dead_letter::PREFIX, "node."];
+
+/// 403 unless the user may publish on the channel.
+fn may_publish(user: &User, channel: &str) -> Result<()> {
+    let is_ours = OURS.contains(&channel) || OURS_BEGIN.iter().any(|begin| channel.starts_with(begin));
+    if is_ours && !user.is_superuser {
+        let detail = format!("channel: only the server publishes on {channel}");
+        return Err(Error::new(Kind::Forbidden, detail));
+    }
+    Ok(())
+}
+
 /// Also when it is null.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
@@ -76,6 +93,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 pub async fn publish(context: Context, params: Publish) -> Result<Published> {
     let user = context.caller.user()?;
     channel_name("channel", &params.channel)?;
+    may_publish(user, &params.channel)?;
     if params.refuse_empty && params.data.as_ref().is_some_and(is_nothing) {
         return Err(Error::invalid("data", "None is not allowed as event payload"));
     }

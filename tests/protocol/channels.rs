@@ -1,4 +1,4 @@
-//! Channels: what begins one, and what following them may cost.
+//! Channels: what begins one, what following them may cost, who may publish on which.
 
 use std::time::Duration;
 
@@ -237,4 +237,21 @@ async fn what_is_kept_in_memory_is_bounded(backend: Backend) {
         assert_eq!(late.next_notification("event", PATIENCE).await["seq"], seq);
     }
     assert!(tokio::time::timeout(Duration::from_secs(30), kept()).await.expect("in time") <= most);
+}
+
+#[apply(both_backends!)]
+async fn only_the_server_publishes_on_its_channels(server: Server) {
+    let token = server.user("bob").await;
+    let (mut bob, http) = (session(&server, &token).await, Http::new(&server).with(&token));
+    let before = server.traces().await;
+    for name in ["tree", "artifact", "dead.scheduler", "dead.", "node.quiet", "node."] {
+        let error = bob.fail("event.publish", json!({"channel": name, "data": 1})).await;
+        assert_eq!(error["data"]["status"], 403, "{name}: {error}");
+        assert!(error["data"]["detail"].as_str().unwrap().contains(name), "{error}");
+        let publish = http.post(&format!("/latest/publish/{name}"), &json!({"data": 1})).await;
+        assert_eq!(publish.status, 403, "{name}");
+    }
+    assert_eq!(server.traces().await, before);
+    begin(&mut bob, &["trees", "nodes", "deadline", "artifact-2"]).await;
+    begin(&mut server.admin().await, &["dead.scheduler"]).await;
 }
