@@ -14,6 +14,7 @@ use super::pump::{Direct, Fresh};
 use crate::error::Result;
 use crate::filter::{Demand, EVENT, Filter, strings_at};
 use crate::model::event::Entry;
+use crate::quota::Holder;
 use crate::sync::{Bell, lock};
 
 /// Longer filters are nobody else's; texts of filters that are used no more may stay for a while, and must not weigh much.
@@ -105,6 +106,8 @@ const NONE: u64 = u64::MAX;
 
 /// One reader as its channel knows it.
 pub(super) struct Mark {
+    /// For whom it reads.
+    pub(super) holder: Holder,
     pub(super) wake: Arc<Bell>,
     /// Up to where it has looked, for the metrics.
     pub(super) seen: AtomicU64,
@@ -118,9 +121,9 @@ pub(super) struct Mark {
 
 impl Mark {
     /// A reader that comes when the channel's head is at `head`.
-    pub(super) fn new(wake: Arc<Bell>, head: u64) -> Mark {
+    pub(super) fn new(holder: Holder, wake: Arc<Bell>, head: u64) -> Mark {
         let (seen, next, until) = (head.into(), NONE.into(), head.into());
-        Mark { wake, seen, next, until, direct: OnceLock::new() }
+        Mark { holder, wake, seen, next, until, direct: OnceLock::new() }
     }
 
     /// Takes the events at once, if it can.
@@ -291,6 +294,8 @@ mod tests {
 
     use super::*;
 
+    const HERE: Holder = Holder::Address(1);
+
     fn event(seq: u64, kind: &str) -> Arc<Entry> {
         Arc::new(Entry::new(seq, &json!({"data": {"kind": kind, "list": [kind, "all"]}}).to_string()))
     }
@@ -301,7 +306,7 @@ mod tests {
     #[test]
     fn an_event_marks_those_whom_it_may_concern() {
         let mut readers = Readers::default();
-        let marks: Vec<_> = (0..4).map(|_| Arc::new(Mark::new(Arc::default(), 0))).collect();
+        let marks: Vec<_> = (0..4).map(|_| Arc::new(Mark::new(HERE, Arc::default(), 0))).collect();
         readers.add(&marks[0], demands(json!({"data.kind": "job"})));
         readers.add(&marks[1], demands(json!({"data.list__in": ["all", "x"]})));
         let (_, narrow) = readers.add(&marks[2], demands(json!({"data.kind": "job", "data.name": "n"})));
@@ -323,7 +328,7 @@ mod tests {
 
     #[test]
     fn events_that_come_while_a_reader_looks_are_not_passed_over() {
-        let mark = Mark::new(Arc::default(), 5);
+        let mark = Mark::new(HERE, Arc::default(), 5);
         assert_eq!(mark.skip(3, 5), 3, "it began behind the head");
         assert_eq!(mark.skip(5, 9), 9);
         mark.concerns(11);

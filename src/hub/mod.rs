@@ -95,7 +95,6 @@ pub struct Follower {
     mark: Arc<Mark>,
     /// What it stands under in the index, if it does.
     demand: Option<Demand>,
-    holder: Holder,
 }
 
 impl Follower {
@@ -132,7 +131,7 @@ impl Drop for Follower {
         let channel = &self.channel;
         lock(&channel.readers).remove(self.id, self.demand.as_ref());
         if let Some(holders) = &channel.holders {
-            lock(holders).remove(self.holder);
+            lock(holders).remove(self.mark.holder);
         }
         if channel.is_useless() {
             channel.left.ring();
@@ -412,9 +411,9 @@ impl Channel {
     fn register(self: &Arc<Self>, holder: Holder, wake: Arc<Bell>, demands: Vec<Demand>) -> Follower {
         let mut readers = lock(&self.readers);
         // Under the lock that events are marked under: those up to here are the reader's own to look at.
-        let mark = Arc::new(Mark::new(wake, self.head()));
+        let mark = Arc::new(Mark::new(holder, wake, self.head()));
         let (id, demand) = readers.add(&mark, demands);
-        Follower { channel: self.clone(), id, mark, demand, holder }
+        Follower { channel: self.clone(), id, mark, demand }
     }
 
     /// How many readers there are.
