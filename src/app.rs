@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -58,8 +57,6 @@ pub struct App {
     pub signals: Arc<dyn Signals>,
     /// The consumers that several connections share.
     pub groups: Groups,
-    /// A place for each long poll that waits.
-    pub polls: Arc<Semaphore>,
     /// A place for each long list that is read over REST.
     pub lists: Lists,
     /// Who the bearers of tokens are now.
@@ -118,7 +115,6 @@ impl App {
             groups,
             identities: Identities::new(store.clone(), signals.clone()),
             signals,
-            polls: Arc::new(Semaphore::new(config.max_polls as usize)),
             lists: Lists::default(),
             table: ops::table(),
             sessions: TaskTracker::new(),

@@ -148,10 +148,6 @@ pub struct Config {
     #[arg(long, env = "KEEP_ALIVE_PERIOD", default_value_t = 45,
           value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub keep_alive_period: u64,
-    /// Most long polls (listen, pop) that wait at a time.
-    #[arg(long, env = "MAX_POLLS", default_value_t = 10_000,
-          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub max_polls: u32,
     /// Seconds after which a long-poll subscription without a name that nobody polls is dropped (default: 15 minutes).
     #[arg(long, env = "SUBSCRIPTION_IDLE_SECONDS", default_value_t = 900,
           value_parser = clap::value_parser!(u64).range(1..=2_147_483_647))]

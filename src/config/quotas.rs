@@ -33,6 +33,14 @@ pub struct Quotas {
           value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub sessions_per_address: u64,
 
+    /// Most long polls (listen, pop) that wait at a time.
+    #[arg(long, env = "MAX_POLLS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub max_polls: u64,
+    /// Long polls of one user when there is not enough for all.
+    #[arg(long, env = "POLLS_PER_USER", default_value_t = 2_000,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub polls_per_user: u64,
     /// Megabytes of request bodies that come in or are worked on at a time.
     #[arg(long, env = "BODIES_MB", default_value_t = 512,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

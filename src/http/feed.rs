@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::auth::Access;
 use crate::auth::tokens::Token;
 use crate::connection::Link;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::filter::{EVENT, Filter};
 use crate::health::Part;
 use crate::hub::{self, Item};
@@ -33,8 +33,6 @@ use crate::session::{close, credentials};
 
 /// The subprotocol of the CloudEvents WebSockets binding.
 const PROTOCOL: &str = "cloudevents.json";
-/// How long a peer may take none of our bytes before it is given up; it resumes from its position.
-const STUCK: Duration = Duration::from_secs(60);
 
 pub(super) async fn get(
     State(app): State<Arc<App>>,
@@ -170,6 +168,8 @@ async fn feed(app: Arc<App>, mut socket: WebSocket, mut events: impl Stream<Item
                 Some(Ok(Item::Event(_, entry))) => Message::Text(entry.json.clone().into()),
                 // The binding knows events only; a reader sees the hole in `sequence`.
                 Some(Ok(Item::Gap(..))) => continue,
+                // The store or the log is away; anything else is logged where it happens.
+                Some(Err(error)) if error.kind() == Kind::Unavailable => break close::OVERLOADED,
                 Some(Err(_)) => break close::INTERNAL,
                 // Only a token that has ended ends the events.
                 None => break close::CREDENTIALS,
@@ -182,9 +182,10 @@ async fn feed(app: Arc<App>, mut socket: WebSocket, mut events: impl Stream<Item
             _ = ping.tick() => Message::Ping(Default::default()),
             () = app.draining.cancelled() => break close::DRAINING,
         };
-        match tokio::time::timeout(STUCK, socket.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+        // Whoever takes nothing of it is given up below ([`crate::connection`]), and resumes from its position.
+        tokio::select! {
+            sent = socket.send(message) => if sent.is_err() { return },
+            () = app.draining.cancelled() => break close::DRAINING,
         }
     };
     let bye = CloseFrame { code: code.code, reason: code.name.into() };

@@ -119,12 +119,7 @@ pub(super) async fn open_consumer(app: &App, field: &str, new: &NewConsumer) -> 
 /// while without one (setting `KEEP_ALIVE_PERIOD`) the answer is an event whose data is `BEEP`.
 pub async fn next(context: Context, params: Which) -> Result<Message> {
     let user = context.caller.user()?.clone();
-    let place = context
-        .app
-        .polls
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| Error::new(Kind::TooMany, "too many polls wait at once").retry_after(2000))?;
+    let place = context.app.quotas.polls.take(context.holder(), 1)?;
     let heard = listen::listen(&context, &user, subscription_id(params.sub_id)?).await;
     drop(place);
     heard

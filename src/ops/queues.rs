@@ -148,9 +148,7 @@ pub async fn pop(context: Context, params: Pop) -> Result<Popped> {
     let wait = bounded("wait_ms", params.wait_ms, Duration::ZERO, LONGEST_WAIT)?.unwrap_or(WAIT);
     let lease = bounded("lease_ms", params.lease_ms, SHORTEST_LEASE, LONGEST_LEASE)?;
     let app = &context.app;
-    let place = app.polls.clone().try_acquire_owned();
-    let place =
-        place.map_err(|_| Error::new(Kind::TooMany, "too many polls wait at once").retry_after(2000))?;
+    let place = app.quotas.polls.take(context.holder(), 1)?;
     let taken = take(app, &params.list, Instant::now() + wait, lease.unwrap_or(ON_THE_WAY)).await?;
     drop(place);
     let (app, list, held) = (app.clone(), params.list, taken.lease.clone());

@@ -3,10 +3,13 @@
 
 /// Deepest nesting.
 pub const DEPTH: usize = 64;
-/// Values that any text may have.
+/// Values of a text no longer than a message.
 const ELEMENTS: usize = 100_000;
-/// Longer text may have one value for so many bytes: whole trees of nodes come in one.
-const BYTES_EACH: usize = 16;
+/// What is longer holds many things, as a tree of nodes does: it may have so many values, or one for so many bytes.
+const OF_MANY: usize = 500_000;
+const BYTES_EACH: usize = 12;
+/// Bytes of a message.
+const MESSAGE: usize = 1 << 20;
 
 /// Why JSON text is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,12 @@ impl std::fmt::Display for Excess {
 
 /// Whether this text may be parsed. What is no JSON may as well.
 pub fn check(text: &str) -> Result<(), Excess> {
-    within(text, DEPTH, ELEMENTS.max(text.len() / BYTES_EACH))
+    within(text, DEPTH, most(text.len()))
+}
+
+/// Values of a text of so many bytes.
+fn most(bytes: usize) -> usize {
+    if bytes <= MESSAGE { ELEMENTS } else { OF_MANY.max(bytes / BYTES_EACH) }
 }
 
 /// The same for other limits.
@@ -82,7 +90,12 @@ mod tests {
         assert_eq!(check(&list("1", ELEMENTS)), Ok(()));
         assert_eq!(check(&list("1", ELEMENTS + 1)), Err(Excess::Elements(ELEMENTS)));
         assert_eq!(check(&list("[]", ELEMENTS / 2 + 1)), Err(Excess::Elements(ELEMENTS)));
-        assert_eq!(check(&list("[]", 10_000_000)), Err(Excess::Elements(30_000_001 / BYTES_EACH)));
+        assert_eq!(
+            check(&list("[]", 10_000_000)),
+            Err(Excess::Elements(30_000_001 / BYTES_EACH)),
+            "as long as it is"
+        );
+        assert_eq!(check(&list("[]", 400_000)), Err(Excess::Elements(OF_MANY)));
         assert_eq!(check(&list("\"a string of sixteen\"", 1_000_000)), Ok(()));
         assert_eq!(check(&format!("[\"{}\"]", ",[{".repeat(ELEMENTS))), Ok(()));
     }

@@ -39,6 +39,8 @@ pub struct Quotas {
     pub connections: Arc<Pool>,
     /// Sessions and feeds.
     pub sessions: Arc<Pool>,
+    /// Long polls that wait.
+    pub polls: Arc<Pool>,
     /// Bytes of the bodies of requests that come in or are worked on.
     pub bodies: Arc<Pool>,
     /// Bytes of large answers that have not left yet.
@@ -66,6 +68,8 @@ impl Quotas {
             shares(connections, connections, settings.connections_per_address, Kind::Unavailable);
         let sessions =
             shares(sessions, settings.sessions_per_user, settings.sessions_per_address, Kind::Unavailable);
+        // Strangers cannot poll.
+        let polls = shares(settings.max_polls, settings.polls_per_user, 1, Kind::TooMany);
         let bytes = |server: u64, user: u64, address: u64| {
             shares(server << 20, user << 20, address << 20, Kind::TooMany)
         };
@@ -80,6 +84,7 @@ impl Quotas {
         Quotas {
             connections: Pool::new("connections", connections),
             sessions: Pool::new("sessions and feeds", sessions),
+            polls: Pool::new("long polls that wait", polls),
             bodies: Pool::new("bytes of request bodies at a time", bodies),
             answers: Pool::new("bytes of answers on their way", answers),
             patterns: Pool::new("bytes of compiled regular expressions in subscriptions", patterns),

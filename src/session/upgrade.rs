@@ -1,6 +1,6 @@
 //! From an HTTP request to a session: origin, credentials, subprotocol, the socket's settings.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
@@ -53,6 +53,26 @@ fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
     host.is_some() && authority == host
 }
 
+/// With fewer sessions nothing can be said of where they come from.
+const MANY: u64 = 64;
+
+/// Says, once, that most strangers come through a proxy that is not trusted: they all have one address's share.
+fn warn_of_proxy(app: &App, peer: &Peer, headers: &HeaderMap) {
+    static SAID: Once = Once::new();
+    let sessions = &app.quotas.sessions;
+    let own = sessions.taken_by(Holder::stranger(peer.address));
+    let forwards = headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED);
+    if forwards && app.config.trusted_proxies.is_empty() && own >= MANY && 2 * own > sessions.taken() {
+        SAID.call_once(|| {
+            tracing::warn!(
+                address = %peer.address,
+                "most sessions come from one address, which says that it forwards them: it counts as one client \
+                 until TRUSTED_PROXIES names it"
+            );
+        });
+    }
+}
+
 /// Answers the request for a WebSocket and runs the session.
 pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result<Response> {
     let (mut parts, _) = request.into_parts();
@@ -61,6 +81,7 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
         return Err(Error::new(Kind::Unavailable, "this instance is shutting down").retry_after(1000));
     }
     let credentials = credentials(&app, &parts.headers).await?;
+    warn_of_proxy(&app, &peer, &parts.headers);
     let caller = credentials.caller.clone().unwrap_or_default();
     let place = app.quotas.sessions.take(Holder::of(&caller, peer.address), 1);
     handshake.accept(PROTOCOL, move |out, connection| {

@@ -148,7 +148,7 @@ impl Nodes {
             return Ok(Nodes { read, rest: None });
         }
         read.truncate(PIECE as usize);
-        let place = context.app.lists.place()?;
+        let place = context.app.lists.place(context.holder())?;
         let last = read.last().map_or_else(|| Ok(Wire::new()), key)?;
         let left = limit - read.len() as u64;
         Ok(Nodes { read, rest: Some(Rest { context: context.clone(), filter, last, left, place }) })

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
+use crate::quota::Holder;
 use crate::sync::lock;
 
-/// Long lists at a time.
+/// Long lists at a time, and those of one user or address among them.
 const MOST: usize = 16;
+const SHARE: usize = 6;
 /// A list that nobody has read from for so long loses its place to one that somebody wants.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -19,6 +21,7 @@ pub struct Lists {
 
 struct Taken {
     number: u64,
+    holder: Holder,
     used: Instant,
 }
 
@@ -29,9 +32,14 @@ pub(super) struct Place {
 }
 
 impl Lists {
-    /// A place for one more list; 429 if there is none.
-    pub(super) fn place(&self) -> Result<Place> {
+    /// A place for one more list of this holder; 429 if there is none.
+    pub(super) fn place(&self, holder: Holder) -> Result<Place> {
         let mut taken = lock(&self.taken);
+        let own = taken.iter().filter(|one| one.holder == holder).count();
+        if own >= SHARE {
+            let detail = format!("{SHARE} long lists of yours are being read already: read them first");
+            return Err(Error::new(Kind::TooMany, detail).retry_after(5000));
+        }
         if taken.len() >= MOST {
             let idle = taken.iter().position(|one| one.used.elapsed() > IDLE);
             let Some(idle) = idle else {
@@ -43,7 +51,7 @@ impl Lists {
             taken.swap_remove(idle);
         }
         let number = rand::random();
-        taken.push(Taken { number, used: Instant::now() });
+        taken.push(Taken { number, holder, used: Instant::now() });
         Ok(Place { lists: self.clone(), number })
     }
 }
@@ -72,17 +80,30 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    /// Everybody has a few.
+    fn of(number: usize) -> Holder {
+        Holder::Address((number / 3) as u64)
+    }
+
+    #[test]
+    fn one_holder_has_some_of_them() {
+        let lists = Lists::default();
+        let _own: Vec<Place> = (0..SHARE).map(|_| lists.place(of(0)).unwrap()).collect();
+        assert_eq!(lists.place(of(0)).err().unwrap().status(), 429);
+        lists.place(of(99)).unwrap();
+    }
+
     #[test]
     fn places_are_few_and_idle_ones_are_taken_over() {
         let lists = Lists::default();
-        let mut places: Vec<Place> = (0..MOST).map(|_| lists.place().unwrap()).collect();
-        let refused = lists.place().err().unwrap();
+        let mut places: Vec<Place> = (0..MOST).map(|n| lists.place(of(n)).unwrap()).collect();
+        let refused = lists.place(of(99)).err().unwrap();
         assert_eq!(refused.status(), 429);
         places.pop();
-        places.push(lists.place().unwrap());
+        places.push(lists.place(of(99)).unwrap());
         let long_ago = Instant::now().checked_sub(2 * IDLE).unwrap();
         lock(&lists.taken).iter_mut().find(|one| one.number == places[3].number).unwrap().used = long_ago;
-        let place = lists.place().unwrap();
+        let place = lists.place(of(99)).unwrap();
         assert_eq!(places[3].keep().unwrap_err().kind(), Kind::Timeout);
         place.keep().unwrap();
         drop(places);
