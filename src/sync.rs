@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
 /// Wakes one task, which need not wait at that moment. Most often it is the log that has moved, and there is nothing
@@ -52,6 +53,15 @@ impl Pauses {
             self.bytes = 0;
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Computes for long on an async thread, whose other tasks others take over meanwhile.
+pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        // There are no others.
+        RuntimeFlavor::CurrentThread => work(),
+        _ => tokio::task::block_in_place(work),
     }
 }
 

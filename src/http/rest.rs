@@ -28,7 +28,7 @@ use crate::metrics;
 use crate::ops::{Answer, Body, Context, Handover, Operation, Params, Peer, Reply, RestBody, Route};
 use crate::quota::{self, Holder, Place};
 use crate::session::credentials;
-use crate::sync::lock;
+use crate::sync::{in_place, lock};
 
 /// Larger bodies are parsed off the async threads, and few at a time: what is made of one takes many times its size.
 const LARGE: usize = 1 << 20;
@@ -74,7 +74,7 @@ async fn answer(
     let (parts, body) = request.into_parts();
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
     let caller = admit(&app, operation, &parts.headers).await;
-    let (body, _turn) = match read_body(route, longest(operation), &parts.headers, body).await {
+    let (body, turn) = match read_body(route, longest(operation), &parts.headers, body).await {
         Err(error) if matches!(error.kind(), Kind::TooLarge | Kind::TooMany) => {
             return Err(caller.err().unwrap_or(error));
         }
@@ -82,13 +82,15 @@ async fn answer(
     };
     let caller = caller?;
     connections::belongs_to(&parts.extensions, &caller);
-    let mut given = Given { route, params: parameters(route, operation, body)?, origins: HashMap::new() };
+    let heavy = turn.is_some();
+    let params = in_place_if(heavy, || parameters(route, operation, body))?;
+    let mut given = Given { route, params, origins: HashMap::new() };
     let with_revision = add(&mut given, operation, &asked);
     add_headers(&mut given, operation, &parts.headers)?;
     let holder = Holder::of(&caller, asked.peer.address);
     let context = Context::new(app.clone(), caller, asked.peer.clone(), None);
-    let context = context.with_bearer(tokens::bearer(&parts.headers));
-    if let Err(error) = given.read(operation) {
+    let context = context.with_bearer(tokens::bearer(&parts.headers)).heavy(heavy);
+    if let Err(error) = in_place_if(heavy, || given.read(operation)) {
         // What the path names comes before what is wrong with query and body (contract 1.5).
         let named = asked.path.iter().find(|(name, _)| name == "id").map_or("", |(_, id)| id);
         operation.look_at(&context, named).await?;
@@ -108,6 +110,11 @@ async fn answer(
         }
         Err(error) => Err(given.listed(error)),
     }
+}
+
+/// Computes here and now, or lets others take over what else the thread has to do if it takes long.
+fn in_place_if<T>(heavy: bool, work: impl FnOnce() -> T) -> T {
+    if heavy { in_place(work) } else { work() }
 }
 
 /// Who asks, if they may use the operation. Where everybody may, a token that is no good any more does not matter: the

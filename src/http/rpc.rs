@@ -98,7 +98,9 @@ async fn call(
     };
     connections::belongs_to(extensions, &caller);
     *holder = Holder::of(&caller, peer.address);
-    let context = Context::new(app.clone(), caller, peer, None).with_bearer(tokens::bearer(headers));
+    let context = Context::new(app.clone(), caller, peer, None)
+        .with_bearer(tokens::bearer(headers))
+        .heavy(request.params.len() > MESSAGE);
     let handover = context.handover();
     let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;
     *lock(slot) = lock(&handover).take();

@@ -42,6 +42,7 @@ pub struct Context {
     session: Option<(Arc<Handle>, Slot)>,
     handover: HandoverSlot,
     answered: bool,
+    heavy: bool,
     /// A token that came with the request and speaks for nobody any more.
     spent: Option<Arc<str>>,
 }
@@ -54,7 +55,16 @@ impl Context {
         peer: Arc<Peer>,
         session: Option<(Arc<Handle>, Slot)>,
     ) -> Context {
-        Context { app, caller, peer, session, handover: HandoverSlot::default(), answered: true, spent: None }
+        Context {
+            app,
+            caller,
+            peer,
+            session,
+            handover: HandoverSlot::default(),
+            answered: true,
+            heavy: false,
+            spent: None,
+        }
     }
 
     /// Says whether the request gets an answer; a notification gets none.
@@ -78,6 +88,16 @@ impl Context {
             self.spent.as_deref().and_then(remembered),
         ];
         all.into_iter().flatten().find(|token| token.user == user)
+    }
+
+    /// Says that the request has megabytes.
+    pub fn heavy(self, heavy: bool) -> Context {
+        Context { heavy, ..self }
+    }
+
+    /// Whether the request has megabytes: what is made of them takes so long that async threads must not do it.
+    pub fn is_heavy(&self) -> bool {
+        self.heavy
     }
 
     /// Whether somebody waits for the answer.

@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
 use tracing::Instrument;
 
 use super::schema::Described;
@@ -49,8 +50,20 @@ pub enum RestBody {
 pub enum Params<'a> {
     /// As JSON text.
     Text(&'a str),
+    /// The same, for work that goes on by itself.
+    Owned(String),
     /// As a value: an object.
     Value(Value),
+}
+
+impl Params<'_> {
+    fn into_owned(self) -> Params<'static> {
+        match self {
+            Params::Text(text) => Params::Owned(text.to_owned()),
+            Params::Owned(text) => Params::Owned(text),
+            Params::Value(value) => Params::Value(value),
+        }
+    }
 }
 
 impl<T: Serialize + Send> Reply for T {
@@ -138,11 +151,18 @@ impl Operation {
         {
             app.known_addresses.note(token.user, neighbourhood(context.peer.address));
         }
-        let (needs, work) = (self.needs, (self.run)(context, params));
+        let (needs, tasks) = (self.needs, app.work.clone());
+        if context.is_heavy() {
+            // Megabytes of parameters are read, worked on and dropped on a thread of their own.
+            let (run, params, runtime) = (self.run.clone(), params.into_owned(), Handle::current());
+            let work = async move { app.health.serve(needs, run(context, params)).await };
+            let work = work.in_current_span();
+            return tasks.spawn_blocking(move || runtime.block_on(work)).await.map_err(Error::internal)?;
+        }
+        let work = (self.run)(context, params);
         if !self.runs_on() {
             return app.health.serve(needs, work).await;
         }
-        let tasks = app.work.clone();
         let work = async move { app.health.serve(needs, work).await };
         tasks.spawn(work.in_current_span()).await.map_err(Error::internal)?
     }
@@ -337,6 +357,7 @@ impl Table {
 
 fn read_params<P: DeserializeOwned>(params: Params<'_>) -> Result<P> {
     match params {
+        Params::Owned(text) => read_params(Params::Text(&text)),
         Params::Text(text) if text.trim_start().starts_with('{') => {
             let mut reader = serde_json::Deserializer::from_str(text);
             let params = serde_path_to_error::deserialize(&mut reader).map_err(unreadable)?;
