@@ -23,6 +23,8 @@ pub const INFLIGHT: usize = 32;
 /// Requests at a time whose answers may be large; further ones wait for their turn. What they answer is held until
 /// the client has read it, so this times a page is what a session that asks and does not read can cost.
 pub const LARGE: usize = 4;
+/// Bytes that may wait for the socket of any session, however many there are.
+pub const OUTGOING_OF_ALL: usize = 16 << 10;
 /// Bytes that wait for a slow socket before nothing is read and no further request is finished.
 pub const OUTGOING: usize = 4 << 20;
 /// Bytes of events that are put to the socket at once.

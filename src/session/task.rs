@@ -29,8 +29,8 @@ use crate::ops::Handover;
 use crate::quota::{Holder, Place};
 use crate::rpc;
 
-/// Ends a socket that did not become a session.
-pub(super) async fn refuse(mut out: Outbox, code: CloseCode) {
+/// Ends a socket that did not become a session; it counts until it is gone.
+pub(super) async fn refuse(mut out: Outbox, code: CloseCode, _connection: Option<Place>) {
     say_goodbye(&mut out, code).await;
 }
 
@@ -47,6 +47,7 @@ pub(super) fn run(
         seat: app.roster.take_seat(handle.wake.clone()),
         out,
         requests: JoinSet::new(),
+        room: None,
         greets: false,
         subs: Vec::new(),
         next_sub: 0,
@@ -109,6 +110,8 @@ struct Session {
     seat: Seat,
     out: Outbox,
     requests: JoinSet<Answered>,
+    /// For more than a little that waits for the socket.
+    room: Option<Place>,
     /// Its credentials are being looked at: what was sent right behind them counts on them.
     greets: bool,
     subs: Vec<Subscription>,
@@ -160,7 +163,8 @@ impl Session {
             if !more && self.out.takes_events() {
                 self.lend();
             }
-            let (reads, room) = (self.reads(), !self.out.is_full());
+            let room = self.has_room();
+            let reads = room && self.reads();
             if self.timers.watch(&self.out.traffic(reads)) {
                 self.seat.call_by(self.timers.next(&self.handle));
             }
@@ -196,6 +200,18 @@ impl Session {
                 return end;
             }
         }
+    }
+
+    /// Whether more may wait for the socket: a little always, and more as long as not too many have that.
+    fn has_room(&mut self) -> bool {
+        let bytes = self.out.bytes();
+        if bytes < limits::OUTGOING_OF_ALL {
+            self.room = None;
+        } else if self.room.is_none() {
+            let most = limits::OUTGOING as u64;
+            self.room = self.app.quotas.answers.take(self.places.session.holder(), most).ok();
+        }
+        bytes < limits::OUTGOING_OF_ALL || (self.room.is_some() && !self.out.is_full())
     }
 
     /// Whether it takes what comes in. Nothing is waited for here, so that events and pings go on: not what looks at
@@ -470,7 +486,8 @@ impl Session {
 
     /// A deadline has passed.
     fn timer(&mut self) -> Option<CloseCode> {
-        let traffic = self.out.traffic(self.reads());
+        let reads = self.has_room() && self.reads();
+        let traffic = self.out.traffic(reads);
         while let Some(due) = self.timers.due(&self.handle, &traffic) {
             match due {
                 Due::NoHello | Due::NoPong | Due::HalfMessage => return Some(close::TIMEOUT),

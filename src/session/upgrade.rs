@@ -86,7 +86,7 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
     let place = app.quotas.sessions.take(Holder::of(&caller, peer.address), 1);
     handshake.accept(PROTOCOL, move |out, connection| {
         let Ok(place) = place else {
-            drop(tokio::spawn(task::refuse(out, close::OVERLOADED)));
+            drop(tokio::spawn(task::refuse(out, close::OVERLOADED, connection)));
             return;
         };
         let id = uuid::Uuid::new_v4().simple().to_string();

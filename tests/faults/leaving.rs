@@ -29,6 +29,8 @@ async fn reads_end_with_their_client_and_writes_run_on() {
     let mut session = cluster.servers[0].admin().await;
     let mut rest = TcpStream::connect(("127.0.0.1", cluster.servers[0].port())).await.expect("connects");
 
+    // Whose token it is is known: what is asked for begins at once.
+    assert_eq!(http.get("/latest/whoami").await.status, 200);
     let slow = Mode::Delay(Duration::from_millis(700));
     cluster.below().to_mongo.iter().for_each(|way| way.set(slow));
     let body = node("checkout", "by rest").to_string();
