@@ -5,20 +5,25 @@
 //! `from=<the last timestamp>` go on behind that millisecond; so an answer to them does not end inside one: it may have
 //! more events than `limit` then.
 
+use std::collections::{HashMap, VecDeque};
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use futures::{StreamExt, stream};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::events::channel_name;
 use super::loose::Loose;
 use super::schema::types;
-use super::{Context, Object};
+use super::{Context, Object, Reply, RestBody, RestReply};
 use crate::error::{Error, Result};
 use crate::event_log::{After, HISTORY_BYTES, HistoryQuery, Logged};
 use crate::filter::{EVENT, Filter, PATTERN_COST, Pattern, Test};
 use crate::model::{ObjectId, Timestamp};
+use crate::quota::Place;
+use crate::store::Wire;
 
 /// Most events of one answer.
 const MOST_FOUND: usize = 10_000;
@@ -26,6 +31,8 @@ const MOST_FOUND: usize = 10_000;
 const MOST_RECURSIVE: usize = 1000;
 /// Most further events of the last millisecond.
 const MOST_MORE: usize = 1000;
+/// Bytes of a piece of a large answer.
+const PIECE: usize = 64 << 10;
 /// Most `ids`.
 const MOST_IDS: usize = 1000;
 
@@ -122,12 +129,12 @@ fn yes() -> bool {
 }
 
 /// A page of the history, oldest first.
-#[derive(Serialize, JsonSchema)]
+#[derive(JsonSchema)]
 pub struct Found {
     /// `timestamp, sequence_id, channel, owner, data, id`, the whole CloudEvent as `event`, and `node` if recursive and
     /// there is one.
     #[schemars(with = "Vec<types::HistoryItem>")]
-    items: Vec<Object>,
+    items: Items,
     /// Pass as `after` for what follows; null when this was all for now.
     next: Option<String>,
 }
@@ -169,11 +176,9 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
     drop(turn);
     let by_seq = query.channel.is_some() && !matches!(query.after, Some(After::Time(..)));
     let next = found.last().filter(|_| full).map(|last| cursor(last, by_seq));
-    let mut items: Vec<Object> = found.iter().map(|logged| item(logged, params.event)).collect();
-    if recursive {
-        add_nodes(&context, &mut items).await?;
-    }
-    Ok(Found { items, next })
+    let counted = context.app.quotas.large(context.holder(), bytes)?;
+    let nodes = if recursive { nodes_of(&context, &found).await? } else { HashMap::new() };
+    Ok(Found { items: Items { found: found.into(), whole: params.event, nodes, _counted: counted }, next })
 }
 
 /// Text that is not blank.
@@ -323,38 +328,113 @@ async fn rest_of_moment(context: &Context, query: &HistoryQuery, last: &Logged) 
     context.app.log.find(&query).await
 }
 
-/// One event as KernelCI's history shows it (contract 5.1), and whole if wanted.
-fn item(logged: &Logged, whole: bool) -> Object {
-    let event = logged.entry.value();
-    let time = event.get("time").and_then(Value::as_str).and_then(|text| Timestamp::parse_iso(text).ok());
-    let mut item = Object::new();
-    item.insert("timestamp".into(), time.map(Timestamp::to_wire).into());
-    item.insert("sequence_id".into(), logged.entry.seq.into());
-    item.insert("channel".into(), logged.channel.clone().into());
-    for key in ["owner", "data", "id"] {
-        item.insert(key.into(), event.get(key).cloned().unwrap_or(Value::Null));
-    }
-    if whole {
-        item.insert("event".into(), event.clone());
-    }
-    item
+/// Events that were found, as they stand in the log. What they are shown as is made when it goes out: it takes many times
+/// their room.
+struct Items {
+    found: VecDeque<Logged>,
+    /// Whether each shows the whole CloudEvent.
+    whole: bool,
+    /// The nodes that they are about, if wanted.
+    nodes: HashMap<String, Wire>,
+    /// Among the large answers, as long as they are there.
+    _counted: Option<Place>,
 }
 
-async fn add_nodes(context: &Context, items: &mut [Object]) -> Result<()> {
-    let id = |item: &Object| item.get("data")?.get("id")?.as_str()?.parse::<ObjectId>().ok();
-    let mut ids: Vec<ObjectId> = items.iter().filter_map(id).collect();
+impl Items {
+    /// Writes one event as KernelCI's history shows it (contract 5.1).
+    fn write(&self, logged: &Logged, with_revision: bool, out: &mut String) -> Result<()> {
+        let event: Value = serde_json::from_str(&logged.entry.json).map_err(Error::internal)?;
+        let time = event.get("time").and_then(Value::as_str).and_then(|text| Timestamp::parse_iso(text).ok());
+        let mut item = Object::new();
+        item.insert("timestamp".into(), time.map(Timestamp::to_wire).into());
+        item.insert("sequence_id".into(), logged.entry.seq.into());
+        item.insert("channel".into(), logged.channel.clone().into());
+        for key in ["owner", "data", "id"] {
+            item.insert(key.into(), event.get(key).cloned().unwrap_or(Value::Null));
+        }
+        let node = node_id(&event).and_then(|id| self.nodes.get(&id.to_hex()));
+        if self.whole {
+            item.insert("event".into(), event);
+        }
+        if let Some(node) = node {
+            let mut node = node.clone();
+            if !with_revision {
+                node.shift_remove("revision");
+            }
+            item.insert("node".into(), Value::Object(node));
+        }
+        out.push_str(&serde_json::to_string(&item).map_err(Error::internal)?);
+        Ok(())
+    }
+
+    /// The next of them, about so many bytes, with commas before all but the very first.
+    fn take(&mut self, bytes: usize, is_first: bool, with_revision: bool) -> Result<String> {
+        let mut text = String::new();
+        while text.len() < bytes
+            && let Some(logged) = self.found.pop_front()
+        {
+            if !(is_first && text.is_empty()) {
+                text.push(',');
+            }
+            self.write(&logged, with_revision, &mut text)?;
+        }
+        Ok(text)
+    }
+}
+
+impl Reply for Found {
+    fn rpc(&self) -> Result<String> {
+        let mut text = String::from("{\"items\":[");
+        for (number, logged) in self.items.found.iter().enumerate() {
+            if number > 0 {
+                text.push(',');
+            }
+            self.items.write(logged, true, &mut text)?;
+        }
+        text.push_str(&self.tail());
+        Ok(text)
+    }
+
+    /// In pieces if it is large: each event is dropped when it has gone out.
+    fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        let (head, tail) = match member {
+            Some(_) => ("[", "]".to_owned()),
+            None => ("{\"items\":[", self.tail()),
+        };
+        let mut items = self.items;
+        let first = head.to_owned() + &items.take(PIECE, true, with_revision)?;
+        if items.found.is_empty() {
+            return Ok(RestReply { body: RestBody::Whole(first + &tail), revision: None });
+        }
+        let rest = stream::unfold(items, move |mut items| async move {
+            let more = !items.found.is_empty();
+            more.then(|| (items.take(PIECE, false, with_revision), items))
+        });
+        let around = |text: String| stream::once(std::future::ready(Ok(text)));
+        let pieces = around(first).chain(rest).chain(around(tail)).boxed();
+        Ok(RestReply { body: RestBody::Pieces(pieces), revision: None })
+    }
+}
+
+impl Found {
+    fn tail(&self) -> String {
+        format!("],\"next\":{}}}", json!(self.next))
+    }
+}
+
+/// The node that an event is about.
+fn node_id(event: &Value) -> Option<ObjectId> {
+    event.get("data")?.get("id")?.as_str()?.parse().ok()
+}
+
+/// The nodes that these events are about.
+async fn nodes_of(context: &Context, found: &[Logged]) -> Result<HashMap<String, Wire>> {
+    let mut ids: Vec<ObjectId> = found.iter().filter_map(|logged| node_id(logged.entry.value())).collect();
     ids.sort_unstable();
     ids.dedup();
     let nodes = context.app.store.nodes(&ids).await?;
-    let nodes: std::collections::HashMap<_, _> =
-        nodes.iter().filter_map(|node| Some((node.get("id")?.as_str()?, node))).collect();
-    for item in items {
-        let Some(id) = id(item).map(ObjectId::to_hex) else { continue };
-        if let Some(node) = nodes.get(&*id) {
-            item.insert("node".into(), Value::Object((*node).clone()));
-        }
-    }
-    Ok(())
+    let id = |node: &Wire| Some(node.get("id")?.as_str()?.to_owned());
+    Ok(nodes.into_iter().filter_map(|node| Some((id(&node)?, node))).collect())
 }
 
 pub(super) fn cursor(last: &Logged, by_seq: bool) -> String {

@@ -100,15 +100,18 @@ impl Quotas {
         (weight > 0).then(|| self.patterns.take(holder, weight as u64)).transpose()
     }
 
+    /// A place for what becomes an answer of so many bytes; none for one that is not large.
+    pub fn large(&self, holder: Holder, bytes: usize) -> Result<Option<Place>> {
+        (bytes >= LARGE_ANSWER).then(|| self.answers.take(holder, bytes as u64)).transpose()
+    }
+
     /// An answer to this holder, with its place among the large ones if it is large; the error instead, if there are too
     /// many of those already.
     pub fn count(&self, holder: Holder, answer: Result<String>) -> (Result<String>, Option<Place>) {
-        match answer {
-            Ok(text) if text.len() >= LARGE_ANSWER => match self.answers.take(holder, text.len() as u64) {
-                Ok(place) => (Ok(text), Some(place)),
-                Err(error) => (Err(error), None),
-            },
-            answer => (answer, None),
+        let counted = answer.and_then(|text| Ok((self.large(holder, text.len())?, text)));
+        match counted {
+            Ok((place, text)) => (Ok(text), place),
+            Err(error) => (Err(error), None),
         }
     }
 }
