@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{Request, State};
@@ -11,6 +12,7 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, Sleep};
 
 use super::connections::Whole;
@@ -29,6 +31,32 @@ pub const BODY: usize = 32 << 20;
 const OF_OTHERS: usize = 4 << 20;
 /// Bytes of a body without credentials, and of JSON-RPC: what a session may send in one message.
 pub(super) const MESSAGE: usize = 1 << 20;
+/// Larger bodies are worked on off the async threads, and few at a time: what is made of one takes many times its size.
+const LARGE: usize = 1 << 20;
+/// Bytes of large bodies that are worked on at a time, in units of [`LARGE`].
+static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(64);
+/// How long a large body waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The turn of a large body, until it is dropped.
+pub(super) type Turn = Arc<SemaphorePermit<'static>>;
+
+/// Waits for the turn of a body of so many bytes, which goes with the work on it; `None`: it needs none. 429 if that takes
+/// long.
+pub(super) async fn turn(bytes: usize) -> Result<Option<Turn>> {
+    if bytes <= LARGE {
+        return Ok(None);
+    }
+    let units = bytes.div_ceil(LARGE) as u32;
+    match tokio::time::timeout(PATIENCE, LARGE_AT_ONCE.acquire_many(units)).await {
+        Ok(turn) => Ok(Some(Arc::new(turn.map_err(Error::internal)?))),
+        Err(_) => {
+            let detail = "too many large requests at once, try again";
+            Err(Error::new(Kind::TooMany, detail).retry_after(5000))
+        }
+    }
+}
+
 /// Bytes that the body of a request for this operation may have.
 pub(super) fn longest(operation: &Operation) -> usize {
     if operation.takes_much { BODY } else { OF_OTHERS }

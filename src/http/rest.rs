@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body as HttpBody;
 use axum::extract::{Path, RawQuery, Request, State};
@@ -12,10 +11,9 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use serde_json::{Map, Value};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::answer::{failed, json};
-use super::body::{self, longest};
+use super::body::{self, Turn, longest};
 use super::connections;
 use super::form;
 use super::handover::watched;
@@ -29,13 +27,6 @@ use crate::ops::{Answer, Body, Context, Handover, Operation, Params, Peer, Reply
 use crate::quota::{self, Holder, Place};
 use crate::session::credentials;
 use crate::sync::{in_place, lock};
-
-/// Larger bodies are parsed off the async threads, and few at a time: what is made of one takes many times its size.
-const LARGE: usize = 1 << 20;
-/// Bytes of large bodies that are worked on at a time, in units of [`LARGE`].
-static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(64);
-/// How long a large body waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The handler of a route.
 pub(super) fn handler(operation: &'static str, route: Route) -> MethodRouter<Arc<App>> {
@@ -89,7 +80,7 @@ async fn answer(
     add_headers(&mut given, operation, &parts.headers)?;
     let holder = Holder::of(&caller, asked.peer.address);
     let context = Context::new(app.clone(), caller, asked.peer.clone(), None);
-    let context = context.with_bearer(tokens::bearer(&parts.headers)).heavy(heavy);
+    let context = context.with_bearer(tokens::bearer(&parts.headers)).heavy(turn);
     if let Err(error) = in_place_if(heavy, || given.read(operation)) {
         // What the path names comes before what is wrong with query and body (contract 1.5).
         let named = asked.path.iter().find(|(name, _)| name == "id").map_or("", |(_, id)| id);
@@ -243,7 +234,7 @@ async fn read_body(
     most: usize,
     headers: &HeaderMap,
     body: HttpBody,
-) -> Result<(Read, Option<SemaphorePermit<'static>>)> {
+) -> Result<(Read, Option<Turn>)> {
     if route.body == Body::None {
         return Ok((Read::Nothing, None));
     }
@@ -254,19 +245,11 @@ async fn read_body(
     if matches!(route.body, Body::Text(_)) && (!says_json(headers) || is_bare(&bytes)) {
         return Ok((Read::Json(utf8(&bytes)?.into()), None));
     }
-    if bytes.len() <= LARGE {
-        return Ok((parse(&bytes)?, None));
-    }
-    let size = bytes.len().div_ceil(LARGE) as u32;
-    let turn = match tokio::time::timeout(PATIENCE, LARGE_AT_ONCE.acquire_many(size)).await {
-        Ok(turn) => turn.map_err(Error::internal)?,
-        Err(_) => {
-            let detail = "too many large requests at once, try again";
-            return Err(Error::new(Kind::TooMany, detail).retry_after(5000));
-        }
-    };
-    let read = tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(Error::internal)??;
-    Ok((read, Some(turn)))
+    let Some(turn) = body::turn(bytes.len()).await? else { return Ok((parse(&bytes)?, None)) };
+    // The turn goes with the work: whoever asked for it may be gone before it is done.
+    let work = move || (parse(&bytes), turn);
+    let (read, turn) = tokio::task::spawn_blocking(work).await.map_err(Error::internal)?;
+    Ok((read?, Some(turn)))
 }
 
 fn says_json(headers: &HeaderMap) -> bool {

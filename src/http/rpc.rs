@@ -8,7 +8,7 @@ use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
-use super::body::{self, BODY, MESSAGE};
+use super::body::{self, BODY, MESSAGE, Turn};
 use super::connections;
 use super::handover::watched;
 use super::peer::From;
@@ -33,7 +33,11 @@ pub(super) async fn post(
         Ok(body) => body,
         Err(error) => return failed("rpc", &error),
     };
-    let request = match read(&app, body).await {
+    let turn = match body::turn(body.len()).await {
+        Ok(turn) => turn,
+        Err(error) => return failed("rpc", &error),
+    };
+    let request = match read(&app, body, turn.clone()).await {
         Ok(request) => request,
         Err(unreadable) => {
             return json(StatusCode::OK, rpc::answer(&unreadable.id, Err(unreadable.error)));
@@ -42,7 +46,7 @@ pub(super) async fn post(
     let name = app.table.known_name(&request.method);
     let slot = HandoverSlot::default();
     let mut holder = Holder::stranger(peer.address);
-    let call = call(&app, peer, &mut holder, (&headers, &extensions), &request, &slot);
+    let call = call(&app, peer, &mut holder, (&headers, &extensions), (&request, turn), &slot);
     let result = metrics::timed(metrics::Transport::Rpc, name, 200, call).await;
     if let Err(error) = &result {
         error.log(name);
@@ -60,18 +64,20 @@ pub(super) async fn post(
 }
 
 /// Reads a request. Only one that brings many things at once may be larger than a message of a session.
-async fn read(app: &App, body: Bytes) -> Result<rpc::Request, rpc::Unreadable> {
+async fn read(app: &App, body: Bytes, turn: Option<Turn>) -> Result<rpc::Request, rpc::Unreadable> {
     let refuse =
         |id: Option<String>, error| rpc::Unreadable { id: id.unwrap_or_else(|| "null".into()), error };
-    let length = body.len();
     let read = move || match std::str::from_utf8(&body) {
         Ok(text) => rpc::read(text),
         Err(_) => Err(refuse(None, Error::new(Kind::Parse, "the body is not UTF-8"))),
     };
-    if length <= MESSAGE {
-        return read();
-    }
-    let read = tokio::task::spawn_blocking(read).await;
+    let Some(turn) = turn else { return read() };
+    let read = tokio::task::spawn_blocking(move || {
+        // It goes with the work: whoever asked for it may be gone before it is done.
+        let _turn = turn;
+        read()
+    });
+    let read = read.await;
     let request = read.map_err(|error| refuse(None, Error::internal(error)))??;
     match app.table.get(&request.method) {
         Ok(operation) if !operation.takes_much => {
@@ -87,7 +93,7 @@ async fn call(
     peer: Arc<Peer>,
     holder: &mut Holder,
     (headers, extensions): (&HeaderMap, &Extensions),
-    request: &rpc::Request,
+    (request, turn): (&rpc::Request, Option<Turn>),
     slot: &HandoverSlot,
 ) -> Result<String> {
     let open = app.table.get(&request.method).is_ok_and(|operation| operation.access == Access::Open);
@@ -98,9 +104,8 @@ async fn call(
     };
     connections::belongs_to(extensions, &caller);
     *holder = Holder::of(&caller, peer.address);
-    let context = Context::new(app.clone(), caller, peer, None)
-        .with_bearer(tokens::bearer(headers))
-        .heavy(request.params.len() > MESSAGE);
+    let context =
+        Context::new(app.clone(), caller, peer, None).with_bearer(tokens::bearer(headers)).heavy(turn);
     let handover = context.handover();
     let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;
     *lock(slot) = lock(&handover).take();

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
+
 use super::handover::{Handover, HandoverSlot};
 use crate::app::App;
 use crate::auth::Caller;
@@ -42,7 +44,7 @@ pub struct Context {
     session: Option<(Arc<Handle>, Slot)>,
     handover: HandoverSlot,
     answered: bool,
-    heavy: bool,
+    heavy: Option<Arc<SemaphorePermit<'static>>>,
     /// A token that came with the request and speaks for nobody any more.
     spent: Option<Arc<str>>,
 }
@@ -62,7 +64,7 @@ impl Context {
             session,
             handover: HandoverSlot::default(),
             answered: true,
-            heavy: false,
+            heavy: None,
             spent: None,
         }
     }
@@ -90,14 +92,14 @@ impl Context {
         all.into_iter().flatten().find(|token| token.user == user)
     }
 
-    /// Says that the request has megabytes.
-    pub fn heavy(self, heavy: bool) -> Context {
-        Context { heavy, ..self }
+    /// Says that the request has megabytes, and gives it the turn that those take: it ends with the work on them.
+    pub fn heavy(self, turn: Option<Arc<SemaphorePermit<'static>>>) -> Context {
+        Context { heavy: turn, ..self }
     }
 
     /// Whether the request has megabytes: what is made of them takes so long that async threads must not do it.
     pub fn is_heavy(&self) -> bool {
-        self.heavy
+        self.heavy.is_some()
     }
 
     /// Whether somebody waits for the answer.
