@@ -82,6 +82,9 @@ async fn from_earliest_a_position_or_a_time(server: Server) {
 async fn another_history_is_not_recovered(server: Server) {
     let mut raw = server.admin().await;
     checkouts(&mut raw, &["a"]).await;
+    // On MongoDB a write is answered a little before its event has its place.
+    raw.call("event.subscribe", json!({"sub": 9, "channel": "node", "from": "earliest"})).await;
+    assert_eq!(next(&mut raw, 9).await, ("a".to_owned(), 1));
     let from = json!({"epoch": "of-another-server", "seq": 1});
     let answer = raw.call("event.subscribe", json!({"sub": 1, "channel": "node", "from": from})).await;
     assert_eq!(answer["recovered"], false);
