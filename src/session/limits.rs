@@ -13,7 +13,7 @@ pub const MESSAGE_BEFORE_HELLO: usize = 8 << 10;
 /// Frames that one message may come in.
 pub const FRAGMENTS: u32 = 1024;
 /// Messages, and bytes, that are read before others have their turn.
-pub const TURN_MESSAGES: u8 = 16;
+pub const TURN_MESSAGES: u8 = 8;
 /// See [`TURN_MESSAGES`].
 pub const TURN_BYTES: usize = 64 << 10;
 /// Subscriptions at a time.
@@ -25,6 +25,8 @@ pub const INFLIGHT: usize = 32;
 pub const LARGE: usize = 4;
 /// Bytes that may wait for the socket of any session, however many there are.
 pub const OUTGOING_OF_ALL: usize = 16 << 10;
+/// As [`OUTGOING`], for a stranger.
+pub const OUTGOING_OF_STRANGERS: usize = 1 << 20;
 /// Bytes that wait for a slow socket before nothing is read and no further request is finished.
 pub const OUTGOING: usize = 4 << 20;
 /// Bytes of events that are put to the socket at once.

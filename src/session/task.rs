@@ -204,14 +204,16 @@ impl Session {
 
     /// Whether more may wait for the socket: a little always, and more as long as not too many have that.
     fn has_room(&mut self) -> bool {
-        let bytes = self.out.bytes();
+        let (bytes, holder) = (self.out.bytes(), self.places.session.holder());
         if bytes < limits::OUTGOING_OF_ALL {
             self.room = None;
-        } else if self.room.is_none() {
-            let most = limits::OUTGOING as u64;
-            self.room = self.app.quotas.answers.take(self.places.session.holder(), most).ok();
+            return true;
         }
-        bytes < limits::OUTGOING_OF_ALL || (self.room.is_some() && !self.out.is_full())
+        let most = if holder.is_stranger() { limits::OUTGOING_OF_STRANGERS } else { limits::OUTGOING };
+        if self.room.is_none() {
+            self.room = self.app.quotas.answers.take(holder, most as u64).ok();
+        }
+        self.room.is_some() && bytes < most
     }
 
     /// Whether it takes what comes in. Nothing is waited for here, so that events and pings go on: not what looks at
