@@ -16,6 +16,10 @@ pub struct Quotas {
     #[arg(long, env = "MAX_CONNECTIONS", default_value_t = 60_000,
           value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub max_connections: u64,
+    /// Connections on which one user sends requests when there is not enough for all.
+    #[arg(long, env = "CONNECTIONS_PER_USER", default_value_t = 6_000,
+          value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub connections_per_user: u64,
     /// Connections that one address may have when there is not enough for all.
     #[arg(long, env = "CONNECTIONS_PER_ADDRESS", default_value_t = 6_000,
           value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
@@ -66,18 +70,18 @@ pub struct Quotas {
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub answers_mb_per_address: u64,
 
-    /// Megabytes of compiled regular expressions in the filters of subscriptions and feeds.
-    #[arg(long, env = "PATTERNS_MB", default_value_t = 256,
+    /// Megabytes of regular expressions, compiled, and lists in the filters of subscriptions and feeds.
+    #[arg(long, env = "FILTERS_MB", default_value_t = 256,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub patterns_mb: u64,
+    pub filters_mb: u64,
     /// Those of one user when there is not enough for all.
-    #[arg(long, env = "PATTERNS_MB_PER_USER", default_value_t = 64,
+    #[arg(long, env = "FILTERS_MB_PER_USER", default_value_t = 64,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub patterns_mb_per_user: u64,
+    pub filters_mb_per_user: u64,
     /// Those of the strangers of one address when there is not enough for all.
-    #[arg(long, env = "PATTERNS_MB_PER_ADDRESS", default_value_t = 32,
+    #[arg(long, env = "FILTERS_MB_PER_ADDRESS", default_value_t = 32,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub patterns_mb_per_address: u64,
+    pub filters_mb_per_address: u64,
     /// Channels that this instance follows at a time for those who read them, the nodes' own aside. However many read a
     /// channel, it counts once.
     #[arg(long, env = "MAX_FOLLOWED_CHANNELS", default_value_t = 1024,
@@ -95,6 +99,22 @@ pub struct Quotas {
     #[arg(long, env = "RING_MB", default_value_t = 256,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub ring_mb: u64,
+    /// Writes that run at a time, whether somebody waits for their answers or not.
+    #[arg(long, env = "MAX_WRITES", default_value_t = 8_192,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub max_writes: u64,
+    /// Those of one user when there is not enough for all.
+    #[arg(long, env = "WRITES_PER_USER", default_value_t = 2_048,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub writes_per_user: u64,
+    /// Requests of more than a megabyte that are worked on at a time.
+    #[arg(long, env = "MAX_LARGE_REQUESTS", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_large_requests: u32,
+    /// Those of one user; further ones wait.
+    #[arg(long, env = "LARGE_REQUESTS_PER_USER", default_value_t = 2,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub large_requests_per_user: u32,
     /// Searches that an index serves and that run at a time.
     #[arg(long, env = "MAX_SEARCHES", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -160,6 +180,11 @@ impl Quotas {
         };
         let ring_bytes = usize::try_from(self.ring_mb << 20).unwrap_or(usize::MAX);
         hub::Limits { channels, ring_bytes }
+    }
+
+    /// How many requests with megabytes are worked on at a time.
+    pub fn large(&self) -> Width {
+        width(self.max_large_requests, self.large_requests_per_user, self.large_requests_per_user)
     }
 
     /// How many searches that an index serves run at a time.

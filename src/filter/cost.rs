@@ -23,14 +23,16 @@ pub(super) fn cost(filter: &Filter) -> usize {
     }
 }
 
-/// About how many bytes its regular expressions hold, and how many there are.
-pub(super) fn patterns(filter: &Filter) -> (usize, usize) {
-    let add = |(weight, count), (more, others): (usize, usize)| (weight + more, count + others);
+/// About how many bytes its regular expressions and lists hold.
+pub(super) fn weight(filter: &Filter) -> usize {
     match filter {
-        Filter::And(parts) | Filter::Or(parts) => parts.iter().map(patterns).fold((0, 0), add),
-        Filter::Not(part) => patterns(part),
-        Filter::Field { test: Test::Re(pattern), .. } => (pattern.weight(), 1),
-        Filter::Field { .. } => (0, 0),
+        Filter::And(parts) | Filter::Or(parts) => parts.iter().map(weight).sum(),
+        Filter::Not(part) => weight(part),
+        Filter::Field { test: Test::Re(pattern), .. } => pattern.weight(),
+        Filter::Field { test: Test::In(values) | Test::Nin(values), .. } => {
+            values.iter().map(|value| size_of_val(value) + value.as_str().map_or(0, str::len)).sum()
+        }
+        Filter::Field { .. } => 0,
     }
 }
 

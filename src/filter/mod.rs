@@ -201,9 +201,9 @@ impl Filter {
     pub fn cost(&self) -> usize {
         cost::cost(self)
     }
-    /// About how many bytes its regular expressions hold once they have been used, and how many there are.
-    pub fn patterns(&self) -> (usize, usize) {
-        cost::patterns(self)
+    /// About how many bytes its regular expressions, once they have been used, and its lists hold.
+    pub fn weight(&self) -> usize {
+        cost::weight(self)
     }
     /// Whether `doc` matches: this function defines what filters mean.
     pub fn matches(&self, doc: &Value) -> bool {

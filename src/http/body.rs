@@ -12,7 +12,6 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, Sleep};
 
 use super::connections::Whole;
@@ -21,7 +20,7 @@ use crate::app::App;
 use crate::connection::Link;
 use crate::error::{Error, Kind, Result};
 use crate::ops::Operation;
-use crate::quota::{Holder, Pace, Place, Pool, Progress};
+use crate::quota::{self, Holder, Pace, Place, Pool, Progress};
 use crate::session::credentials;
 use crate::sync::lock;
 
@@ -33,23 +32,20 @@ const OF_OTHERS: usize = 4 << 20;
 pub(super) const MESSAGE: usize = 1 << 20;
 /// Larger bodies are worked on off the async threads, and few at a time: what is made of one takes many times its size.
 const LARGE: usize = 1 << 20;
-/// Bytes of large bodies that are worked on at a time, in units of [`LARGE`].
-static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(64);
 /// How long a large body waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The turn of a large body, until it is dropped.
-pub(super) type Turn = Arc<SemaphorePermit<'static>>;
+pub(super) type Turn = Arc<quota::Turn>;
 
 /// Waits for the turn of a body of so many bytes, which goes with the work on it; `None`: it needs none. 429 if that takes
 /// long.
-pub(super) async fn turn(bytes: usize) -> Result<Option<Turn>> {
+pub(super) async fn turn(app: &App, holder: Holder, bytes: usize) -> Result<Option<Turn>> {
     if bytes <= LARGE {
         return Ok(None);
     }
-    let units = bytes.div_ceil(LARGE) as u32;
-    match tokio::time::timeout(PATIENCE, LARGE_AT_ONCE.acquire_many(units)).await {
-        Ok(turn) => Ok(Some(Arc::new(turn.map_err(Error::internal)?))),
+    match tokio::time::timeout(PATIENCE, app.quotas.large.turn(holder)).await {
+        Ok(turn) => Ok(Some(Arc::new(turn?))),
         Err(_) => {
             let detail = "too many large requests at once, try again";
             Err(Error::new(Kind::TooMany, detail).retry_after(5000))
@@ -80,16 +76,14 @@ fn too_large(most: usize) -> Error {
 }
 
 /// Lets a request through with a body that keeps to the limits, or fails.
-pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length: Option<usize> = length.and_then(|text| text.to_str().ok()?.parse().ok());
     let address = peer::address_of(&app, &request);
-    let caller = match length {
-        Some(length) if length <= MESSAGE => None,
-        _ => credentials(&app, request.headers()).await.ok().and_then(|known| known.caller),
+    let caller = match request.headers().contains_key(header::AUTHORIZATION) {
+        false => None,
+        true => credentials(&app, request.headers()).await.ok().and_then(|known| known.caller),
     };
     let most = if caller.is_some() { BODY } else { MESSAGE };
     let holder = Holder::of(&caller.unwrap_or_default(), address);
@@ -98,6 +92,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let look = Box::pin(tokio::time::sleep(pace.look_after()));
     let progress = Progress::begin(0, Instant::now());
     let held = Held::default();
+    request.extensions_mut().insert(held.clone());
     let extensions = request.extensions();
     let whole = extensions.get::<Whole>().cloned().zip(extensions.get::<Link>().cloned());
     let guarded = |body| Guarded {
@@ -115,8 +110,8 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     next.run(request.map(|body| Body::new(guarded(body)))).await
 }
 
-/// What the bytes of a body have taken.
-type Held = Arc<Mutex<Option<Place>>>;
+/// What the bytes of a body have taken. A request has it among its extensions.
+pub(super) type Held = Arc<Mutex<Option<Place>>>;
 
 /// A body that fails when it is too large or stands still, or when too much is sent at once. What is too much is taken and
 /// thrown away, up to a point: a client that is still sending would not see our answer.

@@ -48,13 +48,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).max_headers(HEADERS).max_buf_size(HEAD);
     let tasks = TaskTracker::new();
-    let mut said: Option<Instant> = None;
-    let mut say = |what: &str| {
-        if said.is_none_or(|said| said.elapsed() > SAY) {
-            said = Some(Instant::now());
-            tracing::warn!("{what}; this is said once a minute");
-        }
-    };
+    let (mut not_accepted, mut closed_at_once) = (None, None);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -64,7 +58,7 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: those that end make room.
-                say(&format!("connections are not accepted: {error}"));
+                say(&mut not_accepted, || format!("connections are not accepted: {error}"));
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -72,13 +66,14 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
         let place = match admit(&app, address) {
             Ok(place) => place,
             Err(error) => {
-                say(&format!("a connection from {} was closed at once: {}", address.ip(), error.detail()));
+                let what =
+                    || format!("a connection from {} was closed at once: {}", address.ip(), error.detail());
+                say(&mut closed_at_once, what);
                 continue;
             }
         };
         let mut builder = builder.clone();
-        let head = app.config.quotas.incoming().patience;
-        builder.header_read_timeout(if place.is_on_probation() { head.min(PROBATION) } else { head });
+        builder.header_read_timeout(app.config.quotas.incoming().patience);
         let connection = Connection::new(stream, place, app.config.quotas.outgoing());
         let link = connection.link();
         let extensions = (axum::Extension(peer::Connected(address.ip())), axum::Extension(link.clone()));
@@ -89,11 +84,12 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
             let mut served = pin!(served);
             let ended = tokio::select! {
                 ended = served.as_mut() => ended,
+                () = outstays(&link) => Ok(()),
                 () = app.draining.cancelled() => {
                     served.as_mut().graceful_shutdown();
                     tokio::select! {
                         ended = served.as_mut() => ended,
-                        // Nothing is lost: no request that has come whole is among what is cut.
+                        // No request that has come whole and is worked on or written is among what is cut.
                         () = rest(&app, &link) => Ok(()),
                     }
                 }
@@ -106,6 +102,25 @@ pub async fn serve(listener: TcpListener, app: Arc<App>) {
     drop(listener);
     tasks.close();
     tasks.wait().await;
+}
+
+/// Says it once a minute.
+fn say(said: &mut Option<Instant>, what: impl FnOnce() -> String) {
+    if said.is_none_or(|said| said.elapsed() > SAY) {
+        *said = Some(Instant::now());
+        tracing::warn!("{}; this is said once a minute", what());
+    }
+}
+
+/// Returns when a connection is on probation for too long.
+async fn outstays(link: &Link) {
+    if link.is_on_probation() {
+        tokio::time::sleep(PROBATION).await;
+        if link.is_on_probation() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 fn admit(app: &App, address: SocketAddr) -> Result<Place, Error> {
@@ -124,7 +139,7 @@ async fn rest(app: &App, link: &Link) {
 pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let Some(link) = request.extensions().get::<Link>().cloned() else { return next.run(request).await };
     if link.is_on_probation()
-        && !request.headers().contains_key(header::UPGRADE)
+        && !tells_later(&request)
         && let Err(error) = identify(&app, &link, request.headers()).await
     {
         let mut response = failed("http", &error);
@@ -137,6 +152,14 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     }
     request.extensions_mut().insert(whole.clone());
     next.run(request).await
+}
+
+/// Whether the request may come from anybody: it asks how the server is, or becomes a session or a feed, or logs in, and
+/// tells then who they are.
+fn tells_later(request: &Request) -> bool {
+    let path = request.uri().path();
+    let path = path.strip_prefix("/latest").unwrap_or(path);
+    matches!(path, "/ws" | "/events/feed" | "/user/login" | "/health" | "/ready" | "/metrics")
 }
 
 /// Says whose the connection turns out to be; 429 if there is no place for them.

@@ -13,7 +13,7 @@ use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::{Stream, StreamExt};
+use futures::{SinkExt, Stream, StreamExt};
 
 use super::answer::failed;
 use super::peer;
@@ -77,14 +77,14 @@ async fn open(
     }
     let pairs = conditions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let filter = Filter::from_query(pairs, &EVENT)?;
-    let patterns = app.quotas.patterns(holder, filter.patterns().0)?;
+    let weight = app.quotas.filter(holder, filter.weight())?;
     let begin = async {
         may_follow(&*app.log, &caller, &channel).await?;
         let start = start(&*app.log, &channel, &from).await?;
         let events = hub::follow(&app.hub, &channel, holder, start.position.seq, filter).await?;
         let events = events.take_until(forbidden(app.clone(), caller.token.clone()));
         // Counted as long as the stream lives.
-        let counted = (place, patterns, app.sessions.token());
+        let counted = (place, weight, app.sessions.token());
         let events = events.inspect(move |_| {
             let _ = &counted;
         });
@@ -165,7 +165,7 @@ async fn feed(app: Arc<App>, mut socket: WebSocket, mut events: impl Stream<Item
     let code = loop {
         let message = tokio::select! {
             item = events.next() => match item {
-                Some(Ok(Item::Event(_, entry))) => Message::Text(entry.json.clone().into()),
+                Some(Ok(Item::Event(_, entry))) => Some(Message::Text(entry.json.clone().into())),
                 // The binding knows events only; a reader sees the hole in `sequence`.
                 Some(Ok(Item::Gap(..))) => continue,
                 // The store or the log is away; anything else is logged where it happens.
@@ -175,16 +175,24 @@ async fn feed(app: Arc<App>, mut socket: WebSocket, mut events: impl Stream<Item
                 None => break close::CREDENTIALS,
             },
             inbound = socket.recv() => match inbound {
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                Some(Ok(Message::Pong(_))) => continue,
+                // Its answer goes out before anything else is read: pings do not pile up.
+                Some(Ok(Message::Ping(_))) => None,
                 Some(Ok(Message::Text(_) | Message::Binary(_))) => break close::PROTOCOL,
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
             },
-            _ = ping.tick() => Message::Ping(Default::default()),
+            _ = ping.tick() => Some(Message::Ping(Default::default())),
             () = app.draining.cancelled() => break close::DRAINING,
         };
         // Whoever takes nothing of it is given up below ([`crate::connection`]), and resumes from its position.
+        let send = async {
+            match message {
+                Some(message) => socket.send(message).await,
+                None => socket.flush().await,
+            }
+        };
         tokio::select! {
-            sent = socket.send(message) => if sent.is_err() { return },
+            sent = send => if sent.is_err() { return },
             () = app.draining.cancelled() => break close::DRAINING,
         }
     };

@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use serde_json::{Map, Value};
 
 use super::answer::{failed, json};
-use super::body::{self, Turn, longest};
+use super::body::{self, Held, Turn, longest};
 use super::connections;
 use super::form;
 use super::handover::watched;
@@ -65,7 +65,9 @@ async fn answer(
     let (parts, body) = request.into_parts();
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
     let caller = admit(&app, operation, &parts.headers).await;
-    let (body, turn) = match read_body(route, longest(operation), &parts.headers, body).await {
+    let sender = Holder::of(caller.as_ref().unwrap_or(&Caller::default()), asked.peer.address);
+    let (body, turn) = match read_body(&app, sender, (route, longest(operation)), &parts.headers, body).await
+    {
         Err(error) if matches!(error.kind(), Kind::TooLarge | Kind::TooMany) => {
             return Err(caller.err().unwrap_or(error));
         }
@@ -80,7 +82,10 @@ async fn answer(
     add_headers(&mut given, operation, &parts.headers)?;
     let holder = Holder::of(&caller, asked.peer.address);
     let context = Context::new(app.clone(), caller, asked.peer.clone(), None);
-    let context = context.with_bearer(tokens::bearer(&parts.headers)).heavy(turn);
+    let context = context
+        .with_bearer(tokens::bearer(&parts.headers))
+        .heavy(turn)
+        .carrying(parts.extensions.get::<Held>().cloned());
     if let Err(error) = in_place_if(heavy, || given.read(operation)) {
         // What the path names comes before what is wrong with query and body (contract 1.5).
         let named = asked.path.iter().find(|(name, _)| name == "id").map_or("", |(_, id)| id);
@@ -230,8 +235,9 @@ pub(super) enum Read {
 /// Reads the body whatever its content type says: clients of KernelCI mean JSON where JSON is expected. With a large
 /// body comes its turn, which ends when it is dropped.
 async fn read_body(
-    route: &Route,
-    most: usize,
+    app: &App,
+    sender: Holder,
+    (route, most): (&Route, usize),
     headers: &HeaderMap,
     body: HttpBody,
 ) -> Result<(Read, Option<Turn>)> {
@@ -245,7 +251,7 @@ async fn read_body(
     if matches!(route.body, Body::Text(_)) && (!says_json(headers) || is_bare(&bytes)) {
         return Ok((Read::Json(utf8(&bytes)?.into()), None));
     }
-    let Some(turn) = body::turn(bytes.len()).await? else { return Ok((parse(&bytes)?, None)) };
+    let Some(turn) = body::turn(app, sender, bytes.len()).await? else { return Ok((parse(&bytes)?, None)) };
     // The turn goes with the work: whoever asked for it may be gone before it is done.
     let work = move || (parse(&bytes), turn);
     let (read, turn) = tokio::task::spawn_blocking(work).await.map_err(Error::internal)?;

@@ -8,7 +8,7 @@ use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
-use super::body::{self, BODY, MESSAGE, Turn};
+use super::body::{self, BODY, Held, MESSAGE, Turn};
 use super::connections;
 use super::handover::watched;
 use super::peer::From;
@@ -33,7 +33,9 @@ pub(super) async fn post(
         Ok(body) => body,
         Err(error) => return failed("rpc", &error),
     };
-    let turn = match body::turn(body.len()).await {
+    let sender = if body.len() > MESSAGE { credentials(&app, &headers).await.ok() } else { None };
+    let sender = sender.and_then(|known| known.caller).unwrap_or_default();
+    let turn = match body::turn(&app, Holder::of(&sender, peer.address), body.len()).await {
         Ok(turn) => turn,
         Err(error) => return failed("rpc", &error),
     };
@@ -104,8 +106,10 @@ async fn call(
     };
     connections::belongs_to(extensions, &caller);
     *holder = Holder::of(&caller, peer.address);
-    let context =
-        Context::new(app.clone(), caller, peer, None).with_bearer(tokens::bearer(headers)).heavy(turn);
+    let context = Context::new(app.clone(), caller, peer, None)
+        .with_bearer(tokens::bearer(headers))
+        .heavy(turn)
+        .carrying(extensions.get::<Held>().cloned());
     let handover = context.handover();
     let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;
     *lock(slot) = lock(&handover).take();

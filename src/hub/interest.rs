@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::pump::{Direct, Fresh};
 use crate::error::Result;
-use crate::filter::{Demand, EVENT, Filter, strings_at};
+use crate::filter::{Demand, EVENT, Filter, PATTERN_COST, strings_at};
 use crate::model::event::Entry;
 use crate::quota::Holder;
 use crate::sync::{Bell, lock};
@@ -25,6 +25,8 @@ const CHEAP: usize = 32;
 
 /// How much more work a regular expression is than looking at the event at all.
 const PATTERN_WORK: usize = 4;
+/// Bytes that are looked at in the time of one comparison with a value of a list.
+const COMPARISON: usize = 32;
 
 /// A filter that readers share.
 #[derive(Debug)]
@@ -32,8 +34,7 @@ pub struct SharedFilter {
     number: u64,
     filter: Filter,
     is_cheap: bool,
-    /// How many regular expressions it has.
-    patterns: usize,
+    cost: usize,
 }
 
 impl SharedFilter {
@@ -41,8 +42,8 @@ impl SharedFilter {
     pub fn new(filter: Filter) -> Arc<SharedFilter> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let is_cheap = filter.cost() <= CHEAP;
-        let patterns = filter.patterns().1;
-        Arc::new(SharedFilter { number: NEXT.fetch_add(1, Relaxed), filter, is_cheap, patterns })
+        let cost = filter.cost();
+        Arc::new(SharedFilter { number: NEXT.fetch_add(1, Relaxed), filter, is_cheap, cost })
     }
 
     /// Whether a channel may try it while others wait.
@@ -50,14 +51,16 @@ impl SharedFilter {
         self.is_cheap
     }
 
-    /// About how many bytes its regular expressions hold once they have been used.
+    /// See [`Filter::weight`].
     pub fn weight(&self) -> usize {
-        self.filter.patterns().0
+        self.filter.weight()
     }
 
     /// What looking at an event of so many bytes counts as, in bytes that are looked at without a pattern.
     pub fn work(&self, bytes: usize) -> usize {
-        bytes.saturating_mul(1 + PATTERN_WORK * self.patterns)
+        // (Thousands of values count as patterns, which they take as long as.)
+        let (patterns, others) = (self.cost / PATTERN_COST, self.cost % PATTERN_COST);
+        bytes.saturating_mul(1 + PATTERN_WORK * patterns) + COMPARISON * others
     }
 
     /// Whether the event matches.

@@ -1,10 +1,8 @@
 //! What an operation knows of its surroundings.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use tokio::sync::SemaphorePermit;
 
 use super::handover::{Handover, HandoverSlot};
 use crate::app::App;
@@ -12,7 +10,7 @@ use crate::auth::Caller;
 use crate::auth::tokens::Token;
 use crate::error::{Error, Kind, Result};
 use crate::model::ObjectId;
-use crate::quota::{Holder, Turn};
+use crate::quota::{Holder, Place, Turn};
 use crate::session::subscription::Subscription;
 use crate::session::{Handle, Slot};
 use crate::sync::lock;
@@ -44,7 +42,8 @@ pub struct Context {
     session: Option<(Arc<Handle>, Slot)>,
     handover: HandoverSlot,
     answered: bool,
-    heavy: Option<Arc<SemaphorePermit<'static>>>,
+    heavy: Option<Arc<Turn>>,
+    _carried: Option<Arc<Mutex<Option<Place>>>>,
     /// A token that came with the request and speaks for nobody any more.
     spent: Option<Arc<str>>,
 }
@@ -65,6 +64,7 @@ impl Context {
             handover: HandoverSlot::default(),
             answered: true,
             heavy: None,
+            _carried: None,
             spent: None,
         }
     }
@@ -93,8 +93,13 @@ impl Context {
     }
 
     /// Says that the request has megabytes, and gives it the turn that those take: it ends with the work on them.
-    pub fn heavy(self, turn: Option<Arc<SemaphorePermit<'static>>>) -> Context {
+    pub fn heavy(self, turn: Option<Arc<Turn>>) -> Context {
         Context { heavy: turn, ..self }
+    }
+
+    /// Gives the request the place that its body has taken: it ends with the work on it, too.
+    pub fn carrying(self, carried: Option<Arc<Mutex<Option<Place>>>>) -> Context {
+        Context { _carried: carried, ..self }
     }
 
     /// Whether the request has megabytes: what is made of them takes so long that async threads must not do it.

@@ -24,6 +24,7 @@ use crate::filter::{Filter, NODE};
 use crate::model::{Node, ObjectId};
 use crate::rpc::ENVELOPE;
 use crate::store::{Found, Query, Raw, Wire, indexes};
+use crate::sync::Pauses;
 
 const MOST_FOUND: u64 = 1000;
 const MOST_FIELDS: usize = 64;
@@ -147,6 +148,9 @@ pub async fn get(context: Context, params: Get) -> Result<Got> {
     Ok(Got(project(node, fields.as_deref())?))
 }
 
+/// Bytes that a node which is taken apart counts as.
+const PROJECTED: usize = 8 << 10;
+
 /// A page of nodes.
 pub async fn find(context: Context, params: Find) -> Result<FoundPage> {
     let limit = paging::limit(params.limit, MOST_FOUND)?;
@@ -158,9 +162,9 @@ pub async fn find(context: Context, params: Find) -> Result<FoundPage> {
     }
     // One more than asked for tells whether there is a next page.
     let query = Query { filter, sort, limit: limit + 1, offset: 0, bytes: PAGE_BYTES };
-    let turn = context.search(indexes::serve(&query.filter)).await?;
+    let _turn = context.search(indexes::serve(&query)).await?;
     let Found { nodes, cut } = context.app.store.find_nodes(&query).await?;
-    drop(turn);
+    let mut pauses = Pauses::default();
     let found = nodes.len() as u64;
     let (mut items, mut next, mut bytes) = (Vec::with_capacity(nodes.len()), None, 0);
     for (count, node) in (1..).zip(nodes) {
@@ -168,6 +172,7 @@ pub async fn find(context: Context, params: Find) -> Result<FoundPage> {
         // Once: it is measured here, and goes out later.
         let item = project(node.clone(), fields.as_deref())?.into_text()?;
         bytes += item.json()?.len();
+        pauses.after(PROJECTED).await;
         items.push(item);
         if more || (bytes > PAGE_BYTES && count < found) {
             next = Some(paging::cursor(&query.sort, &node.into_wire()?));
@@ -183,7 +188,7 @@ pub async fn find(context: Context, params: Find) -> Result<FoundPage> {
 /// How many nodes match.
 pub async fn count(context: Context, params: CountWhat) -> Result<Counted> {
     let filter = read_filter(params.filter.as_ref())?;
-    let _turn = context.search(indexes::serve(&filter)).await?;
+    let _turn = context.search(indexes::lead_to(&filter)).await?;
     Ok(Counted { count: context.app.store.count_nodes(&filter).await? })
 }
 

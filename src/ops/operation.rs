@@ -152,10 +152,15 @@ impl Operation {
             app.known_addresses.note(token.user, neighbourhood(context.peer.address));
         }
         let (needs, tasks) = (self.needs, app.work.clone());
+        // It goes with the work: writes run on, and are as many as there may be also when nobody waits for them.
+        let place = if self.runs_on() { Some(app.quotas.writes.take(context.holder(), 1)?) } else { None };
         if context.is_heavy() {
             // Megabytes of parameters are read, worked on and dropped on a thread of their own.
             let (run, params, runtime) = (self.run.clone(), params.into_owned(), Handle::current());
-            let work = async move { app.health.serve(needs, run(context, params)).await };
+            let work = async move {
+                let _place = place;
+                app.health.serve(needs, run(context, params)).await
+            };
             let work = work.in_current_span();
             return tasks.spawn_blocking(move || runtime.block_on(work)).await.map_err(Error::internal)?;
         }
@@ -163,7 +168,10 @@ impl Operation {
         if !self.runs_on() {
             return app.health.serve(needs, work).await;
         }
-        let work = async move { app.health.serve(needs, work).await };
+        let work = async move {
+            let _place = place;
+            app.health.serve(needs, work).await
+        };
         tasks.spawn(work.in_current_span()).await.map_err(Error::internal)?
     }
 

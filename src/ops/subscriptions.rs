@@ -215,7 +215,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     let holder = context.holder();
     let weight = filter.as_ref().map_or(0, |filter| filter.weight());
     reserved.weigh(weight)?;
-    let patterns = app.quotas.patterns(holder, weight)?;
+    let weighed = app.quotas.filter(holder, weight)?;
     let follower = match &filter {
         // A kept place moves along with every event.
         Some(filter) if kept.is_none() => {
@@ -245,7 +245,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
         reserved,
         follower,
         filter,
-        patterns,
+        weighed,
         include,
         latest: params.on_slow == OnSlow::Latest,
         seq: start.position.seq,

@@ -32,6 +32,8 @@ use crate::model::ObjectId;
 
 /// Smaller answers are not counted one by one: there are only so many requests at a time.
 const LARGE_ANSWER: usize = 64 << 10;
+/// Smaller filters neither: a session has only so many subscriptions.
+const LARGE_FILTER: usize = 1 << 10;
 
 /// What clients have of this instance.
 pub struct Quotas {
@@ -45,8 +47,12 @@ pub struct Quotas {
     pub bodies: Arc<Pool>,
     /// Bytes of large answers that have not left yet.
     pub answers: Arc<Pool>,
-    /// Bytes of the regular expressions in filters of subscriptions and feeds, compiled.
-    pub patterns: Arc<Pool>,
+    /// Bytes of the regular expressions, compiled, and lists in filters of subscriptions and feeds.
+    pub filters: Arc<Pool>,
+    /// Writes that run, whether somebody waits for them or not.
+    pub writes: Arc<Pool>,
+    /// Requests with megabytes.
+    pub large: Turns,
     /// Searches that an index serves.
     pub searches: Turns,
     /// Searches that look through much of what there is.
@@ -64,8 +70,12 @@ impl Quotas {
             full,
         };
         let (connections, sessions) = (settings.max_connections, settings.max_sessions);
-        let connections =
-            shares(connections, connections, settings.connections_per_address, Kind::Unavailable);
+        let connections = shares(
+            connections,
+            settings.connections_per_user,
+            settings.connections_per_address,
+            Kind::Unavailable,
+        );
         let sessions =
             shares(sessions, settings.sessions_per_user, settings.sessions_per_address, Kind::Unavailable);
         // Strangers cannot poll.
@@ -76,8 +86,10 @@ impl Quotas {
         let bodies = bytes(settings.bodies_mb, settings.bodies_mb_per_user, settings.bodies_mb_per_address);
         let answers =
             bytes(settings.answers_mb, settings.answers_mb_per_user, settings.answers_mb_per_address);
-        let patterns =
-            bytes(settings.patterns_mb, settings.patterns_mb_per_user, settings.patterns_mb_per_address);
+        let filters =
+            bytes(settings.filters_mb, settings.filters_mb_per_user, settings.filters_mb_per_address);
+        let writes =
+            shares(settings.max_writes, settings.writes_per_user, settings.writes_per_user, Kind::TooMany);
         let (user, address) = (settings.searches_waiting_per_user, settings.searches_waiting_per_address);
         let waiting =
             |what| Pool::new(what, shares(settings.max_searches_waiting, user, address, Kind::TooMany));
@@ -87,7 +99,9 @@ impl Quotas {
             polls: Pool::new("long polls that wait", polls),
             bodies: Pool::new("bytes of request bodies at a time", bodies),
             answers: Pool::new("bytes of answers on their way", answers),
-            patterns: Pool::new("bytes of compiled regular expressions in subscriptions", patterns),
+            filters: Pool::new("bytes of filters in subscriptions", filters),
+            writes: Pool::new("writes at a time", writes),
+            large: Turns::new(settings.large(), waiting("large requests at a time")),
             searches: Turns::new(settings.searches(), waiting("searches at a time")),
             scans: Turns::new(settings.scans(), waiting("searches without an index at a time")),
         }
@@ -95,9 +109,9 @@ impl Quotas {
 }
 
 impl Quotas {
-    /// A place for so many bytes of regular expressions, which stay; none where there are none.
-    pub fn patterns(&self, holder: Holder, weight: usize) -> Result<Option<Place>> {
-        (weight > 0).then(|| self.patterns.take(holder, weight as u64)).transpose()
+    /// A place for the filter of a subscription that holds so many bytes; none for a small one.
+    pub fn filter(&self, holder: Holder, weight: usize) -> Result<Option<Place>> {
+        (weight >= LARGE_FILTER).then(|| self.filters.take(holder, weight as u64)).transpose()
     }
 
     /// A place for what becomes an answer of so many bytes; none for one that is not large.

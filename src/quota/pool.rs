@@ -183,6 +183,11 @@ impl Place {
         self.holder
     }
 
+    /// How much it is.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
     /// Whether it depends on whose it turns out to be.
     pub fn is_on_probation(&self) -> bool {
         self.on_probation

@@ -28,6 +28,8 @@ pub struct Width {
 /// Work of one kind on this instance.
 pub struct Turns {
     running: Arc<Semaphore>,
+    /// What strangers together leave to users.
+    strangers: Arc<Semaphore>,
     /// A place for each that waits or is worked on.
     places: Arc<Pool>,
     users: Box<[Arc<Semaphore>]>,
@@ -41,6 +43,7 @@ impl Turns {
         let lanes = |width: usize| (0..LANES).map(|_| Arc::new(Semaphore::new(width))).collect();
         Turns {
             running: Arc::new(Semaphore::new(width.server)),
+            strangers: Arc::new(Semaphore::new((width.server - width.server / 4).max(1))),
             places,
             users: lanes(width.user),
             addresses: lanes(width.address),
@@ -53,8 +56,12 @@ impl Turns {
     pub async fn turn(&self, holder: Holder) -> Result<Turn> {
         let place = self.places.take(holder, 1)?;
         let lane = self.lane(holder).acquire_owned().await.map_err(Error::internal)?;
+        let stranger = match holder.is_stranger() {
+            true => Some(self.strangers.clone().acquire_owned().await.map_err(Error::internal)?),
+            false => None,
+        };
         let running = self.running.clone().acquire_owned().await.map_err(Error::internal)?;
-        Ok(Turn { _held: (running, lane, place) })
+        Ok(Turn { _held: (running, stranger, lane, place) })
     }
 
     fn lane(&self, holder: Holder) -> Arc<Semaphore> {
@@ -67,7 +74,7 @@ impl Turns {
 #[derive(Debug)]
 pub struct Turn {
     /// In the order in which they are given back: whoever gets the turn finds the place free.
-    _held: (OwnedSemaphorePermit, OwnedSemaphorePermit, Place),
+    _held: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, OwnedSemaphorePermit, Place),
 }
 
 #[cfg(test)]

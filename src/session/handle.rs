@@ -38,8 +38,8 @@ struct State {
     said_hello: bool,
     subs: BTreeSet<u32>,
     unsubscribed: BTreeSet<u32>,
-    /// Bytes of regular expressions in filters of subscriptions.
-    patterns: usize,
+    /// Bytes of filters of subscriptions.
+    filters: usize,
     /// What acknowledgements go to; also of subscriptions that the server has ended, until their number is taken again.
     acks: BTreeMap<u32, Acks>,
 }
@@ -162,7 +162,7 @@ impl Handle {
         }
         state.subs.insert(sub);
         state.acks.remove(&sub);
-        Ok(Reserved { handle: self.clone(), sub, patterns: 0 })
+        Ok(Reserved { handle: self.clone(), sub, filter: 0 })
     }
     /// Ends a subscription: 404 if there is none. Its number is free again once the session has let go of it.
     pub fn unsubscribe(&self, sub: u32) -> Result<()> {
@@ -195,23 +195,23 @@ pub struct Reserved {
     handle: Arc<Handle>,
     /// The number.
     pub sub: u32,
-    /// Bytes of regular expressions that count for this subscription.
-    patterns: usize,
+    /// Bytes of this subscription's filter.
+    filter: usize,
 }
 
 impl Reserved {
-    /// Counts the regular expressions of this subscription's filter: 429 if the session has too many bytes of them.
-    pub fn weigh(&mut self, patterns: usize) -> Result<()> {
+    /// Counts the bytes of this subscription's filter: 429 if the session has too many.
+    pub fn weigh(&mut self, filter: usize) -> Result<()> {
         let mut state = lock(&self.handle.state);
-        if state.patterns + patterns > limits::PATTERNS {
+        if state.filters + filter > limits::FILTERS {
             let detail = format!(
-                "filter: the regular expressions of a session's subscriptions have at most {} bytes, compiled",
-                limits::PATTERNS
+                "filter: the regular expressions and lists of a session's subscriptions have at most {} bytes, compiled",
+                limits::FILTERS
             );
             return Err(Error::new(Kind::TooMany, detail));
         }
-        state.patterns += patterns;
-        self.patterns += patterns;
+        state.filters += filter;
+        self.filter += filter;
         Ok(())
     }
     /// What to notify when the log has moved.
@@ -233,7 +233,7 @@ impl Drop for Reserved {
         let mut state = lock(&self.handle.state);
         state.subs.remove(&self.sub);
         state.unsubscribed.remove(&self.sub);
-        state.patterns -= self.patterns;
+        state.filters -= self.filter;
         if state.acks.get(&self.sub).is_some_and(|acks| acks.end().is_none()) {
             state.acks.remove(&self.sub);
         }

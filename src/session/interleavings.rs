@@ -293,7 +293,7 @@ impl Client {
         }
         let Position { epoch, seq } = &start.position;
         self.session = Some(Subscription {
-            patterns: None,
+            weighed: None,
             reserved,
             follower,
             filter,

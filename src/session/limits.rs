@@ -33,8 +33,8 @@ pub const OUTGOING: usize = 4 << 20;
 pub const BATCH: usize = 64 << 10;
 /// Events that are looked at before others get their turn.
 pub const SCAN: usize = 256;
-/// Bytes of the regular expressions in all filters of its subscriptions, once compiled.
-pub const PATTERNS: usize = 8 << 20;
+/// Bytes of the regular expressions, once compiled, and lists in the filters of all its subscriptions.
+pub const FILTERS: usize = 8 << 20;
 /// Bytes of events that are looked at before others get their turn; with a pattern they count several times.
 pub const SCAN_BYTES: usize = 1 << 20;
 /// A reader with `"on_slow":"latest"` that is further behind skips to now.

@@ -121,13 +121,14 @@ impl Outbox {
     }
 
     /// What is under way. `reads`: whether the session takes what comes in.
-    pub(super) fn traffic(&self, reads: bool) -> Traffic {
+    pub(super) fn traffic(&self, reads: bool, greets: bool) -> Traffic {
         let inbound = &self.socket.get_ref().inbound;
         let (waiting, written) = self.outlet().traffic();
         Traffic {
             waits: waiting > 0,
             written,
             reads: reads && waiting < limits::OUTGOING,
+            greets,
             is_partial: inbound.is_partial(),
             arrived: inbound.of_messages(),
         }

@@ -30,8 +30,8 @@ pub struct Subscription {
     pub follower: Follower,
     /// Which events; `None`: all.
     pub filter: Option<Arc<SharedFilter>>,
-    /// For the regular expressions of the filter.
-    pub patterns: Option<Place>,
+    /// For a filter that takes much memory.
+    pub weighed: Option<Place>,
     /// What to add to an event.
     pub include: Include,
     /// Skip to now instead of catching up when far behind.

@@ -93,7 +93,7 @@ pub(super) struct Places {
 
 impl Places {
     fn are_on_probation(&self) -> bool {
-        self.connection.as_ref().is_some_and(Place::is_on_probation)
+        self.session.is_on_probation() || self.connection.as_ref().is_some_and(Place::is_on_probation)
     }
 
     fn pass_to(&mut self, holder: Holder) -> Result<(), Error> {
@@ -165,7 +165,7 @@ impl Session {
             }
             let room = self.has_room();
             let reads = room && self.reads();
-            if self.timers.watch(&self.out.traffic(reads)) {
+            if self.timers.watch(&self.out.traffic(reads, self.greets)) {
                 self.seat.call_by(self.timers.next(&self.handle));
             }
             let wake = tokio::select! {
@@ -210,10 +210,14 @@ impl Session {
             return true;
         }
         let most = if holder.is_stranger() { limits::OUTGOING_OF_STRANGERS } else { limits::OUTGOING };
-        if self.room.is_none() {
-            self.room = self.app.quotas.answers.take(holder, most as u64).ok();
-        }
-        self.room.is_some() && bytes < most
+        let answers = &self.app.quotas.answers;
+        let missing = (bytes as u64).saturating_sub(self.room.as_ref().map_or(0, Place::amount));
+        let granted = match &mut self.room {
+            _ if missing == 0 => Ok(()),
+            Some(room) => room.grow(missing),
+            none => answers.take(holder, missing).map(|place| *none = Some(place)),
+        };
+        granted.is_ok() && bytes < most
     }
 
     /// Whether it takes what comes in. Nothing is waited for here, so that events and pings go on: not what looks at
@@ -489,7 +493,7 @@ impl Session {
     /// A deadline has passed.
     fn timer(&mut self) -> Option<CloseCode> {
         let reads = self.has_room() && self.reads();
-        let traffic = self.out.traffic(reads);
+        let traffic = self.out.traffic(reads, self.greets);
         while let Some(due) = self.timers.due(&self.handle, &traffic) {
             match due {
                 Due::NoHello | Due::NoPong | Due::HalfMessage => return Some(close::TIMEOUT),

@@ -45,6 +45,8 @@ pub(super) struct Traffic {
     pub(super) written: u64,
     /// The session takes what comes in.
     pub(super) reads: bool,
+    /// Its credentials are being looked at.
+    pub(super) greets: bool,
     /// A message has begun and not ended.
     pub(super) is_partial: bool,
     /// Bytes of messages that came in, ever.
@@ -148,7 +150,7 @@ impl Timers {
     pub(super) fn due(&mut self, handle: &Handle, traffic: &Traffic) -> Option<Due> {
         let now = Instant::now();
         // One that is being looked at came in time.
-        if self.hello.is_some_and(|hello| now >= hello) && !handle.has_said_hello() && traffic.reads {
+        if self.hello.is_some_and(|hello| now >= hello) && !handle.has_said_hello() && !traffic.greets {
             return Some(Due::NoHello);
         }
         let Patience { outgoing, incoming, .. } = self.patience;

@@ -83,7 +83,8 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
     let credentials = credentials(&app, &parts.headers).await?;
     warn_of_proxy(&app, &peer, &parts.headers);
     let caller = credentials.caller.clone().unwrap_or_default();
-    let place = app.quotas.sessions.take(Holder::of(&caller, peer.address), 1);
+    let (sessions, holder) = (&app.quotas.sessions, Holder::of(&caller, peer.address));
+    let place = sessions.take(holder, 1).or_else(|_| sessions.take_on_probation(holder));
     handshake.accept(PROTOCOL, move |out, connection| {
         let Ok(place) = place else {
             drop(tokio::spawn(task::refuse(out, close::OVERLOADED, connection)));

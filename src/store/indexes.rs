@@ -3,6 +3,7 @@
 //! SQLite makes expression indexes of it, MongoDB compound ones. Each ends with the node's id behind the fields named
 //! here, because `id` is the last key of every sort order: so a page in the default order is read off the index.
 
+use super::Query;
 use crate::filter::{Filter, Test};
 
 /// An index on nodes that the code wants.
@@ -59,9 +60,8 @@ const fn index(name: &'static str, fields: &'static [&'static str], rows_per_key
 const FEW_ROWS: u64 = 5_000;
 
 /// Whether a search for what this filter matches is quick, however much there is: an index leads to few nodes, or says all
-/// that the filter asks. (What is sorted by another field than the index's is taken to be, too: such sorts are refused by
-/// their time limit.)
-pub fn serve(filter: &Filter) -> bool {
+/// that the filter asks.
+pub fn lead_to(filter: &Filter) -> bool {
     let mut terms = Vec::new();
     conjuncts(filter, &mut terms);
     let values = |field: &str| {
@@ -90,6 +90,12 @@ pub fn serve(filter: &Filter) -> bool {
     })
 }
 
+/// As [`lead_to`], for a page of them: nothing has to be sorted or passed over for long.
+pub fn serve(query: &Query) -> bool {
+    let in_order = query.sort.first().is_none_or(|key| matches!(key.field, "id" | "created"));
+    lead_to(&query.filter) && in_order && query.offset <= FEW_ROWS
+}
+
 /// The conditions that all have to hold.
 fn conjuncts<'f>(filter: &'f Filter, terms: &mut Vec<(&'f str, &'f Test)>) {
     match filter {
@@ -115,7 +121,7 @@ mod tests {
 
     #[test]
     fn an_index_serves_what_it_leads_to_or_says_alone() {
-        let serves = |json: serde_json::Value| serve(&Filter::from_json(&json, &filter::NODE).unwrap());
+        let serves = |json: serde_json::Value| lead_to(&Filter::from_json(&json, &filter::NODE).unwrap());
         let id = "0123456789abcdef01234567";
         for quick in [
             json!({}),

@@ -105,7 +105,7 @@ pub async fn page(context: Context, params: PageOf) -> Result<Page> {
     let total = match items.rest.is_none() && here < limit && (here > 0 || offset == 0) {
         true => offset.saturating_add(here),
         false => {
-            let _turn = context.search(indexes::serve(&filter)).await?;
+            let _turn = context.search(indexes::lead_to(&filter)).await?;
             context.app.store.count_nodes(&filter).await?
         }
     };
@@ -141,7 +141,7 @@ impl Nodes {
         let wanted = limit.min(PIECE + 1);
         let sort = paging::sort_keys(&[])?;
         let query = Query { filter: filter.clone(), sort, limit: wanted, offset, bytes: PAGE_BYTES };
-        let turn = context.search(indexes::serve(&query.filter)).await?;
+        let turn = context.search(indexes::serve(&query)).await?;
         let Found { nodes: mut read, cut } = context.app.store.find_nodes(&query).await?;
         drop(turn);
         if read.len() as u64 >= limit || (!cut && (read.len() as u64) <= PIECE) {
@@ -194,7 +194,7 @@ impl Rest {
             let behind = paging::behind(&sort, &paging::cursor(&sort, &rest.last))?;
             let filter = Filter::And(vec![rest.filter.clone(), behind]);
             let query = Query { filter, sort, limit: rest.left.min(PIECE), offset: 0, bytes: PIECE_BYTES };
-            let turn = rest.context.search(indexes::serve(&query.filter)).await?;
+            let turn = rest.context.search(indexes::serve(&query)).await?;
             let Found { nodes, cut } = rest.context.app.store.find_nodes(&query).await?;
             drop(turn);
             let Some(last) = nodes.last() else { return Ok(None) };
