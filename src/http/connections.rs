@@ -9,11 +9,12 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use axum::body::HttpBody;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{Extensions, HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use futures::StreamExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -151,7 +152,16 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
         whole.came(&link);
     }
     request.extensions_mut().insert(whole.clone());
-    next.run(request).await
+    let response = next.run(request).await;
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    // An answer in pieces is worked on until its last one.
+    response.map(|body| {
+        Body::from_stream(body.into_data_stream().inspect(move |_| {
+            let _ = &whole;
+        }))
+    })
 }
 
 /// Whether the request may come from anybody: it asks how the server is, or becomes a session or a feed, or logs in, and

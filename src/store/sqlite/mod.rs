@@ -219,7 +219,7 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.db.writer.run(1, |_| Ok(())).await
+        self.db.writer.works().await
     }
 
     async fn takes_writes(&self) -> Result<()> {

@@ -7,7 +7,7 @@
 //! own: what one request breaks never hurts another, and nobody pays for savepoints in the usual case.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ const GROUP_ROWS: usize = 2_000;
 const QUEUE: usize = 1_024;
 /// How long a caller waits to be let in before it is told to try again.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How often a probe looks whether the thread gets on with what stands before it.
+const LOOK: Duration = Duration::from_millis(250);
 /// A disk has room again when there is as much: not just for the smallest of writes.
 const ROOM: u32 = 128 << 10;
 
@@ -40,6 +42,8 @@ pub(crate) struct Writer {
     running: watch::Receiver<()>,
     /// A write has failed for want of room, or whatever else the file system said.
     stuck: Arc<AtomicBool>,
+    /// Groups of requests that the thread is through with, ever.
+    done: Arc<AtomicU64>,
     seconds: ::metrics::Histogram,
 }
 
@@ -55,15 +59,16 @@ impl Writer {
         let (queue, requests) = mpsc::channel(QUEUE);
         let (alive, running) = watch::channel(());
         let stuck = Arc::new(AtomicBool::new(false));
-        let of_thread = stuck.clone();
+        let done = Arc::new(AtomicU64::new(0));
+        let of_thread = (stuck.clone(), done.clone());
         let body = move || {
             let _alive = alive;
-            serve(connection, appender, requests, &of_thread);
+            serve(connection, appender, requests, &of_thread.0, &of_thread.1);
             drop(lock);
         };
         std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(body).map_err(Error::internal)?;
         let seconds = metrics::STORE_SECONDS.histogram(&["write"]);
-        Ok(Writer { queue: Mutex::new(Some(queue)), running, stuck, seconds })
+        Ok(Writer { queue: Mutex::new(Some(queue)), running, stuck, done, seconds })
     }
 
     /// Runs `work` in a transaction; its result arrives when it is durable. `rows` is about how much it writes.
@@ -89,6 +94,18 @@ impl Writer {
         let answer = answer.await;
         self.seconds.record(began.elapsed());
         answer.map_err(|_| closed())?
+    }
+
+    /// Whether the thread works: on this, or on what stands before it.
+    pub(super) async fn works(&self) -> Result<()> {
+        let before = self.done.load(Ordering::Relaxed);
+        let mut own = std::pin::pin!(self.run(1, |_| Ok(())));
+        loop {
+            tokio::select! {
+                answer = own.as_mut() => return answer,
+                () = tokio::time::sleep(LOOK) => if self.done.load(Ordering::Relaxed) != before { return Ok(()) },
+            }
+        }
     }
 
     /// Whether writes find room, which is tried if the last ones did not.
@@ -159,6 +176,7 @@ fn serve(
     mut appender: Appender,
     mut requests: mpsc::Receiver<Box<dyn Job>>,
     stuck: &AtomicBool,
+    done: &AtomicU64,
 ) {
     while let Some(first) = requests.blocking_recv() {
         let mut rows = first.rows();
@@ -169,6 +187,7 @@ fn serve(
             jobs.push(job);
         }
         let end = transact(&connection, &mut appender, &mut jobs);
+        done.fetch_add(1, Ordering::Relaxed);
         if end.as_ref().is_err_and(|error| error.kind() == Kind::Unavailable) {
             stuck.store(true, Ordering::Relaxed);
         }
