@@ -56,7 +56,7 @@ async fn a_share_for_each_address_and_room_for_users(backend: Backend) {
     let mut open = async |last: u8| {
         let mut stream = from(&server, last).await;
         // It stays if it is there after its first answer.
-        _ = stream.write_all(b"GET /latest/health HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        _ = stream.write_all(b"GET /latest/count HTTP/1.1\r\nhost: x\r\n\r\n").await;
         let mut answer = [0; 1000];
         let count = stream.read(&mut answer).await.unwrap_or(0);
         let stays = answer[..count].starts_with(b"HTTP/1.1 200");
