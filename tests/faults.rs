@@ -7,18 +7,18 @@
 
 mod clock;
 mod clock_jumps;
-mod cluster;
+pub mod cluster;
 mod consumers;
 mod degraded;
 mod disk;
 mod drain;
-mod fault;
+pub mod fault;
 mod full_disk;
 mod leaving;
 mod oracle;
 mod readers;
-mod run;
-mod services;
+pub mod run;
+pub mod services;
 mod signals;
 mod table;
 mod workload;

@@ -1,15 +1,23 @@
 //! What is cheap to send and could be dear to receive, from strangers and from users, with every way of not reading the
 //! answers: nobody else notices, memory stays where it is, and whoever goes too far is sent away.
 
+mod answers;
+mod bodies;
 mod connections;
+mod feeds;
+mod looks;
+mod polls;
+mod requests;
+mod searches;
 mod sessions;
 mod slow;
+mod soak;
 
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -59,6 +67,11 @@ struct Flood {
 
 impl Flood {
     fn begin(stream: TcpStream, bytes: Vec<u8>, reading: Reading) -> Flood {
+        Flood::begin_with(stream, Vec::new(), bytes, reading)
+    }
+
+    /// As [`Flood::begin`], after these bytes.
+    fn begin_with(stream: TcpStream, first: Vec<u8>, bytes: Vec<u8>, reading: Reading) -> Flood {
         let (stop, stopped) = watch::channel(false);
         let many = bytes.repeat((64 << 10) / bytes.len() + 1);
         let task = tokio::spawn(async move {
@@ -79,6 +92,9 @@ impl Flood {
             };
             let mut sent = 0;
             let write = async {
+                if output.write_all(&first).await.is_err() {
+                    return;
+                }
                 // Until the server has enough of it.
                 while output.write_all(&many).await.is_ok() {
                     sent += many.len() as u64;
@@ -101,6 +117,37 @@ impl Flood {
         _ = self.stop.send(true);
         self.task.await.expect("the flood ends")
     }
+}
+
+/// A connection on which somebody says this. Little of what they send waits on their side, so that it ends with them.
+async fn says(server: &Server, bytes: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_send_buffer_size(64 << 10).expect("a small buffer");
+    let mut stream = socket.connect(([127, 0, 0, 1], server.port()).into()).await.expect("connects");
+    stream.write_all(bytes).await.expect("sent");
+    stream
+}
+
+/// As [`says`], from another address of this machine, by somebody who takes next to nothing of what they are sent.
+async fn says_from(server: &Server, last: u8, bytes: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
+    socket.bind(([127, 0, 0, last], 0).into()).expect("an address");
+    let mut stream = socket.connect(([127, 0, 0, 1], server.port()).into()).await.expect("connects");
+    // Who is not wanted is sent away at once.
+    _ = stream.write_all(bytes).await;
+    stream
+}
+
+/// The head of a request: its line, `Authorization` if there is a token, and these further lines.
+fn head(line: &str, token: Option<&str>, more: &str) -> String {
+    let token = token.map_or(String::new(), |token| format!("authorization: Bearer {token}\r\n"));
+    format!("{line} HTTP/1.1\r\nhost: x\r\n{token}{more}\r\n")
+}
+
+/// A whole request with a body.
+fn post(path: &str, token: Option<&str>, body: &str) -> String {
+    head(&format!("POST {path}"), token, &format!("content-length: {}\r\n", body.len())) + body
 }
 
 /// Somebody who works while others flood.
@@ -154,4 +201,11 @@ async fn rest_of(stream: &mut TcpStream) -> Option<Vec<u8>> {
 fn close_code(bytes: &[u8]) -> Option<u16> {
     let at = bytes.windows(2).rposition(|pair| pair[0] == 0x88 && pair[1] >= 2)?;
     Some(u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]))
+}
+
+/// `scripts/soak floods`: figures under each flood, and all of them under faults.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes as long as FLOOD_MINUTES says"]
+async fn floods_at_length() {
+    soak::soak().await;
 }

@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::Response;
+use bytes::BytesMut;
+use futures::StreamExt;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
@@ -58,16 +60,34 @@ pub(super) fn longest(operation: &Operation) -> usize {
     if operation.takes_much { BODY } else { OF_OTHERS }
 }
 
+/// A body is counted in steps of so many bytes, not for each of its pieces.
+const STEP: usize = 4 << 10;
+/// Each piece of what is thrown away counts as so many bytes at least.
+const PIECE: usize = 1 << 10;
+
 /// Takes a body whole: 413 if it is larger than `most`, or than whoever sends it may send, or late; 429 if too much is
-/// being sent at once.
+/// being sent at once. A piece is not kept: it may be a single byte, and hold what it was read into.
 pub(super) async fn whole(body: Body, most: usize) -> Result<Bytes> {
-    to_bytes(body, most).await.map_err(|error| {
-        let error = error.into_inner();
-        let mut causes =
-            std::iter::successors(Some(&*error as &dyn std::error::Error), |error| error.source());
-        let refused = causes.find_map(|cause| cause.downcast_ref::<Error>()).cloned();
-        refused.unwrap_or_else(|| too_large(most))
-    })
+    // Memory that is not written to costs nothing, and as much may come.
+    let length = body.size_hint().exact().map_or(0, |length| length.min(most as u64));
+    let mut whole = BytesMut::with_capacity(length as usize);
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| refusal(error, most))?;
+        if whole.len() + piece.len() > most {
+            return Err(too_large(most));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+/// Why a body did not come whole: what the guard says, or else it has ended early.
+fn refusal(error: axum::Error, most: usize) -> Error {
+    let error = error.into_inner();
+    let mut causes = std::iter::successors(Some(&*error as &dyn std::error::Error), |error| error.source());
+    let refused = causes.find_map(|cause| cause.downcast_ref::<Error>()).cloned();
+    refused.unwrap_or_else(|| too_large(most))
 }
 
 fn too_large(most: usize) -> Error {
@@ -99,6 +119,8 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
         body,
         most,
         seen: 0,
+        reserved: 0,
+        thrown: 0,
         pace,
         progress,
         look,
@@ -119,6 +141,10 @@ struct Guarded {
     body: Body,
     most: usize,
     seen: usize,
+    /// Bytes that are counted.
+    reserved: usize,
+    /// What was thrown away.
+    thrown: usize,
     pace: Pace,
     progress: Progress,
     look: Pin<Box<Sleep>>,
@@ -129,16 +155,19 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// So many bytes more are there: 429 if that is more than there may be.
-    fn count(&self, bytes: usize) -> Result<()> {
-        let (pool, holder) = &self.counted;
-        match &mut *lock(&self.held) {
-            Some(place) => place.grow(bytes as u64),
-            none => {
-                *none = Some(pool.take(*holder, bytes as u64)?);
-                Ok(())
-            }
+    /// Counts what has been seen: 429 if that is more than there may be.
+    fn count(&mut self) -> Result<()> {
+        if self.seen <= self.reserved {
+            return Ok(());
         }
+        let (pool, holder) = &self.counted;
+        let more = (self.seen - self.reserved).max(STEP);
+        match &mut *lock(&self.held) {
+            Some(place) => place.grow(more as u64)?,
+            none => *none = Some(pool.take(*holder, more as u64)?),
+        }
+        self.reserved += more;
+        Ok(())
     }
 
     /// 413 if nothing has come for too long.
@@ -181,12 +210,15 @@ impl HttpBody for Guarded {
             }
             self.seen += size;
             let refused = match self.seen {
-                seen if seen <= self.most => match self.count(size) {
+                seen if seen <= self.most => match self.count() {
                     Ok(()) => return frame,
                     Err(refused) => refused,
                 },
-                seen if ended || seen > self.most + BODY => too_large(self.most),
-                _ => continue,
+                _ if ended || self.thrown > BODY => too_large(self.most),
+                _ => {
+                    self.thrown += size.max(PIECE);
+                    continue;
+                }
             };
             return Poll::Ready(Some(Err(axum::Error::new(refused))));
         }
@@ -198,5 +230,45 @@ impl HttpBody for Guarded {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::stream;
+
+    use super::*;
+
+    /// One byte, and how many of its kind there are.
+    struct Piece(Arc<AtomicUsize>);
+
+    impl AsRef<[u8]> for Piece {
+        fn as_ref(&self) -> &[u8] {
+            b"x"
+        }
+    }
+
+    impl Drop for Piece {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn pieces(count: usize, there: Arc<AtomicUsize>) -> Body {
+        Body::from_stream(stream::iter(0..count).map(move |_| {
+            let most = there.fetch_add(1, Ordering::Relaxed) + 1;
+            assert!(most <= 2, "{most} pieces are kept");
+            Ok::<_, Error>(Bytes::from_owner(Piece(there.clone())))
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_not_kept_in_pieces() {
+        let there = Arc::default();
+        assert_eq!(whole(pieces(1000, Arc::clone(&there)), 1000).await.unwrap(), "x".repeat(1000));
+        let refused = whole(pieces(1000, Arc::clone(&there)), 999).await.unwrap_err();
+        assert_eq!((refused.kind(), there.load(Ordering::Relaxed)), (Kind::TooLarge, 0));
     }
 }

@@ -80,6 +80,7 @@ table! {
     Counter EVENTS_SENT "kernelci_events_sent_total" [] "Event frames handed to WebSocket sessions.";
 
     Gauge REQUESTS_RUNNING "kernelci_requests_running" [] "Operations that somebody waits for the answer of.";
+    Gauge TASKS "kernelci_tasks" [] "Tasks of the runtime that have not ended.";
     Gauge CONNECTIONS "kernelci_connections" [] "Connections that are open, those of sessions included.";
     Counter SESSIONS_ENDED "kernelci_sessions_ended_total" ["code"]
         "WebSocket sessions that this server has ended, by the close code.";

@@ -12,7 +12,7 @@ use super::{
     BUILD_INFO, CONNECTIONS, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, FOLLOWED_CHANNELS,
     GROUP_OUTSTANDING, LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS, QUEUE_LENGTH, READER_LAG_EVENTS,
     READER_LAG_SECONDS, READY, REQUESTS_RUNNING, RING_BYTES, RUNNING, SCRAPE_SECONDS, SESSIONS,
-    SUBSCRIPTIONS, process,
+    SUBSCRIPTIONS, TASKS, process,
 };
 use crate::app::App;
 use crate::error::Result;
@@ -50,6 +50,7 @@ pub async fn scrape(app: &Arc<App>) -> String {
 async fn collect(app: &Arc<App>) {
     BUILD_INFO.set(&[env!("CARGO_PKG_VERSION"), app.store.facts().kind], 1.0);
     SESSIONS.set(&[], app.sessions.len() as f64);
+    TASKS.set(&[], tokio::runtime::Handle::current().metrics().num_alive_tasks() as f64);
     CONNECTIONS.set(&[], app.quotas.connections.taken() as f64);
     REQUESTS_RUNNING.set(&[], RUNNING.load(Ordering::Relaxed) as f64);
     FOLLOWED_CHANNELS.set(&[], app.hub.channels().len() as f64);

@@ -24,7 +24,7 @@ pub use mail::{Mail, MailServer, Protection};
 pub use pool::{Database, For};
 pub use proxy::{Mode, Proxy};
 pub use raw::{Lost, Raw};
-pub use server::{Backend, PASSWORD, PerBackend, SECRET, Server};
+pub use server::{Backend, PASSWORD, PerBackend, SECRET, Server, binary};
 pub use services::services;
 pub use wait::{Looks, PATIENCE, another_moment, eventually, eventually_within, soon, until, until_within};
 

@@ -398,7 +398,8 @@ impl Server {
         // Standard output apart, and new at every start: the address is read from it.
         let out_path = self.folder.path().join("out");
         let out = File::create(&out_path).expect("the output file opens");
-        let process = Command::new(binary())
+        let program = self.setting("KERNELCI_LIVE").map_or_else(binary, str::to_owned);
+        let process = Command::new(program)
             .args(["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
             .arg("--data")
             .arg(self.folder())
@@ -430,8 +431,8 @@ fn signed(claims: &Value) -> String {
 }
 
 /// The server that is tested. `KERNELCI_LIVE` is another build of the same: what is measured under load is better
-/// measured on a release build.
-pub(super) fn binary() -> String {
+/// measured on a release build. (A test may start another one with the setting of this name.)
+pub fn binary() -> String {
     std::env::var("KERNELCI_LIVE").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kernelci-live").to_owned())
 }
 

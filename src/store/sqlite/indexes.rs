@@ -188,7 +188,7 @@ mod tests {
             (json!({"id__gt": node}), &id, "node_by_id", true),
             (json!({"id__in": [node, node, node], "state": "done"}), &id, "node_by_id", false),
             (
-                json!({"parent__in": [node, "5f0000000000000000000abd"], "state": "done", "kind": "job"}),
+                json!({"parent__in": [node, "5f0000000000000000000ab2"], "state": "done", "kind": "job"}),
                 &id,
                 "node_by_parent",
                 false,
