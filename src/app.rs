@@ -25,8 +25,8 @@ use crate::kv::{self, Kv};
 use crate::metrics;
 use crate::ops::nodes::Lists;
 use crate::ops::{self, Table, polling};
-use crate::quota::Quotas;
 use crate::quota::rate::Limits;
+use crate::quota::{Pool, Quotas};
 use crate::session::roster::{self, Roster};
 use crate::signals::{self, Signals};
 use crate::store::{IndexStatus, Store, mongo, sqlite};
@@ -138,6 +138,12 @@ impl App {
         tokio::spawn(roster::keep(Arc::downgrade(&app)));
         tokio::spawn(note_uses(app.clone()));
         Ok((app, first_admin))
+    }
+
+    /// All that this instance shares out, by name.
+    pub fn pools(&self) -> Vec<(&'static str, &Pool)> {
+        let more = [("followed_channels", self.hub.places()), ("passwords", self.passwords.places())];
+        self.quotas.pools().into_iter().chain(more).collect()
     }
 
     /// Who this token speaks for: 401 unless it is good and its user is active.

@@ -32,7 +32,7 @@ pub enum Kind {
     NotFound,
     /// The operation does not exist on this transport or path.
     NotAllowed,
-    /// Somebody else changed it first.
+    /// Somebody else changed it first, or it stands against what is there already.
     Conflict,
     /// The request or its result is larger than the limit.
     TooLarge,

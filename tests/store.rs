@@ -2,6 +2,7 @@
 //!
 //! The production half needs MONGO_URL and REDIS_URL: run `scripts/test store::`.
 
+mod channel_owners;
 mod commits;
 mod consumer_groups;
 mod consumers;

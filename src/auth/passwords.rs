@@ -85,6 +85,11 @@ impl Passwords {
         Turn { lane: self.lane(None), places: Arc::from([]), passwords: self }
     }
 
+    /// Passwords that wait or are worked on.
+    pub fn places(&self) -> &Pool {
+        &self.places
+    }
+
     fn lane(&self, asker: Option<Holder>) -> &Mutex<()> {
         &self.lanes[self.seed.hash_one(asker) as usize % LANES]
     }

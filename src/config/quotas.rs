@@ -6,9 +6,9 @@ use clap::Args;
 
 use crate::error::Kind;
 use crate::hub;
-use crate::quota::{Binding, Limits, Pace, Width};
+use crate::quota::{Binding, Kept, Limits, Pace, Width};
 
-/// What clients may have at a time. A share of a user or of an address is looked at when more than half of what the
+/// What clients may have, at a time or for as long as they like. A share of a user or of an address is looked at when more than half of what the
 /// server has is taken; strangers together leave a quarter to users.
 #[derive(Args, Clone, Debug)]
 pub struct Quotas {
@@ -152,6 +152,40 @@ pub struct Quotas {
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub searches_waiting_per_address: u64,
 
+    /// Queues at a time that hold items which one user has pushed. (Superusers may have ten times as much of this and of
+    /// what follows.)
+    #[arg(long, env = "QUEUES_PER_USER", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub queues_per_user: u64,
+    /// Megabytes of such items.
+    #[arg(long, env = "QUEUED_MB_PER_USER", default_value_t = 256,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub queued_mb_per_user: u64,
+    /// Named consumers of one user.
+    #[arg(long, env = "CONSUMERS_PER_USER", default_value_t = 500,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub consumers_per_user: u64,
+    /// Long-poll subscriptions without a name of one user.
+    #[arg(long, env = "UNNAMED_CONSUMERS_PER_USER", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub unnamed_consumers_per_user: u64,
+    /// Channels that began with an event of one user's.
+    #[arg(long, env = "CHANNELS_PER_USER", default_value_t = 200,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub channels_per_user: u64,
+    /// Keys (`/kv`) whose values one user has set.
+    #[arg(long, env = "KEYS_PER_USER", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub keys_per_user: u64,
+    /// Megabytes of these keys and values.
+    #[arg(long, env = "KV_MB_PER_USER", default_value_t = 32,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub kv_mb_per_user: u64,
+    /// Named tokens of one user.
+    #[arg(long, env = "TOKENS_PER_USER", default_value_t = 50,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub tokens_per_user: u64,
+
     /// Milliseconds that what waits for a client may stand still before its connection ends.
     #[arg(long, env = "STALL_TIMEOUT_MS", default_value_t = 60_000,
           value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
@@ -185,6 +219,20 @@ impl Quotas {
     /// How many requests with megabytes are worked on at a time.
     pub fn large(&self) -> Width {
         width(self.max_large_requests, self.large_requests_per_user, self.large_requests_per_user)
+    }
+
+    /// How much one user may have of what stays.
+    pub fn kept(&self) -> Kept<u64> {
+        Kept {
+            queues: self.queues_per_user,
+            queued_bytes: self.queued_mb_per_user << 20,
+            consumers: self.consumers_per_user,
+            unnamed_consumers: self.unnamed_consumers_per_user,
+            channels: self.channels_per_user,
+            keys: self.keys_per_user,
+            key_bytes: self.kv_mb_per_user << 20,
+            tokens: self.tokens_per_user,
+        }
     }
 
     /// How many searches that an index serves run at a time.

@@ -84,7 +84,9 @@ pub(super) struct Coordinator {
 pub(super) struct About {
     /// The run: the consumer's id.
     pub(super) id: u64,
+    /// What the consumer is stored as, and what its owner calls it.
     pub(super) name: String,
+    pub(super) own_name: String,
     pub(super) owner: String,
     pub(super) channel: String,
     pub(super) rules: Rules,
@@ -451,6 +453,7 @@ async fn bury(source: &Source, about: &About, seq: u64, deliveries: u32, reason:
     let entry = source.entry(seq).await?;
     let dead = Dead {
         group: (&about.name, about.id),
+        own_name: &about.own_name,
         owner: &about.owner,
         channel: &about.channel,
         seq,

@@ -1,9 +1,11 @@
-//! The channel of events that no member could work on: `dead.<name of the group>`.
+//! The channel of events that no member could work on: `dead.<name of the group>`, or `dead.<user>.<name>` where the
+//! group is stored apart from another user's.
 
 use serde_json::{Map, Value, json};
 
 use crate::model::event::Entry;
 use crate::model::{Event, ObjectId, Timestamp};
+use crate::store::consumers::APART;
 
 /// What the names of all of them begin with.
 pub const PREFIX: &str = "dead.";
@@ -12,18 +14,22 @@ const TYPE: &str = "api.kernelci.org.dead";
 /// An event of more bytes is not repeated in its dead letter, which tells where it stands.
 const LONGEST: usize = 1 << 20;
 
-/// The channel of a group's dead letters.
+/// The channel of the dead letters of the group that is stored under this name.
 pub fn channel(group: &str) -> String {
-    format!("{PREFIX}{group}")
+    format!("{PREFIX}{}", group.replacen('/', ".", 1))
 }
 
-/// The longest name of a group that has such a channel.
+/// The longest name of a group.
 pub const LONGEST_NAME: usize = 64 - PREFIX.len();
+/// The longest name of such a channel.
+pub const LONGEST_CHANNEL: usize = PREFIX.len() + APART + LONGEST_NAME;
 
 /// What is known of a dead event.
 pub(super) struct Dead<'a> {
-    /// The group's name and the number of its run.
+    /// What the group is stored as, and the number of its run.
     pub(super) group: (&'a str, u64),
+    /// What its owner calls it.
+    pub(super) own_name: &'a str,
     /// Whose the group is.
     pub(super) owner: &'a str,
     /// The channel that the event stands on, and the epoch.
@@ -55,7 +61,7 @@ pub(super) fn letter(dead: &Dead<'_>) -> Event {
         partitionkey: attribute("partitionkey"),
         extensions: Map::new(),
         data: json!({
-            "consumer": dead.group.0,
+            "consumer": dead.own_name,
             "channel": dead.channel,
             "seq": dead.seq,
             "deliveries": dead.deliveries,

@@ -81,7 +81,7 @@ impl Groups {
     }
 
     /// Joins the group of this name, which is made if there is none. At most `window` events are in the member's hands;
-    /// `session` is notified when there is something for it. 403, 409 if the name is not for this, 409 if the group was
+    /// `session` is notified when there is something for it. 409 if the name is not for this, or if the group was
     /// made with something else than what is wished, 429 if there are too many.
     pub async fn join(
         &self,
@@ -124,7 +124,7 @@ impl Groups {
         let settings = wish.settings().to_text()?;
         match self.parts.store.open_consumer_group(new, &settings).await? {
             OpenedGroup::Open(kept) => Ok(*kept),
-            OpenedGroup::Foreign => Err(Error::new(Kind::Forbidden, "durable: it belongs to another user")),
+            OpenedGroup::Over(over) => Err(over.into()),
             OpenedGroup::OtherChannel(channel) => {
                 let detail = format!("channel: {channel} is the channel of this group");
                 Err(Error::new(Kind::Conflict, detail))
@@ -168,7 +168,8 @@ impl Groups {
         };
         let about = About {
             id,
-            name: new.name.clone().unwrap_or_default(),
+            name: kept.consumer.name.clone().unwrap_or_default(),
+            own_name: new.name.clone().unwrap_or_default(),
             owner: kept.consumer.owner.name.clone(),
             channel: new.channel.clone(),
             rules: settings.rules(),

@@ -254,6 +254,11 @@ impl Hub {
         Ok(Some(channel))
     }
 
+    /// The channels that may be followed.
+    pub fn places(&self) -> &Pool {
+        &self.places
+    }
+
     /// Bytes that are kept of events for readers who are up to date.
     pub fn ring_bytes(&self) -> usize {
         self.budget.kept()

@@ -1,15 +1,22 @@
 //! Keys and values in Redis, where KernelCI's own server has them: database 0, key `<namespace>:<key>`, no prefix
 //! (contract 7.1, 7.6). Both servers read what the other writes.
 //!
+//! Beside them stand, under our own prefix, whose the keys are (`kv:owners`), and what each user has (`kv:of:<id>`); both
+//! follow what KernelCI's own server does when a user has as much as they may have (`redis/set.lua`).
+//!
 //! A colon in a namespace is written as `%3A` and a percent sign as `%25`, so that `a:b` + `c` and `a` + `b:c` are two keys.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use redis::Script;
 
-use super::Kv;
+use super::{Kv, NewValue};
 use crate::error::{Error, Result};
 use crate::event_log::redis::connection::{Connection, connect, wait};
+use crate::model::ObjectId;
+use crate::quota::{Over, Share, Thing};
 
 /// What errors call it when it is away.
 const PART: &str = "store of keys and values";
@@ -17,27 +24,51 @@ const PART: &str = "store of keys and values";
 /// Keys and values in Redis.
 pub struct RedisKv {
     manager: Connection,
-    /// What no key may begin with, because other things are kept there.
-    reserved: Option<String>,
+    /// What our own keys begin with, and no other may.
+    prefix: String,
+    set: Arc<Script>,
+    remove: Arc<Script>,
 }
 
-/// Uses this database of a Redis; `prefix` is what all else in its database `prefix_db` begins with. Connects when it must.
+/// Uses this database of a Redis; `prefix` is what our own keys begin with. Connects when it must.
 pub fn open(url: &str, db: u32, prefix: &str) -> Result<RedisKv> {
-    let (client, manager) = connect(url, Some(db.into()))?;
-    let main = connect(url, None)?.0.get_connection_info().redis_settings().db();
-    let same = client.get_connection_info().redis_settings().db() == main;
-    Ok(RedisKv { manager, reserved: same.then(|| prefix.to_owned()) })
+    let (_, manager) = connect(url, Some(db.into()))?;
+    let script = |text| Arc::new(Script::new(text));
+    Ok(RedisKv {
+        manager,
+        prefix: prefix.to_owned(),
+        set: script(include_str!("redis/set.lua")),
+        remove: script(include_str!("redis/remove.lua")),
+    })
 }
 
 impl RedisKv {
     fn key(&self, namespace: &str, key: &str) -> Result<String> {
         let key = format!("{}:{key}", escape(namespace));
-        match &self.reserved {
-            Some(prefix) if key.starts_with(&**prefix) => {
-                Err(Error::invalid("namespace", "this namespace is reserved for the server"))
-            }
-            _ => Ok(key),
+        match key.starts_with(&self.prefix) {
+            true => Err(Error::invalid("namespace", "this namespace is reserved for the server")),
+            false => Ok(key),
         }
+    }
+
+    /// Whose keys are.
+    fn owners(&self) -> String {
+        format!("{}kv:owners", self.prefix)
+    }
+
+    /// What the hashes of users begin with.
+    fn users(&self) -> String {
+        format!("{}kv:of:", self.prefix)
+    }
+
+    /// Removes keys; with a user, those that are still theirs.
+    async fn remove_keys(&self, keys: &[String], user: Option<ObjectId>) -> Result<()> {
+        let mut remove = self.remove.prepare_invoke();
+        remove.key(self.owners()).key(keys).arg(self.users());
+        if let Some(user) = user {
+            remove.arg(user.to_hex());
+        }
+        wait(PART, remove.invoke_async::<()>(&mut self.manager.clone())).await
     }
 }
 
@@ -56,16 +87,52 @@ impl Kv for RedisKv {
         wait(PART, get.query_async(&mut self.manager.clone())).await
     }
 
-    async fn set(&self, namespace: &str, key: &str, value: &str) -> Result<()> {
-        let mut set = redis::cmd("SET");
-        set.arg(self.key(namespace, key)?).arg(value);
-        wait(PART, set.query_async(&mut self.manager.clone())).await
+    async fn set(&self, what: &NewValue<'_>, share: Option<&Share>) -> Result<Result<(), Over>> {
+        let key = self.key(what.namespace, what.key)?;
+        let Some(share) = share else {
+            // Nobody's from now on, whoever's it was.
+            self.remove_keys(std::slice::from_ref(&key), None).await?;
+            let mut set = redis::cmd("SET");
+            wait(PART, set.arg(key).arg(what.value).query_async::<()>(&mut self.manager.clone())).await?;
+            return Ok(Ok(()));
+        };
+        let user = share.user.to_hex();
+        let mut set = self.set.prepare_invoke();
+        set.key(key).key(self.owners()).key(format!("{}{user}", self.users()));
+        set.arg(what.value).arg(user).arg(share.most.keys).arg(share.most.key_bytes).arg(self.users());
+        let answer: (u8, u64) = wait(PART, set.invoke_async(&mut self.manager.clone())).await?;
+        let over = |thing, used| Err(Over { thing, used, most: share.most.of(thing) });
+        Ok(match answer {
+            (1, used) => over(Thing::Keys, used),
+            (2, used) => over(Thing::KeyBytes, used),
+            _ => Ok(()),
+        })
     }
 
     async fn remove(&self, namespace: &str, key: &str) -> Result<()> {
-        let mut remove = redis::cmd("DEL");
-        remove.arg(self.key(namespace, key)?);
-        wait(PART, remove.query_async(&mut self.manager.clone())).await
+        self.remove_keys(&[self.key(namespace, key)?], None).await
+    }
+
+    async fn count(&self, user: ObjectId) -> Result<(u64, u64)> {
+        let own = format!("{}{user}", self.users());
+        let mut both = redis::pipe();
+        both.cmd("HLEN").arg(&own).cmd("HGET").arg(&own).arg("");
+        let (fields, bytes): (u64, Option<i64>) =
+            wait(PART, both.query_async(&mut self.manager.clone())).await?;
+        Ok((fields.saturating_sub(1), bytes.unwrap_or(0).max(0).unsigned_abs()))
+    }
+
+    async fn remove_all_of(&self, user: ObjectId) -> Result<()> {
+        let own = format!("{}{user}", self.users());
+        let mut list = redis::cmd("HKEYS");
+        let keys: Vec<String> = wait(PART, list.arg(&own).query_async(&mut self.manager.clone())).await?;
+        let keys: Vec<String> = keys.into_iter().filter(|key| !key.is_empty()).collect();
+        // A piece at a time: Redis does nothing else meanwhile.
+        for some in keys.chunks(100) {
+            self.remove_keys(some, Some(user)).await?;
+        }
+        let mut forget = redis::cmd("DEL");
+        wait(PART, forget.arg(own).query_async::<()>(&mut self.manager.clone())).await
     }
 }
 
@@ -82,7 +149,5 @@ mod tests {
         assert_ne!(key("a%3Ab", "c"), key("a:b", "c"));
         assert!(kv.key("own", "{node}:stream").is_err(), "the server's own keys are out of reach");
         assert!(kv.key("own2", "x").is_ok());
-        let apart = open("redis://127.0.0.1:1/1", 0, "own:").unwrap();
-        assert!(apart.key("own", "x").is_ok(), "nothing else is in that database");
     }
 }

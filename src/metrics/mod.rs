@@ -85,6 +85,11 @@ table! {
     Counter SESSIONS_ENDED "kernelci_sessions_ended_total" ["code"]
         "WebSocket sessions that this server has ended, by the close code.";
 
+    Gauge QUOTA_TAKEN "kernelci_quota_taken" ["pool"] "How much clients have of this instance, of each thing that is shared out.";
+    Gauge QUOTA_LIMIT "kernelci_quota_limit" ["pool"] "How much of it there is.";
+    Counter QUOTA_REFUSALS "kernelci_quota_refusals_total" ["quota"]
+        "Requests that were refused because a user has as much as they may have of what stays (GET /user/limits).";
+
     Gauge SESSIONS "kernelci_sessions" [] "WebSocket sessions and feeds that are open.";
     Gauge SUBSCRIPTIONS "kernelci_subscriptions" ["channel"] "Subscriptions and feeds of this instance that follow the channel.";
     Gauge FOLLOWED_CHANNELS "kernelci_followed_channels" [] "Channels that this instance follows.";

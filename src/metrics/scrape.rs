@@ -1,6 +1,5 @@
 //! What `GET /metrics` answers: the counters as they stand, and the gauges computed now.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,9 +9,9 @@ use tokio::sync::Mutex;
 
 use super::{
     BUILD_INFO, CONNECTIONS, CONSUMER_LAG_EVENTS, CONSUMER_LAG_SECONDS, EXPORTER, FOLLOWED_CHANNELS,
-    GROUP_OUTSTANDING, LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS, QUEUE_LENGTH, READER_LAG_EVENTS,
-    READER_LAG_SECONDS, READY, REQUESTS_RUNNING, RING_BYTES, RUNNING, SCRAPE_SECONDS, SESSIONS,
-    SUBSCRIPTIONS, TASKS, process,
+    GROUP_OUTSTANDING, LOG_HEAD, LOG_LENGTH, OUTBOX_EVENTS, QUEUE_LENGTH, QUOTA_LIMIT, QUOTA_TAKEN,
+    READER_LAG_EVENTS, READER_LAG_SECONDS, READY, REQUESTS_RUNNING, RING_BYTES, RUNNING, SCRAPE_SECONDS,
+    SESSIONS, SUBSCRIPTIONS, TASKS, process,
 };
 use crate::app::App;
 use crate::error::Result;
@@ -52,6 +51,10 @@ async fn collect(app: &Arc<App>) {
     SESSIONS.set(&[], app.sessions.len() as f64);
     TASKS.set(&[], tokio::runtime::Handle::current().metrics().num_alive_tasks() as f64);
     CONNECTIONS.set(&[], app.quotas.connections.taken() as f64);
+    for (name, pool) in app.pools() {
+        QUOTA_TAKEN.set(&[name], pool.taken() as f64);
+        QUOTA_LIMIT.set(&[name], pool.limits().server as f64);
+    }
     REQUESTS_RUNNING.set(&[], RUNNING.load(Ordering::Relaxed) as f64);
     FOLLOWED_CHANNELS.set(&[], app.hub.channels().len() as f64);
     RING_BYTES.set(&[], app.hub.ring_bytes() as f64);
@@ -97,11 +100,12 @@ async fn channels(app: &Arc<App>) {
 
 /// How far named consumers are behind, in the order of their making.
 async fn named_consumers(app: &App) -> Result<()> {
-    let all = app.store.consumers(None, MOST_CONSUMERS).await?;
-    let named = all.iter().filter_map(|consumer| Some((consumer.name.as_deref()?, consumer)));
-    let mut heads = HashMap::new();
-    for (name, consumer) in named.take(MOST_CHANNELS) {
-        let lag = stats::lag(app, consumer, &mut heads).await?;
+    let mut named = app.store.consumers(None, MOST_CONSUMERS).await?;
+    named.retain(|consumer| consumer.name.is_some());
+    named.truncate(MOST_CHANNELS);
+    let lags = stats::lags(app, &named).await?;
+    for (consumer, lag) in named.iter().zip(lags) {
+        let name = consumer.name.as_deref().unwrap_or_default();
         CONSUMER_LAG_EVENTS.set(&[name, &consumer.channel], lag.events as f64);
         CONSUMER_LAG_SECONDS.set(&[name, &consumer.channel], lag.seconds);
         if let Some((_, group)) = consumers::group(app, consumer).await? {

@@ -1,22 +1,25 @@
-//! Named consumers: seeing where they stand, moving them, removing them. One belongs to the user who opened it first;
-//! superusers may do all of this with anybody's.
+//! Named consumers: seeing where they stand, moving them, removing them. Each user has names of their own; superusers may
+//! do all of this with anybody's, by what they are stored as ([`crate::store::consumers`]), and reserve names.
 
 use std::collections::HashMap;
 
+use futures::{StreamExt, TryStreamExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Context;
+use super::operation::NoParams;
 use super::polling::{owner, topic};
-use super::stats::lag;
+use super::stats::{AT_ONCE, Lag, lags};
 use super::subscriptions::{Done, From, start};
 use crate::app::App;
 use crate::consumer_group::state::Group;
-use crate::consumer_group::{self, Settings};
+use crate::consumer_group::{self, Settings, dead_letter};
 use crate::error::{Error, Kind, Result};
-use crate::model::{Position, Timestamp};
-use crate::store::consumers::{Consumer, ConsumerKey, Cursor};
+use crate::model::{ObjectId, Position, Timestamp};
+use crate::store::UserKey;
+use crate::store::consumers::{self, Consumer, ConsumerKey, Cursor, MOST_RESERVED, Reserved};
 
 const LONGEST_NAME: usize = 128;
 /// Consumers of one answer.
@@ -26,7 +29,8 @@ const MOST: usize = 10_000;
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Named {
-    /// Its name: the `subscriber_id` of a long poll, the `durable` of `event.subscribe`.
+    /// Its name: the `subscriber_id` of a long poll, the `durable` of `event.subscribe`. Superusers reach those of others
+    /// by what `consumer.list` with `all` calls them.
     name: String,
 }
 
@@ -43,7 +47,7 @@ pub struct List {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Seek {
-    /// Its name.
+    /// Its name, as in `consumer.get`.
     name: String,
     /// `"now"`, `"earliest"`, `{"epoch", "seq"}` (events after it) or `{"time"}` (events since then).
     to: From,
@@ -52,7 +56,8 @@ pub struct Seek {
 /// A named consumer.
 #[derive(Serialize, JsonSchema)]
 pub struct Shown {
-    /// Its name.
+    /// Its name. Superusers see those of others as they are stored: `<id of the user>/<name>` if another user had the
+    /// name first, or it was reserved.
     name: String,
     /// The channel.
     channel: String,
@@ -94,6 +99,8 @@ pub struct ShownGroup {
     outstanding: usize,
     /// How many of these are in their hands.
     held: usize,
+    /// The channel of its dead letters.
+    dead_letters: String,
 }
 
 /// Named consumers.
@@ -103,9 +110,47 @@ pub struct Listed {
     items: Vec<Shown>,
 }
 
-/// 422 unless a consumer may be called this.
-pub(super) fn name_check(field: &str, name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+/// For whom a name is kept.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reserve {
+    /// The name that a consumer will have.
+    name: String,
+    /// The username of whoever will have it; null: whoever comes first.
+    user: Option<String>,
+}
+
+/// A name that is kept for somebody.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReservedConsumer")]
+pub struct ReservedName {
+    /// The name.
+    name: String,
+    /// The username; null if there is no such user any more.
+    user: Option<String>,
+}
+
+/// Names that are kept for somebody.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ReservedConsumers")]
+pub struct ReservedNames {
+    /// In their order.
+    items: Vec<ReservedName>,
+}
+
+/// 422 unless a new consumer may be called this.
+pub(super) fn new_name_check(field: &str, name: &str) -> Result<()> {
+    name_check(field, name, LONGEST_NAME)?;
+    if consumers::is_apart(name) {
+        let detail =
+            "a name does not begin with the id of a user and a slash or dot: such names are the server's";
+        return Err(Error::invalid(field, detail));
+    }
+    Ok(())
+}
+
+fn name_check(field: &str, name: &str, longest: usize) -> Result<()> {
+    if name.is_empty() || name.len() > longest || name.chars().any(char::is_control) {
         return Err(Error::invalid(
             field,
             format!("expected 1 to {LONGEST_NAME} bytes without control characters"),
@@ -120,20 +165,17 @@ pub async fn list(context: Context, params: List) -> Result<Listed> {
     if params.all && !context.caller.user()?.is_superuser {
         return Err(Error::forbidden());
     }
-    let mut heads = HashMap::new();
-    let mut items = Vec::new();
-    for consumer in context.app.store.consumers((!params.all).then_some(&own), MOST).await? {
-        if consumer.name.is_some() {
-            items.push(shown(&context, consumer, &mut heads).await?);
-        }
-    }
-    Ok(Listed { items })
+    let found = context.app.store.consumers((!params.all).then_some(&own), MOST).await?;
+    let named: Vec<Consumer> = found.into_iter().filter(|consumer| consumer.name.is_some()).collect();
+    let lags = lags(&context.app, &named).await?;
+    let shown: Vec<_> =
+        named.into_iter().zip(lags).map(|(consumer, lag)| shown(&context, consumer, lag)).collect();
+    Ok(Listed { items: futures::stream::iter(shown).buffered(AT_ONCE).try_collect().await? })
 }
 
 /// One of the caller's consumers.
 pub async fn get(context: Context, params: Named) -> Result<Shown> {
-    let consumer = own(&context, &params.name).await?;
-    shown(&context, consumer, &mut HashMap::new()).await
+    show(&context, own(&context, &params.name).await?).await
 }
 
 /// Puts a consumer to another place. Whoever reads for it has to subscribe again; what a group has out comes again only if
@@ -143,37 +185,82 @@ pub async fn seek(context: Context, params: Seek) -> Result<Shown> {
     let app = &context.app;
     let start = start(&*app.log, &consumer.channel, &params.to).await?;
     let cursor = Cursor::at(&start.position.epoch, start.position.seq);
-    if !app.store.seek_consumer(&params.name, &cursor).await? {
+    if !app.store.seek_consumer(stored_name(&consumer), &cursor).await? {
         return Err(unknown(&params.name));
     }
     tell(&context, &consumer).await;
-    let moved = own(&context, &params.name).await?;
-    shown(&context, moved, &mut HashMap::new()).await
+    let moved = app.store.consumer(ConsumerKey::Name(stored_name(&consumer))).await?;
+    show(&context, moved.ok_or_else(|| unknown(&params.name))?).await
 }
 
 /// Removes a consumer with its place.
 pub async fn delete(context: Context, params: Named) -> Result<Done> {
     let consumer = own(&context, &params.name).await?;
-    if !context.app.store.delete_consumer(&params.name).await? {
+    if !context.app.store.delete_consumer(stored_name(&consumer)).await? {
         return Err(unknown(&params.name));
     }
     tell(&context, &consumer).await;
     Ok(Done {})
 }
 
-async fn own(context: &Context, name: &str) -> Result<Consumer> {
-    name_check("name", name)?;
-    let user = context.caller.user()?;
-    let consumer = context.app.store.consumer(ConsumerKey::Name(name)).await?;
-    let consumer = consumer.ok_or_else(|| unknown(name))?;
-    if !user.is_superuser && !consumer.owner.is(&owner(&context.caller)?) {
-        return Err(Error::new(Kind::Forbidden, "name: it belongs to another user"));
+/// Keeps a name for a user, so that their consumer will be stored under it whoever else calls one of theirs the same.
+pub async fn reserve(context: Context, params: Reserve) -> Result<Done> {
+    new_name_check("name", &params.name)?;
+    let store = &context.app.store;
+    let user = match &params.user {
+        None => None,
+        Some(name) => {
+            let unknown = || Error::not_found("user: there is no user of this name");
+            Some(store.user(UserKey::Name(name)).await?.ok_or_else(unknown)?.id)
+        }
+    };
+    match store.reserve_consumer(&params.name, user).await? {
+        Reserved::Done => Ok(Done {}),
+        Reserved::Taken(holder) => {
+            let detail = format!("name: {} has a consumer of this name; delete it first", holder.name);
+            Err(Error::new(Kind::Conflict, detail))
+        }
+        Reserved::TooMany => {
+            let detail = format!("at most {MOST_RESERVED} names are reserved: give one up first");
+            Err(Error::new(Kind::Conflict, detail))
+        }
     }
-    Ok(consumer)
+}
+
+/// The names that are kept for somebody.
+pub async fn reserved(context: Context, _: NoParams) -> Result<ReservedNames> {
+    let mut items = Vec::new();
+    let mut known: HashMap<ObjectId, Option<String>> = HashMap::new();
+    for (name, id) in context.app.store.reserved_consumers().await? {
+        let user = match known.get(&id) {
+            Some(user) => user.clone(),
+            None => {
+                let user = context.app.store.user(UserKey::Id(id)).await?.map(|user| user.username);
+                known.entry(id).insert_entry(user).get().clone()
+            }
+        };
+        items.push(ReservedName { name, user });
+    }
+    Ok(ReservedNames { items })
+}
+
+/// The caller's consumer of this name; for superusers also another user's that is stored under it.
+async fn own(context: &Context, name: &str) -> Result<Consumer> {
+    name_check("name", name, LONGEST_NAME + consumers::APART)?;
+    let (store, user) = (&context.app.store, context.caller.user()?);
+    let mut found = store.consumer(ConsumerKey::Own(&owner(&context.caller)?, name)).await?;
+    if found.is_none() && user.is_superuser {
+        found = store.consumer(ConsumerKey::Name(name)).await?;
+    }
+    found.ok_or_else(|| unknown(name))
+}
+
+fn stored_name(consumer: &Consumer) -> &str {
+    consumer.name.as_deref().unwrap_or_default()
 }
 
 /// Whoever reads for the consumer learns that something has changed.
-async fn tell(context: &Context, consumer: &Consumer) {
+pub(super) async fn tell(context: &Context, consumer: &Consumer) {
     let topic = match (consumer.id, &consumer.name) {
         (_, Some(name)) if consumer.group.is_some() => consumer_group::topic(name),
         (Some(id), _) => topic(id),
@@ -209,14 +296,21 @@ async fn shown_group(app: &App, consumer: &Consumer) -> Result<Option<ShownGroup
         members: group.members(),
         outstanding: group.items().len(),
         held: group.held(now).values().sum(),
+        dead_letters: dead_letter::channel(consumer.name.as_deref().unwrap_or_default()),
     }))
 }
 
-async fn shown(context: &Context, consumer: Consumer, heads: &mut HashMap<String, u64>) -> Result<Shown> {
-    let lag = lag(&context.app, &consumer, heads).await?;
+async fn show(context: &Context, consumer: Consumer) -> Result<Shown> {
+    let lag = lags(&context.app, std::slice::from_ref(&consumer)).await?.first().copied();
+    shown(context, consumer, lag.unwrap_or_default()).await
+}
+
+async fn shown(context: &Context, consumer: Consumer, lag: Lag) -> Result<Shown> {
     let group = shown_group(&context.app, &consumer).await?;
+    let is_own = consumer.owner.is(&owner(&context.caller)?);
+    let name = if is_own { consumer.own_name() } else { consumer.name.as_deref() };
     Ok(Shown {
-        name: consumer.name.unwrap_or_default(),
+        name: name.unwrap_or_default().to_owned(),
         position: Position { epoch: consumer.cursor.epoch.clone(), seq: consumer.cursor.acknowledged() },
         channel: consumer.channel,
         user: consumer.owner.name,

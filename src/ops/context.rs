@@ -10,7 +10,7 @@ use crate::auth::Caller;
 use crate::auth::tokens::Token;
 use crate::error::{Error, Kind, Result};
 use crate::model::ObjectId;
-use crate::quota::{Holder, Place, Turn};
+use crate::quota::{Holder, Place, Share, Turn};
 use crate::session::subscription::Subscription;
 use crate::session::{Handle, Slot};
 use crate::sync::lock;
@@ -115,6 +115,11 @@ impl Context {
     /// Whom what this request costs is counted for.
     pub fn holder(&self) -> Holder {
         Holder::of(&self.caller, self.peer.address)
+    }
+
+    /// How much the caller may have of what stays; 401 for nobody in particular.
+    pub fn share(&self) -> Result<Share> {
+        Ok(Share::new(self.caller.user()?, &self.app.config.quotas))
     }
 
     /// Waits for a turn to search: 429 if too much is asked at once, or if it takes longer than a search may. `served`:

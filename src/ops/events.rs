@@ -16,6 +16,7 @@ use crate::ops::nodes::{editable, idempotency_key};
 /// CloudEvent `type` where nobody says another.
 pub const EVENT_TYPE: &str = "api.kernelci.org";
 const LONGEST_CHANNEL: usize = 64;
+const LONGEST_DEAD: usize = dead_letter::LONGEST_CHANNEL;
 const MOST_ATTRIBUTES: usize = 32;
 /// Bytes of JSON in an event's payload: what a message on the WebSocket may have, whatever way it comes.
 pub(super) const MOST_DATA: usize = 1 << 20;
@@ -63,7 +64,8 @@ pub struct Published {
 /// 422 unless it is a channel's name.
 pub fn channel_name(field: &str, name: &str) -> Result<()> {
     let good = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    if name.is_empty() || name.len() > LONGEST_CHANNEL || !name.chars().all(good) {
+    let longest = if name.starts_with(dead_letter::PREFIX) { LONGEST_DEAD } else { LONGEST_CHANNEL };
+    if name.is_empty() || name.len() > longest || !name.chars().all(good) {
         return Err(Error::invalid(field, "expected 1 to 64 of letters, digits and _ . : -"));
     }
     Ok(())
@@ -126,7 +128,10 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         extensions: attributes,
         data,
     };
-    let log = &context.app.log;
+    let (app, log) = (&context.app, &context.app.log);
+    if event.channel != NODE_CHANNEL && !log.exists(&event.channel).await? {
+        app.store.claim_channel(&event.channel, &context.share()?).await??;
+    }
     let publishing = if key.is_some() { log.publish(event) } else { log.publish_new(event) };
     let published = tokio::time::timeout(PATIENCE, publishing).await;
     let seq = published.map_err(|_| Error::new(Kind::Timeout, "the event was not confirmed in time"))??;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use crate::error::{Error, Result};
+use crate::kv::NewValue;
 
 /// Characters of a namespace.
 const LONGEST_NAMESPACE: usize = 128;
@@ -66,7 +67,10 @@ pub async fn set(context: Context, params: Set) -> Result<Done> {
         Some(value) if value.len() > LARGEST_VALUE => {
             return Err(Error::invalid("value", format!("expected at most {LARGEST_VALUE} bytes")));
         }
-        Some(value) => context.app.kv.set(namespace, key, &value).await?,
+        Some(value) => {
+            let value = NewValue { namespace, key, value: &value };
+            context.app.kv.set(&value, Some(&context.share()?)).await??;
+        }
     }
     Ok(Done { status: "OK" })
 }

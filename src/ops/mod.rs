@@ -15,6 +15,7 @@ pub mod groups;
 mod handover;
 pub mod history;
 pub mod kv;
+pub mod limits;
 mod loose;
 pub mod nodes;
 mod operation;
@@ -60,6 +61,9 @@ pub fn table() -> Table {
         .op("user.whoami", Verified, "The user whose token this is.", users::whoami)
         .reads()
         .route(get("/whoami"))
+        .op("user.limits", Active, "How much the caller has, and may have.", limits::limits)
+        .reads()
+        .route(get("/user/limits"))
         .op("user.get", Active, "One user; of others only superusers see more than the name.", users::get)
         .reads()
         .route(get("/user/{id}"))
@@ -76,7 +80,12 @@ pub fn table() -> Table {
         .route(patch("/user/me"))
         .op("user.update", Superuser, "Changes a user.", users::change::update)
         .route(patch("/user/{id}"))
-        .op("user.delete", Superuser, "Removes a user.", users::change::delete)
+        .op(
+            "user.delete",
+            Superuser,
+            "Removes a user and what is theirs; nodes and events stay.",
+            users::change::delete,
+        )
         .route(delete("/user/{id}").null())
         .route(delete("/user/me").with("id", "me").null())
         .op("user.register", Superuser, "Is refused: users are invited.", users::change::register)
@@ -244,6 +253,19 @@ pub fn table() -> Table {
         .reads()
         .op("consumer.seek", Active, "Puts a named consumer to another place.", consumers::seek)
         .op("consumer.delete", Active, "Removes a named consumer.", consumers::delete)
+        .op(
+            "consumer.reserve",
+            Superuser,
+            "Keeps the name of a consumer for a user, or gives it up.",
+            consumers::reserve,
+        )
+        .op(
+            "consumer.reserved",
+            Superuser,
+            "The names of consumers that are kept for users.",
+            consumers::reserved,
+        )
+        .reads()
         .op("queue.push", Active, "Appends an item to a queue.", queues::push)
         .route(post("/push/{list}").under("event").null())
         .op("queue.pop", Active, "Waits for the next item of a queue.", queues::pop)

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
-use super::consumers::name_check;
+use super::consumers::new_name_check;
 use super::events::channel_name;
 use super::subscriptions::Done;
 use crate::app::App;
@@ -24,9 +24,6 @@ pub use envelope::Message;
 #[cfg(test)]
 pub(super) use envelope::python_json;
 
-/// Subscriptions without a name that one user may have.
-const MOST_UNNAMED: usize = 1000;
-
 /// What to subscribe to.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +34,7 @@ pub struct Open {
     #[serde(default)]
     promisc: bool,
     /// A name under which the place is kept, also while nobody polls: opened again under this name, the subscription
-    /// goes on behind the last event that was acknowledged, and the one before it ends. Unique among all users.
+    /// goes on behind the last event that was acknowledged, and the one before it ends. Each user has names of their own.
     #[serde(default)]
     subscriber_id: Option<String>,
 }
@@ -69,21 +66,13 @@ pub async fn open(context: Context, params: Open) -> Result<Subscription> {
     channel_name("channel", &params.channel)?;
     let name = params.subscriber_id.filter(|name| !name.is_empty());
     let owner = owner(&context.caller)?;
-    match &name {
-        Some(name) => name_check("subscriber_id", name)?,
-        None => {
-            let own = app.store.consumers(Some(&owner), usize::MAX).await?;
-            if own.iter().filter(|own| own.name.is_none()).count() >= MOST_UNNAMED {
-                let detail =
-                    format!("a user has at most {MOST_UNNAMED} subscriptions without a subscriber_id");
-                return Err(Error::new(Kind::TooMany, detail).retry_after(60_000));
-            }
-        }
+    if let Some(name) = &name {
+        new_name_check("subscriber_id", name)?;
     }
     let head = app.log.head(&params.channel).await?;
     let cursor = Cursor::at(&head.epoch, head.seq);
     let (channel, promiscuous) = (params.channel, params.promisc);
-    let new = NewConsumer { name, channel, owner, promiscuous, cursor };
+    let new = NewConsumer { name, channel, owner, promiscuous, cursor, share: Some(context.share()?) };
     let consumer = open_consumer(app, "subscriber_id", &new).await?;
     Ok(Subscription {
         id: consumer.id.unwrap_or_default(),
@@ -102,7 +91,7 @@ pub(super) async fn open_consumer(app: &App, field: &str, new: &NewConsumer) -> 
             }
             Ok(*consumer)
         }
-        Opened::Foreign => Err(Error::new(Kind::Forbidden, format!("{field}: it belongs to another user"))),
+        Opened::Over(over) => Err(over.into()),
         Opened::OtherChannel(channel) => {
             let detail = format!("{field}: it is a consumer of channel {channel}; delete it or take another");
             Err(Error::new(Kind::Conflict, detail))

@@ -107,8 +107,8 @@ pub async fn push(context: Context, params: Push) -> Result<Done> {
         return Err(Error::new(Kind::TooLarge, format!("an item has at most {MOST_DATA} bytes")));
     }
     let full = |detail: String| Error::new(Kind::TooMany, detail).retry_after(5_000);
-    let app = &context.app;
-    match app.store.push_item(&NewItem { list: params.list.clone(), json, key }).await? {
+    let (app, share) = (&context.app, Some(context.share()?));
+    match app.store.push_item(&NewItem { list: params.list.clone(), json, key, share }).await? {
         Pushed::Done => {
             app.signals.send(&topic(&params.list)).await;
             Ok(Done {})
@@ -116,6 +116,7 @@ pub async fn push(context: Context, params: Push) -> Result<Done> {
         Pushed::Full => {
             Err(full(format!("the queue is full: at most {MOST_ITEMS} items and {MOST_BYTES} bytes")))
         }
+        Pushed::Over(over) => Err(over.into()),
         Pushed::TooManyLists => Err(full(format!("there are {MOST_LISTS} queues with items already"))),
     }
 }

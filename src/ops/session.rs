@@ -7,6 +7,7 @@ use super::Context;
 use crate::error::Result;
 use crate::health::Part;
 use crate::model::{NODE_CHANNEL, Timestamp};
+use crate::quota::{Kept, Share};
 
 /// Who is speaking.
 #[derive(Deserialize, JsonSchema)]
@@ -56,6 +57,9 @@ pub struct Limits {
     subscriptions: usize,
     /// Requests at a time.
     inflight: usize,
+    /// How much the user may have of what stays, on all instances and over all sessions together; null without a user.
+    /// How much it is already: `user.limits`.
+    user: Option<Kept<u64>>,
 }
 
 /// Authenticates the session if a token is given; a wrong one is an error and ends the session (4401).
@@ -97,6 +101,7 @@ async fn facts(context: &Context) -> Result<Facts> {
             message: session.longest_message(),
             subscriptions: limits::SUBSCRIPTIONS,
             inflight: limits::INFLIGHT,
+            user: caller.user.as_ref().map(|user| Share::new(user, &context.app.config.quotas).most),
         },
     })
 }

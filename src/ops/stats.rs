@@ -1,7 +1,8 @@
 //! What operators ask of the whole server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -14,6 +15,8 @@ use crate::store::consumers::Consumer;
 
 /// Subscriptions of one answer.
 const MOST: usize = 10_000;
+/// Questions about consumers at the same time.
+pub(super) const AT_ONCE: usize = 8;
 
 /// All open subscriptions, of all instances.
 #[derive(Serialize, JsonSchema)]
@@ -55,44 +58,55 @@ pub(crate) struct Lag {
 /// Every subscription, and how far behind it is (contract 5.10).
 pub async fn subscriptions(context: Context, _: NoParams) -> Result<Subscriptions> {
     let app = &context.app;
-    let mut heads = HashMap::new();
-    let mut items = Vec::new();
-    for consumer in app.store.consumers(None, MOST).await? {
-        let Some(id) = consumer.id else { continue };
-        let lag = lag(app, &consumer, &mut heads).await?;
-        items.push(Item {
-            id,
-            channel: consumer.channel,
-            user: consumer.owner.name,
-            promiscuous: consumer.promiscuous,
-            created: consumer.created.to_wire(),
-            last_poll: consumer.last_poll.map(Timestamp::to_wire),
-            subscriber_id: consumer.name,
-            lag_events: lag.events,
-            lag_seconds: lag.seconds,
-        });
-    }
-    Ok(Subscriptions { items })
+    let mut open = app.store.consumers(None, MOST).await?;
+    open.retain(|consumer| consumer.id.is_some());
+    let lags = lags(app, &open).await?;
+    let items = open.into_iter().zip(lags).map(|(consumer, lag)| Item {
+        id: consumer.id.unwrap_or_default(),
+        channel: consumer.channel,
+        user: consumer.owner.name,
+        promiscuous: consumer.promiscuous,
+        created: consumer.created.to_wire(),
+        last_poll: consumer.last_poll.map(Timestamp::to_wire),
+        subscriber_id: consumer.name,
+        lag_events: lag.events,
+        lag_seconds: lag.seconds,
+    });
+    Ok(Subscriptions { items: items.collect() })
 }
 
-/// Looks how far a consumer is behind; `heads` remembers the newest numbers of the channels.
-pub(crate) async fn lag(app: &App, consumer: &Consumer, heads: &mut HashMap<String, u64>) -> Result<Lag> {
-    let channel = &consumer.channel;
-    let head = match heads.get(channel) {
-        Some(head) => *head,
-        None => {
-            let head = app.log.head(channel).await?.seq;
-            heads.insert(channel.clone(), head);
-            head
-        }
+/// How far each of these consumers is behind. Each channel is asked once where it stands, and each place once what follows.
+pub(crate) async fn lags(app: &App, consumers: &[Consumer]) -> Result<Vec<Lag>> {
+    let channels: HashSet<&str> = consumers.iter().map(|consumer| &*consumer.channel).collect();
+    let heads: Vec<_> = channels.into_iter().map(|channel| head(app, channel)).collect();
+    let heads: HashMap<&str, u64> = stream::iter(heads).buffer_unordered(AT_ONCE).try_collect().await?;
+    let place = |consumer: &Consumer| {
+        let (place, head) = (consumer.cursor.acknowledged(), heads.get(&*consumer.channel).copied());
+        (place, head.unwrap_or_default().saturating_sub(place))
     };
-    let place = consumer.cursor.acknowledged();
-    if place >= head {
-        return Ok(Lag::default());
-    }
+    let behind = consumers.iter().filter(|consumer| place(consumer).1 > 0);
+    let places: HashSet<(&str, u64)> =
+        behind.map(|consumer| (&*consumer.channel, place(consumer).0)).collect();
+    let seconds: Vec<_> = places.into_iter().map(|place| age_of_next(app, place)).collect();
+    let seconds = stream::iter(seconds).buffer_unordered(AT_ONCE);
+    let seconds: HashMap<(&str, u64), f64> = seconds.try_collect().await?;
+    let lag = |consumer: &Consumer| {
+        let (place, events) = place(consumer);
+        let seconds = seconds.get(&(&*consumer.channel, place)).copied().unwrap_or_default();
+        Lag { events, seconds }
+    };
+    Ok(consumers.iter().map(lag).collect())
+}
+
+async fn head<'c>(app: &App, channel: &'c str) -> Result<(&'c str, u64)> {
+    Ok((channel, app.log.head(channel).await?.seq))
+}
+
+/// How many seconds ago the first event behind a place happened.
+async fn age_of_next<'c>(app: &App, (channel, place): (&'c str, u64)) -> Result<((&'c str, u64), f64)> {
     let next = app.log.read_across(channel, place, 1).await?;
     let time = next.entries.first().and_then(|entry| entry.value().get("time")?.as_str().map(str::to_owned));
     let time = time.and_then(|time| Timestamp::parse_iso(&time).ok());
     let ms = time.map_or(0, |time| Timestamp::now().millis() - time.millis());
-    Ok(Lag { events: head - place, seconds: ms.max(0) as f64 / 1000.0 })
+    Ok(((channel, place), ms.max(0) as f64 / 1000.0))
 }

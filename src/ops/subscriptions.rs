@@ -54,7 +54,7 @@ pub struct Subscribe {
     /// A name under which the caller's place in the channel is kept, over connections, restarts and instances:
     /// subscribed to again under this name, it goes on behind the last event that was acknowledged (`event.ack`), and
     /// what was not is delivered again. Whoever subscribes under a name takes it over; the subscription that had it
-    /// ends with `unsubscribed`. Unique among all users, and the same as the `subscriber_id` of a long poll, where
+    /// ends with `unsubscribed`. Each user has names of their own; it is the same as the `subscriber_id` of a long poll, where
     /// asking for the next event acknowledges the one before; here `event.ack` does, and nothing else. A consumer
     /// that nobody uses for long (30 days by default) is dropped.
     #[serde(default)]
@@ -79,7 +79,8 @@ pub struct Subscribe {
     #[serde(default)]
     ack_wait_ms: Option<u64>,
     /// Of a group: after so many deliveries without an acknowledgement, 1 to 1,000, an event is put on the channel
-    /// `dead.<name of the group>` and is done; default 5.
+    /// `dead.<name of the group>` and is done (`dead.<id of the user>.<name>` where another user had the name first:
+    /// `consumer.get` tells); default 5.
     #[serde(default)]
     max_deliveries: Option<u32>,
 }

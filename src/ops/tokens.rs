@@ -8,10 +8,9 @@ use super::nodes::node_id;
 use super::operation::NoParams;
 use crate::error::{Error, Kind, Result};
 use crate::model::{NamedToken, ObjectId, Scope, Timestamp};
+use crate::quota::{Over, Thing};
 use crate::store::tokens::TokenSaved;
 
-/// Tokens that one user may have.
-const MOST: usize = 50;
 const LONGEST_NAME: usize = 64;
 const LONGEST_SECONDS: u64 = 10 * 365 * 24 * 3600;
 
@@ -92,7 +91,8 @@ pub async fn create(context: Context, params: Create) -> Result<Created> {
         last_used: None,
         expires: now.plus_seconds(i64::try_from(lifetime).unwrap_or(i64::MAX)),
     };
-    match app.store.insert_token(&token, MOST).await? {
+    let most = context.share()?.most.tokens;
+    match app.store.insert_token(&token, usize::try_from(most).unwrap_or(usize::MAX)).await? {
         TokenSaved::Done => {}
         TokenSaved::NameTaken => {
             return Err(Error::new(
@@ -101,7 +101,8 @@ pub async fn create(context: Context, params: Create) -> Result<Created> {
             ));
         }
         TokenSaved::TooMany => {
-            return Err(Error::new(Kind::Conflict, format!("a user has at most {MOST} tokens: revoke one")));
+            let used = app.store.tokens_of(user.id).await?.len() as u64;
+            return Err(Over { thing: Thing::Tokens, used, most }.into());
         }
     }
     Ok(Created { token: app.tokens.issue_named(user, &token)?, facts: read(&context, token) })

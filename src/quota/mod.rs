@@ -3,6 +3,7 @@
 //! * [`Pool`]: what many have at the same time (connections, sessions, searches, bytes of answers). A [`Place`] in it is
 //!   given back when it is dropped, so it goes with what it counts: a task, an answer, a socket.
 //! * [`Turns`]: work that runs a few at a time, and in which holders take turns.
+//! * [`Kept`]: what stays, on all instances, until somebody removes it (queues, consumers, keys).
 //! * [`Pace`]: how fast bytes have to move, in and out.
 //! * [`json`]: how much may be parsed.
 //! * [`rate`]: how often something may be tried (guessing passwords, asking for mail).
@@ -12,6 +13,7 @@
 
 pub mod descriptors;
 pub mod json;
+mod kept;
 mod pace;
 mod pool;
 pub mod rate;
@@ -21,6 +23,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
+pub use kept::{Kept, Lanes, Over, Share, Thing};
 pub use pace::{Pace, Progress};
 pub use pool::{Binding, Limits, Place, Pool};
 pub use turns::{Turn, Turns, Width};
@@ -109,6 +112,22 @@ impl Quotas {
 }
 
 impl Quotas {
+    /// All that is shared out here, by name.
+    pub fn pools(&self) -> [(&'static str, &Pool); 10] {
+        [
+            ("connections", &*self.connections),
+            ("sessions", &*self.sessions),
+            ("body_bytes", &*self.bodies),
+            ("answer_bytes", &*self.answers),
+            ("filter_bytes", &*self.filters),
+            ("polls", &*self.polls),
+            ("writes", &*self.writes),
+            ("large_requests", self.large.places()),
+            ("searches", self.searches.places()),
+            ("scans", self.scans.places()),
+        ]
+    }
+
     /// A place for the filter of a subscription that holds so many bytes; none for a small one.
     pub fn filter(&self, holder: Holder, weight: usize) -> Result<Option<Place>> {
         (weight >= LARGE_FILTER).then(|| self.filters.take(holder, weight as u64)).transpose()

@@ -64,6 +64,11 @@ impl Turns {
         Ok(Turn { _held: (running, stranger, lane, place) })
     }
 
+    /// What waits or is worked on.
+    pub fn places(&self) -> &Pool {
+        &self.places
+    }
+
     fn lane(&self, holder: Holder) -> Arc<Semaphore> {
         let lanes = if holder.is_stranger() { &self.addresses } else { &self.users };
         lanes[self.seed.hash_one(holder) as usize % LANES].clone()

@@ -12,11 +12,12 @@ use async_trait::async_trait;
 use super::consumers::{Consumer, Cursor, NewConsumer};
 use crate::error::Result;
 use crate::model::Timestamp;
+use crate::quota::Over;
 
 /// Where groups are kept.
 #[async_trait]
 pub trait ConsumerGroups {
-    /// The group of this name as it stands, or a new one with these settings. One that was moved begins a new run: with an
+    /// The owner's group of this name as it stands, or a new one with these settings. One that was moved begins a new run: with an
     /// id of its own and without a state.
     async fn open_consumer_group(&self, new: &NewConsumer, settings: &str) -> Result<OpenedGroup>;
     /// The group in this run; `None`: it has been moved or removed.
@@ -44,8 +45,8 @@ pub struct KeptGroup {
 pub enum OpenedGroup {
     /// It is there.
     Open(Box<KeptGroup>),
-    /// The name belongs to somebody else.
-    Foreign,
+    /// The owner has as many consumers as they may have.
+    Over(Over),
     /// The name belongs to a consumer of this channel.
     OtherChannel(String),
     /// The name belongs to a consumer that is no group.

@@ -1,7 +1,7 @@
 //! The store: the truth. Nodes, users, groups; what is written here is written.
 //!
 //! One contract, two implementations ([`sqlite`] embedded, [`mongo`] in production), one conformance suite. A subject
-//! that is not nodes has a trait and a file of its own here ([`users`], [`consumers`], [`consumer_groups`], [`queues`],
+//! that is not nodes has a trait and a file of its own here ([`users`], [`consumers`], [`consumer_groups`], [`queues`], [`channel_owners`],
 //! [`telemetry`], [`leases`], [`purge`]) and in each implementation; [`Store`] is all
 //! of them together.
 //!
@@ -14,6 +14,7 @@
 //!   order of its revisions.
 //! * Reads hand out nodes in wire form (`Node::to_wire`), with `revision`.
 
+pub mod channel_owners;
 pub mod consumer_groups;
 pub mod consumers;
 mod gather;
@@ -29,6 +30,7 @@ pub mod telemetry;
 pub mod tokens;
 pub mod users;
 
+pub use channel_owners::ChannelOwners;
 pub use consumer_groups::ConsumerGroups;
 pub use consumers::Consumers;
 pub use groups::Groups;
@@ -61,6 +63,7 @@ pub trait Store:
     + Consumers
     + ConsumerGroups
     + Queues
+    + ChannelOwners
     + Telemetry
     + Leases
     + Purge

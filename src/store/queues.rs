@@ -11,6 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::{Error, Result};
+use crate::model::ObjectId;
+use crate::quota::{Over, Share};
 
 /// Items of one list.
 pub const MOST_ITEMS: u64 = 10_000;
@@ -38,6 +40,10 @@ pub trait Queues {
     async fn extend_item(&self, lease: &Lease, for_so_long: Duration) -> Result<bool>;
     /// The lists that are not empty, by name.
     async fn queues(&self) -> Result<Vec<Depth>>;
+    /// In how many lists there are items that this user has pushed, and how many bytes they have.
+    async fn count_queues(&self, user: ObjectId) -> Result<(u64, u64)>;
+    /// Removes what this user has pushed and nobody has in hand.
+    async fn delete_items_of(&self, user: ObjectId) -> Result<()>;
 }
 
 /// An item to append.
@@ -49,6 +55,8 @@ pub struct NewItem {
     pub json: String,
     /// Makes a repetition of the same push harmless: what the client chose, with whom and for which list.
     pub key: Option<String>,
+    /// Who pushes it, and how much they may have in queues; `None`: it counts for nobody.
+    pub share: Option<Share>,
 }
 
 /// How a push ended.
@@ -60,6 +68,8 @@ pub enum Pushed {
     Full,
     /// There are too many lists.
     TooManyLists,
+    /// Who pushes it has as much in queues as they may have.
+    Over(Over),
 }
 
 /// An item in somebody's hands.

@@ -44,9 +44,12 @@ async fn a_named_consumer_goes_on_where_it_was(server: Server) {
 #[apply(both_backends!)]
 async fn a_name_belongs_to_its_user_and_channel(server: Server) {
     let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
-    subscribe(&admin, "lab?subscriber_id=mine").await;
-    let foreign = bob.post("/latest/subscribe/lab?subscriber_id=mine", &Value::Null).await;
-    assert_eq!(foreign.status, 403, "500 in KernelCI");
+    let admins = subscribe(&admin, "lab?subscriber_id=mine").await;
+    let bobs = subscribe(&bob, "lab?subscriber_id=mine&promisc=true").await;
+    publish(&admin, "lab", json!("both")).await;
+    for (http, id) in [(&admin, admins), (&bob, bobs)] {
+        assert_eq!(listen(http, id).await["data"], "both", "500 in KernelCI for the second of them");
+    }
     let other = admin.post("/latest/subscribe/node?subscriber_id=mine", &Value::Null).await;
     assert_eq!(other.status, 409, "{}", other.text);
     assert!(other.text.contains("lab"), "{}", other.text);

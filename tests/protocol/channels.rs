@@ -41,7 +41,7 @@ async fn a_refusal_leaves_nothing_behind(server: Server) {
     begin(&mut admin, &["there"]).await;
     let bob = server.user("bob").await;
     let mut bobs = session(&server, &bob).await;
-    admin.call("event.subscribe", json!({"sub": 9, "channel": "there", "durable": "taken"})).await;
+    bobs.call("event.subscribe", json!({"sub": 9, "channel": "there", "durable": "taken"})).await;
     // What the first requests make once.
     let (http, nobody) = (Http::new(&server).with(&bob), Http::new(&server));
     let mut stranger = server.anonymous().await;
@@ -52,14 +52,14 @@ async fn a_refusal_leaves_nothing_behind(server: Server) {
         assert_eq!(nobody.get(&format!("/latest/events/feed?channel={name}")).await.status, 404);
         nobody.get(&format!("/latest/events?channel={name}")).await.ok();
         assert_eq!(nobody.post(&format!("/latest/subscribe/{name}"), &Value::Null).await.status, 401);
-        let foreign = json!({"sub": 1, "channel": name, "durable": "taken"});
-        assert_eq!(bobs.fail("event.subscribe", foreign).await["data"]["status"], 403);
+        let elsewhere = json!({"sub": 1, "channel": name, "durable": "taken"});
+        assert_eq!(bobs.fail("event.subscribe", elsewhere).await["data"]["status"], 409);
         let unclear = json!({"sub": 1, "channel": name, "from": {"time": "yesterday"}});
         assert_eq!(bobs.fail("event.subscribe", unclear).await["data"]["status"], 400);
         let query = format!("/latest/events/feed?channel={name}&from=yesterday");
         assert!([400, 422].contains(&http.get(&query).await.status));
-        let foreign = format!("/latest/subscribe/{name}?subscriber_id=taken");
-        assert_eq!(http.post(&foreign, &Value::Null).await.status, 403);
+        let elsewhere = format!("/latest/subscribe/{name}?subscriber_id=taken");
+        assert_eq!(http.post(&elsewhere, &Value::Null).await.status, 409);
     }
     // Nor does it leave what is followed.
     let followed = async || gauge(&server, "kernelci_followed_channels").await;

@@ -396,11 +396,13 @@ async fn it_belongs_to_its_user(server: Server) {
     let mut bob = server.connect().await;
     let token = server.user("bob").await;
     bob.call("session.hello", json!({"token": token})).await;
-    let error = bob.fail("event.subscribe", params.clone()).await;
-    assert_eq!(
-        (&error["data"]["status"], &error["data"]["detail"]),
-        (&json!(403), &json!("durable: it belongs to another user"))
-    );
+    // One of the same name is another one.
+    assert_eq!(bob.fail("consumer.get", json!({"name": "d"})).await["data"]["status"], 404);
+    let apart = json!({"sub": 2, "channel": "lab", "durable": "d"});
+    assert_eq!(bob.call("event.subscribe", apart).await["resumed"], false);
+    let apart = bob.call("consumer.get", json!({"name": "d"})).await;
+    assert_eq!((&apart["name"], &apart["user"]), (&json!("d"), &json!("bob")));
+    bob.call("event.unsubscribe", json!({"sub": 2})).await;
     let elsewhere = json!({"sub": 2, "channel": "node", "durable": "d"});
     let error = raw.fail("event.subscribe", elsewhere).await;
     assert_eq!(error["data"]["status"], 409, "{error}");

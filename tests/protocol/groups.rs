@@ -253,7 +253,7 @@ async fn members_agree_on_what_the_group_is(server: Server) {
     let shown = raw.call("consumer.get", json!({"name": "g"})).await;
     let expected = json!({
         "filter": {"data.n": 1}, "ordered": true, "ack_wait_ms": 5000, "max_deliveries": 7, "members": 3,
-        "outstanding": 0, "held": 0,
+        "outstanding": 0, "held": 0, "dead_letters": "dead.g",
     });
     assert_eq!((&shown["group"], &shown["subscription"]), (&expected, &Value::Null));
     // A name is shared or it is not.
@@ -266,10 +266,13 @@ async fn members_agree_on_what_the_group_is(server: Server) {
     assert_eq!(status(&mut raw, "consumer.open", poll).await.0, 409);
     let elsewhere = json!({"sub": 8, "channel": "node", "durable": "g", "group": true});
     assert_eq!(status(&mut raw, "event.subscribe", elsewhere).await.0, 409);
-    // It belongs to one user.
+    // It belongs to one user; one of the same name is another one.
     let mut bob = server.connect().await;
     bob.call("session.hello", json!({"token": server.user("bob").await})).await;
-    assert_eq!(status(&mut bob, "event.subscribe", params(1, &json!({}))).await.0, 403);
+    let bobs = join(&mut bob, 1, json!({"max_deliveries": 2})).await;
+    assert_eq!(bobs["resumed"], false);
+    let shown = bob.call("consumer.get", json!({"name": "g"})).await;
+    assert_eq!((&shown["group"]["members"], &shown["group"]["max_deliveries"]), (&json!(1), &json!(2)));
     assert_eq!(status(&mut server.anonymous().await, "event.subscribe", params(1, &json!({}))).await.0, 401);
 }
 

@@ -87,6 +87,11 @@ async fn methods_of_events(server: Server) {
     book.ask(raw, "back", "consumer.seek", json!({"name": "alone", "to": "earliest"})).await;
     book.ask(raw, "one", "consumer.delete", json!({"name": "alone"})).await;
     book.refused(raw, "it is gone", "consumer.delete", json!({"name": "alone"})).await;
+    book.ask(raw, "for a user", "consumer.reserve", json!({"name": "later", "user": "admin"})).await;
+    book.refused(raw, "for nobody", "consumer.reserve", json!({"name": "later", "user": "nobody"})).await;
+    book.ask(raw, "all", "consumer.reserved", json!({})).await;
+    book.ask(raw, "for whoever comes first", "consumer.reserve", json!({"name": "later", "user": null}))
+        .await;
 
     let open = json!({"channel": "poll", "promisc": true, "subscriber_id": "poller"});
     let opened = book.ask(raw, "under a name", "consumer.open", open).await;

@@ -56,13 +56,18 @@ fn table() -> BTreeMap<String, String> {
 }
 
 #[apply(both_backends!)]
-async fn metrics(server: Server) {
+async fn metrics(backend: Backend) {
+    let server = Server::start_with(backend, &[("TOKENS_PER_USER", "1")]).await;
     let mut raw = server.admin().await;
     // Something of everything.
     raw.call("event.subscribe", json!({"sub": 1})).await;
     raw.call("event.subscribe", json!({"sub": 2, "channel": "lab", "durable": "d", "group": true})).await;
     raw.call("queue.push", json!({"list": "jobs", "event": {"data": 1}})).await;
     raw.call("node.count", json!({})).await;
+    let (mut bobs, token) = (server.connect().await, server.user("bob").await);
+    bobs.call("session.hello", json!({"token": token})).await;
+    bobs.call("token.create", json!({"name": "one", "scopes": ["read"]})).await;
+    bobs.fail("token.create", json!({"name": "two", "scopes": ["read"]})).await;
     let mut wrong = server.anonymous().await;
     wrong.send(Message::binary(vec![0])).await.expect("sent");
     wrong.expect_close().await;

@@ -43,9 +43,13 @@ impl Redactor {
     pub(super) fn json(&mut self, value: &mut Value) {
         match value {
             Value::Object(members) => {
+                // A share of what the machine has.
+                let is_share = members.contains_key("taken");
                 for (name, value) in members {
                     match value {
-                        Value::Number(_) if NUMBERS.contains(&name.as_str()) => *value = "[number]".into(),
+                        Value::Number(_) if is_share || NUMBERS.contains(&name.as_str()) => {
+                            *value = "[number]".into();
+                        }
                         // The id of a long poll; those of requests are small.
                         Value::Number(id) if name == "id" && id.as_u64().is_some_and(|id| id > 1_000_000) => {
                             *value = "[number]".into();

@@ -34,6 +34,9 @@ async fn methods_of_users(backend: Backend) {
     book.ask(raw, "a superuser", "user.whoami", json!({})).await;
     book.refused(nobody, "nobody", "user.whoami", json!({})).await;
 
+    book.ask(raw, "a superuser", "user.limits", json!({})).await;
+    book.refused(nobody, "nobody", "user.limits", json!({})).await;
+
     let group = book.ask(raw, "a new one", "group.create", json!({"name": "lab"})).await;
     book.refused(raw, "the name is taken", "group.create", json!({"name": "lab"})).await;
     book.ask(raw, "all", "group.find", json!({})).await;

@@ -1,6 +1,7 @@
 //! Groups: what they know is written in turns.
 
 use kernelci_live::model::{ObjectId, Timestamp};
+use kernelci_live::quota::{Kept, Over, Share};
 use kernelci_live::store::consumer_groups::{KeptGroup, OpenedGroup};
 use kernelci_live::store::consumers::{ConsumerKey, Cursor, NewConsumer, Opened, Owner};
 use macro_rules_attribute::apply;
@@ -15,6 +16,7 @@ fn new(owner: &Owner) -> NewConsumer {
         owner: owner.clone(),
         promiscuous: true,
         cursor: Cursor::at("e", 5),
+        share: None,
     }
 }
 
@@ -70,8 +72,14 @@ async fn a_name_is_a_group_or_it_is_not(f: Fixture) {
     let opened = f.store.open_consumer_group(&other, "").await.unwrap();
     assert!(matches!(&opened, OpenedGroup::OtherChannel(channel) if channel == "ch"), "{opened:?}");
     let bob = Owner { id: Some(ObjectId::new()), name: "ann".to_owned() };
-    let opened = f.store.open_consumer_group(&new(&bob), "").await.unwrap();
-    assert!(matches!(opened, OpenedGroup::Foreign), "{opened:?}");
+    let bobs = open(&f, &new(&bob)).await.consumer;
+    assert_eq!((bobs.name.clone(), bobs.own_name()), (Some(bob.apart("g")), Some("g")));
+    let most = Kept { consumers: 1, ..Kept::default() };
+    let share = Some(Share { user: bob.id.unwrap(), most });
+    let more = NewConsumer { name: Some("more".to_owned()), share, ..new(&bob) };
+    let opened = f.store.open_consumer_group(&more, "").await.unwrap();
+    assert!(matches!(opened, OpenedGroup::Over(Over { used: 1, .. })), "{opened:?}");
+    assert!(f.store.delete_consumer(&bob.apart("g")).await.unwrap());
     let plain = NewConsumer { name: Some("plain".to_owned()), ..new(&ann) };
     let opened = f.store.open_consumer(&plain).await.unwrap();
     let Opened::Open { consumer, .. } = opened else { panic!("{opened:?}") };

@@ -1,10 +1,11 @@
 //! Consumers: cursors that are fenced and move in turns.
 
 use kernelci_live::model::ObjectId;
-use kernelci_live::store::consumers::{Consumer, ConsumerKey, Cursor, NewConsumer, Opened, Owner};
+use kernelci_live::quota::{Kept, Over, Share, Thing};
+use kernelci_live::store::consumers::{Consumer, ConsumerKey, Cursor, NewConsumer, Opened, Owner, Reserved};
 use std::time::Duration;
 
-use super::support::Fixture;
+use super::support::{Fixture, production};
 use crate::support::both_backends;
 use macro_rules_attribute::apply;
 
@@ -19,6 +20,7 @@ fn new(name: Option<&str>, owner: &Owner) -> NewConsumer {
         owner: owner.clone(),
         promiscuous: false,
         cursor: Cursor::at("e", 5),
+        share: None,
     }
 }
 
@@ -76,13 +78,20 @@ async fn a_name_keeps_its_place_and_fences_off_who_read_before(f: Fixture) {
 }
 
 #[apply(both_backends!)]
-async fn a_name_belongs_to_one_user_and_channel(f: Fixture) {
+async fn each_user_has_names_of_their_own(f: Fixture) {
     let (ann, bob) = (owner("ann"), owner("bob"));
-    open(&f, &new(Some("n"), &ann)).await;
-    assert_eq!(f.store.open_consumer(&new(Some("n"), &bob)).await.unwrap(), Opened::Foreign);
+    let first = open(&f, &new(Some("n"), &ann)).await;
+    assert_eq!((first.name.as_deref(), first.own_name()), (Some("n"), Some("n")), "as it always was");
+    let second = open(&f, &new(Some("n"), &bob)).await;
+    assert_eq!((second.name.clone(), second.own_name()), (Some(bob.apart("n")), Some("n")));
+    for (owner, consumer) in [(&ann, &first), (&bob, &second)] {
+        let own = f.store.consumer(ConsumerKey::Own(owner, "n")).await.unwrap();
+        assert_eq!(own.as_ref(), Some(consumer));
+    }
+    assert_eq!(f.store.consumer(ConsumerKey::Own(&owner("eve"), "n")).await.unwrap(), None);
     // Whoever has taken over somebody's name is somebody else; whoever was renamed is the same.
     let thief = Owner { id: bob.id, name: "ann".to_owned() };
-    assert_eq!(f.store.open_consumer(&new(Some("n"), &thief)).await.unwrap(), Opened::Foreign);
+    assert_eq!(open(&f, &new(Some("n"), &thief)).await.name, second.name);
     let renamed = Owner { id: ann.id, name: "anna".to_owned() };
     assert_eq!(open(&f, &new(Some("n"), &renamed)).await.owner, renamed);
     let elsewhere = NewConsumer { channel: "other".to_owned(), ..new(Some("n"), &ann) };
@@ -90,8 +99,63 @@ async fn a_name_belongs_to_one_user_and_channel(f: Fixture) {
     assert_eq!(opened, Opened::OtherChannel("ch".to_owned()));
     open(&f, &new(Some("m"), &bob)).await;
     open(&f, &new(None, &bob)).await;
-    assert_eq!(f.store.consumers(Some(&bob), 9).await.unwrap().len(), 2);
+    assert_eq!(f.store.consumers(Some(&bob), 9).await.unwrap().len(), 3);
+    assert_eq!(f.store.consumers(Some(&bob), 2).await.unwrap().len(), 2);
     assert_eq!(f.store.consumers(None, 2).await.unwrap().len(), 2);
+    assert_eq!(f.store.count_consumers(bob.id.unwrap()).await.unwrap(), (2, 1));
+    // Bob keeps his place when the plain name gets free, and what is Ann's goes with her.
+    f.store.delete_consumers_of(&ann).await.unwrap();
+    assert_eq!(open(&f, &new(Some("n"), &bob)).await.name, second.name);
+    assert_eq!(f.store.consumers(Some(&ann), 9).await.unwrap(), []);
+    assert_eq!(f.store.consumers(None, 9).await.unwrap().len(), 3);
+}
+
+#[apply(both_backends!)]
+async fn a_reserved_name_waits_for_its_user(f: Fixture) {
+    let (daemon, eve) = (owner("daemon"), owner("eve"));
+    assert_eq!(f.store.reserve_consumer("n", daemon.id).await.unwrap(), Reserved::Done);
+    assert_eq!(f.store.reserved_consumers().await.unwrap(), [("n".to_owned(), daemon.id.unwrap())]);
+    assert_eq!(open(&f, &new(Some("n"), &eve)).await.name, Some(eve.apart("n")));
+    let other = NewConsumer { name: Some("m".to_owned()), ..new(None, &eve) };
+    assert_eq!(open(&f, &other).await.name.as_deref(), Some("m"));
+    assert_eq!(open(&f, &new(Some("n"), &daemon)).await.name.as_deref(), Some("n"));
+    // Whoever has a name keeps it.
+    assert_eq!(f.store.reserve_consumer("m", daemon.id).await.unwrap(), Reserved::Taken(eve.clone()));
+    assert_eq!(f.store.reserve_consumer("m", eve.id).await.unwrap(), Reserved::Done);
+    assert_eq!(f.store.reserved_consumers().await.unwrap().len(), 2);
+    assert_eq!(f.store.reserve_consumer("n", None).await.unwrap(), Reserved::Done);
+    f.store.delete_consumers_of(&eve).await.unwrap();
+    assert_eq!(f.store.reserved_consumers().await.unwrap(), []);
+}
+
+#[apply(both_backends!)]
+async fn of_many_new_ones_at_once_as_many_get_through_as_there_may_be(f: Fixture) {
+    let ann = owner("ann");
+    let most = Kept { consumers: 3, unnamed_consumers: 2, ..Kept::default() };
+    let user = ann.id.unwrap();
+    let share = Some(Share { user, most });
+    let racers = (0..20).map(|n| {
+        let name = (n % 2 == 0).then(|| format!("n{n}"));
+        let (store, new) = (f.store.clone(), NewConsumer { share, ..new(name.as_deref(), &ann) });
+        tokio::spawn(async move { store.open_consumer(&new).await.unwrap() })
+    });
+    let (mut open, mut over) = (0, Vec::new());
+    for racer in racers.collect::<Vec<_>>() {
+        match racer.await.unwrap() {
+            Opened::Open { .. } => open += 1,
+            Opened::Over(refused) => over.push(refused),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((open, over.len()), (5, 15));
+    assert!(over.contains(&Over { thing: Thing::Consumers, used: 3, most: 3 }), "{over:?}");
+    assert!(over.contains(&Over { thing: Thing::UnnamedConsumers, used: 2, most: 2 }), "{over:?}");
+    assert_eq!(f.store.count_consumers(user).await.unwrap(), (3, 2));
+    // What is there can be opened again.
+    let known = f.store.consumers(Some(&ann), 9).await.unwrap();
+    let known = known.iter().find_map(|one| one.name.as_deref()).unwrap();
+    let again = f.store.open_consumer(&NewConsumer { share, ..new(Some(known), &ann) }).await.unwrap();
+    assert!(matches!(again, Opened::Open { taken_over: Some(_), .. }), "{again:?}");
 }
 
 #[apply(both_backends!)]
@@ -187,4 +251,21 @@ async fn what_nobody_uses_expires(f: Fixture) {
     f.time_passes(LONG).await;
     assert_eq!(f.store.expire_consumers(2000, 2000).await.unwrap(), (1, 0));
     assert!(f.store.consumers(None, 9).await.unwrap().is_empty());
+}
+
+/// However many others have.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_user_has_is_found_by_an_index() {
+    let f = production().await;
+    let (ann, bob) = (owner("ann"), owner("bob"));
+    for n in 0..60 {
+        open(&f, &new((n % 2 == 0).then(|| format!("n{n}")).as_deref(), &bob)).await;
+    }
+    open(&f, &new(Some("n"), &ann)).await;
+    let looks = async || {
+        assert_eq!(f.store.consumers(Some(&ann), 99).await.unwrap().len(), 1);
+        assert_eq!(f.store.count_consumers(ann.id.unwrap()).await.unwrap(), (1, 0));
+    };
+    let (examined, done) = f.profiled(looks).await;
+    assert!(examined < 20, "{examined}: {done:?}");
 }

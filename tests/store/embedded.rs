@@ -7,8 +7,11 @@ use std::time::Duration;
 use kernelci_live::error::{Kind, Result};
 use kernelci_live::event_log::EventLog;
 use kernelci_live::event_log::sqlite::SqliteLog;
+use kernelci_live::kv::{Kv, NewValue};
 use kernelci_live::model::ObjectId;
 use kernelci_live::model::event::NODE_CHANNEL;
+use kernelci_live::quota::{Kept, Share};
+use kernelci_live::store::queues::{NewItem, Pushed, Queues};
 use kernelci_live::store::sqlite::{self, SqliteStore};
 use kernelci_live::store::{Commit, Committed, Expect, IdempotencyKey, IndexState, Store};
 use serde_json::json;
@@ -46,6 +49,48 @@ async fn what_was_acknowledged_survives_without_a_close() {
     let (second, expect) = next(&first);
     store.commit(commit(vec![write(&second, expect)])).await.unwrap();
     assert_eq!(log.head(NODE_CHANNEL).await.unwrap().seq, 2, "numbers go on");
+}
+
+/// What files of an older program have has no owner, and counts for nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_owners_opens_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, log) = open(dir.path()).await.unwrap();
+    let item =
+        |share| NewItem { list: "q".to_owned(), json: "1".to_owned(), key: Some("k".to_owned()), share };
+    store.push_item(&item(None)).await.unwrap();
+    let value = NewValue { namespace: "n", key: "k", value: "v" };
+    store.kv().set(&value, None).await.unwrap().unwrap();
+    drop((store, log));
+    let (store, log) = reopen(dir.path()).await;
+    drop((store, log));
+    let file = until("the file is free", async || {
+        let file = rusqlite::Connection::open(dir.path().join("kernelci.db")).map_err(|e| e.to_string())?;
+        let old = "DROP TABLE queue_share; DROP TABLE kv_share; DROP TRIGGER queue_share_grows; DROP TRIGGER queue_share_goes;
+             DROP TRIGGER queue_share_shrinks; DROP TRIGGER kv_share_grows; DROP TRIGGER kv_share_shrinks;
+             DROP TRIGGER kv_share_changes; DROP INDEX queue_item_by_owner; DROP INDEX kv_by_owner;
+             ALTER TABLE queue_item DROP COLUMN owner; ALTER TABLE kv DROP COLUMN owner;";
+        file.execute_batch(&format!("BEGIN; {old} COMMIT;")).map(|()| file).map_err(|e| e.to_string())
+    })
+    .await;
+    drop(file);
+    let (store, _log) = reopen(dir.path()).await;
+    let user = ObjectId::new();
+    let most = Kept { queues: 1, queued_bytes: 9, keys: 1, key_bytes: 9, ..Kept::default() };
+    let share = Share { user, most };
+    let (kv, queue) = (store.kv(), async || store.count_queues(user).await.unwrap());
+    assert_eq!((queue().await, kv.count(user).await.unwrap()), ((0, 0), (0, 0)));
+    assert_eq!(kv.get("n", "k").await.unwrap().as_deref(), Some("v"));
+    // The key of the push is still known.
+    assert_eq!(store.push_item(&item(Some(share))).await.unwrap(), Pushed::Done);
+    assert_eq!(queue().await, (0, 0));
+    let another = NewItem { key: None, ..item(Some(share)) };
+    assert_eq!(store.push_item(&another).await.unwrap(), Pushed::Done);
+    kv.set(&value, Some(&share)).await.unwrap().unwrap();
+    assert_eq!((queue().await, kv.count(user).await.unwrap()), ((1, 1), (1, 3)));
+    kv.set(&NewValue { key: "other", ..value }, Some(&share)).await.unwrap().unwrap_err();
+    kv.remove("n", "k").await.unwrap();
+    assert_eq!(kv.count(user).await.unwrap(), (0, 0));
 }
 
 /// A copy of the files while they are open is what a killed process leaves.

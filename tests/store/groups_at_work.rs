@@ -57,6 +57,7 @@ impl Site {
             owner: self.owner.clone(),
             promiscuous: true,
             cursor: self.begin.clone(),
+            share: None,
         };
         let wake = Arc::new(Bell::default());
         let Joined { member, .. } = instance.join(&new, wish, window, &wake).await.unwrap();

@@ -11,7 +11,7 @@ use crate::support::{both_backends, both_backends_in_pairs};
 const LONG: Duration = Duration::from_secs(3600);
 
 fn item(list: &str, json: &str, key: Option<&str>) -> NewItem {
-    NewItem { list: list.to_owned(), json: json.to_owned(), key: key.map(str::to_owned) }
+    NewItem { list: list.to_owned(), json: json.to_owned(), key: key.map(str::to_owned), share: None }
 }
 
 async fn push(f: &Fixture, list: &str, json: &str) {
@@ -214,4 +214,20 @@ async fn a_queue_that_was_counted_wrong_is_counted_again() {
     depths.delete_one(bson::doc! {"_id": "a"}).await.unwrap();
     assert_eq!(again().await, Pushed::Done);
     assert_eq!(counted().await, items + 1);
+}
+
+/// However much is in them: it is read with every scrape of the metrics.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_queues_are_is_not_counted_each_time() {
+    let f = production().await;
+    f.put_items(&vec!["old".to_owned(); 60]).await;
+    for n in 0..60 {
+        f.store.push_item(&item("q", &n.to_string(), None)).await.unwrap();
+    }
+    // What has not been counted lately is counted once.
+    let depths = f.store.queues().await.unwrap();
+    let items: Vec<(&str, u64)> = depths.iter().map(|depth| (&*depth.list, depth.items)).collect();
+    assert_eq!(items, [("old", 60), ("q", 60)]);
+    let (examined, done) = f.profiled(async || assert_eq!(f.store.queues().await.unwrap(), depths)).await;
+    assert!(examined < 20, "{examined}: {done:?}");
 }

@@ -250,6 +250,20 @@ impl Fixture {
         })
         .await;
     }
+    /// As if all channels had been claimed long ago.
+    pub async fn claims_age(&self) {
+        match &self.below {
+            Below::Files(files) => {
+                let file = rusqlite::Connection::open(files.path().join("kernelci.db")).unwrap();
+                file.execute("UPDATE channel_owner SET at = 0", []).unwrap();
+            }
+            Below::Mongo { database, .. } => {
+                let claims = database.collection::<bson::Document>("channelowner");
+                let long_ago = bson::doc! {"$set": {"at": bson::DateTime::from_millis(0)}};
+                claims.update_many(bson::doc! {}, long_ago).await.unwrap();
+            }
+        }
+    }
     /// The ids that a query finds.
     pub async fn found(&self, query: Query) -> Vec<ObjectId> {
         let found = self.store.find_nodes(&query).await.unwrap().nodes;

@@ -35,6 +35,10 @@ impl Http {
     pub async fn admin(server: &Server) -> Http {
         Http::new(server).with(server.token().await)
     }
+    /// The token that it has.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
     /// The same with this token.
     pub fn with(&self, token: &str) -> Http {
         Http { token: Some(token.to_owned()), ..self.clone() }

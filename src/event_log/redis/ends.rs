@@ -134,7 +134,28 @@ impl Channels {
                 note(name, self.end(name, &Written::read(channel)).await);
             }
         }
-        Ok(())
+        self.release_old(&before).await
+    }
+
+    /// Forgets whose the channels are that were claimed long ago and never began, or have ended.
+    async fn release_old(&self, before: &Document) -> Result<()> {
+        let old = doc! {"$expr": {"$lt": ["$at", before]}};
+        let find = self.history.owners.find(old).sort(doc! {"at": 1}).limit(MOST).max_time(QUERY_TIME);
+        let old: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        let names: Vec<&str> = old.iter().filter_map(|claim| claim.get_str("_id").ok()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let begun = doc! {"_id": {"$in": &names}, "generation": {"$exists": true}};
+        let begun = self.history.channels.find(begun).projection(doc! {"_id": 1}).max_time(QUERY_TIME);
+        let begun: Vec<Stored> = call(async { begun.await?.try_collect().await }).await?;
+        let begun: Vec<&str> = begun.iter().filter_map(|channel| channel.get_str("_id").ok()).collect();
+        let ended: Vec<&str> = names.into_iter().filter(|name| !begun.contains(name)).collect();
+        let still_old = doc! {"_id": {"$in": ended}, "$expr": {"$lt": ["$at", before]}};
+        call(self.history.owners.delete_many(still_old)).await?;
+        // These are looked at again after as long.
+        let look = doc! {"$currentDate": {"at": true}};
+        call(self.history.owners.update_many(doc! {"_id": {"$in": begun}}, look)).await.map(drop)
     }
 
     /// Ends a channel that nothing has happened in for long, if it is empty.
@@ -161,6 +182,7 @@ impl Channels {
         let same = doc! {"_id": channel, "generation": number(written.generation)};
         if call(self.history.channels.delete_one(same)).await?.deleted_count > 0 {
             tracing::debug!(channel, head, "a channel ends: it is empty and old");
+            call(self.history.owners.delete_one(doc! {"_id": channel})).await?;
         }
         self.memory.forget(channel);
         Ok(())

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::event::{Entry, NODE_CHANNEL};
 use crate::model::{Event, ObjectId, Timestamp};
 use crate::store::mongo::bson_json::{from_json, object, to_json};
+use crate::store::mongo::channel_owners;
 use crate::store::mongo::document::{date, integer};
 use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
 use crate::store::mongo::stored::Stored;
@@ -30,6 +31,8 @@ pub(crate) struct History {
     /// One document per channel: `{_id, epoch, base, generation, seeded, head, since, used}` (`epoch.rs`); and what
     /// `ends.rs` keeps, under names that no channel has.
     pub(crate) channels: Collection<Stored>,
+    /// Whose they are ([`channel_owners`]).
+    pub(crate) owners: Collection<Stored>,
 }
 
 /// Which numbers of which epoch of a channel.
@@ -64,7 +67,11 @@ impl Span<'_> {
 
 impl History {
     pub(crate) fn new(db: &Database) -> History {
-        History { events: db.collection("eventhistory"), channels: db.collection("channel") }
+        History {
+            events: db.collection("eventhistory"),
+            channels: db.collection("channel"),
+            owners: db.collection(channel_owners::COLLECTION),
+        }
     }
 
     /// Adds events one after the other, until one has to be refused; those that are there already, under the same

@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::model::Position;
 use crate::ops::Context;
-use crate::ops::consumers::name_check;
+use crate::ops::consumers::new_name_check;
 use crate::ops::polling::{open_consumer, owner, topic};
 use crate::session::Reserved;
 use crate::session::acks::{Acks, Held};
@@ -43,7 +43,7 @@ pub(super) fn wanted(context: &Context, params: &Subscribe) -> Result<Option<Wan
         };
     };
     let owner = owner(&context.caller)?;
-    name_check("durable", name)?;
+    new_name_check("durable", name)?;
     let window = params.window.map_or(WINDOW, |window| window as usize);
     if !(1..=LARGEST_WINDOW).contains(&window) {
         return Err(Error::invalid("window", format!("expected 1 to {LARGEST_WINDOW}")));
@@ -69,6 +69,7 @@ pub(super) async fn open(
         owner: wanted.owner,
         promiscuous: true,
         cursor: Cursor::at(&start.position.epoch, start.position.seq),
+        share: Some(context.share()?),
     };
     let mut consumer = open_consumer(app, "durable", &new).await?;
     // A new one has not been touched yet.

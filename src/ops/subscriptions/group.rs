@@ -7,7 +7,7 @@ use super::{Start, Subscribe};
 use crate::consumer_group::{Wish, dead_letter};
 use crate::error::{Error, Result};
 use crate::ops::Context;
-use crate::ops::consumers::name_check;
+use crate::ops::consumers::new_name_check;
 use crate::ops::events::channel_name;
 use crate::ops::polling::owner;
 use crate::session::Reserved;
@@ -41,14 +41,15 @@ pub(super) fn wanted(context: &Context, params: &Subscribe) -> Result<Option<Wan
         return Err(Error::invalid("group", "expected `durable` beside it: the name of the group"));
     };
     let owner = owner(&context.caller)?;
-    name_check("durable", name)?;
+    new_name_check("durable", name)?;
     channel_name("durable", name)?;
     if name.len() > dead_letter::LONGEST_NAME {
         let expected =
             format!("expected at most {} characters in the name of a group", dead_letter::LONGEST_NAME);
         return Err(Error::invalid("durable", expected));
     }
-    if params.channel == dead_letter::channel(name) {
+    // Wherever it is stored.
+    if [name, &owner.apart(name)].iter().any(|name| params.channel == dead_letter::channel(name)) {
         return Err(Error::invalid("channel", "a group does not read its own dead letters"));
     }
     let window = params.window.unwrap_or(WINDOW);
@@ -93,6 +94,7 @@ pub(super) async fn join(
         owner: wanted.owner.clone(),
         promiscuous: true,
         cursor: Cursor::at(&start.position.epoch, start.position.seq),
+        share: Some(context.share()?),
     };
     let joined = app.groups.join(&new, &wanted.wish, wanted.window, &reserved.wake()).await?;
     let resumed = joined.resumed;

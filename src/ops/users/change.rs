@@ -16,9 +16,10 @@ use crate::error::{Error, Result};
 use crate::filter::{Filter, NODE, Test};
 use crate::model::user::{Group, UserRead};
 use crate::model::{ObjectId, User, email};
-use crate::ops::Context;
 use crate::ops::nodes::node_id;
+use crate::ops::{Context, consumers};
 use crate::quota::Holder;
+use crate::store::consumers::Owner;
 use crate::store::users::{Changed, Taken, UserChange};
 use crate::store::{Query, UserKey};
 
@@ -145,15 +146,38 @@ pub async fn update(context: Context, params: Update) -> Result<UserRead> {
     Ok(apply(&context, &user, &change).await?.read())
 }
 
-/// Removes a user; their tokens end, their nodes stay.
+/// Removes a user and what is theirs: their tokens end, their consumers with the names that are reserved for them, their
+/// keys, and what they have pushed to queues and nobody has in hand, go. Their nodes and events stay, and their channels
+/// are nobody's until they end: all of that is the pipeline's.
+///
+/// The user goes last, so whoever dies on the way can be followed by whoever asks again; until then they are not active,
+/// so that nothing is added.
 pub async fn delete(context: Context, params: Delete) -> Result<()> {
-    let user = by_id(&context, &params.id).await?;
-    if !context.app.store.delete_user(user.id).await? {
+    let (app, user) = (&context.app, by_id(&context, &params.id).await?);
+    let change = UserChange { is_active: Some(false), ..UserChange::default() };
+    app.store.update_user(user.id, &change).await?;
+    app.identities.changed(user.id).await;
+    remove_things(&context, &user).await?;
+    if !app.store.delete_user(user.id).await? {
         return Err(Error::not_found("Not Found"));
     }
-    context.app.store.delete_tokens_of(user.id).await?;
-    context.app.identities.changed(user.id).await;
-    Ok(())
+    app.identities.changed(user.id).await;
+    // What was under way when they became inactive.
+    remove_things(&context, &user).await
+}
+
+async fn remove_things(context: &Context, user: &User) -> Result<()> {
+    let (app, store) = (&context.app, &context.app.store);
+    store.delete_tokens_of(user.id).await?;
+    let owner = Owner { id: Some(user.id), name: user.username.clone() };
+    let consumers = store.consumers(Some(&owner), usize::MAX).await?;
+    store.delete_consumers_of(&owner).await?;
+    for consumer in &consumers {
+        consumers::tell(context, consumer).await;
+    }
+    app.kv.remove_all_of(user.id).await?;
+    store.delete_items_of(user.id).await?;
+    store.release_channels(user.id).await
 }
 
 /// Users are invited (contract 6.6).

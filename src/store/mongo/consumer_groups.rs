@@ -4,9 +4,8 @@ use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 
-use super::consumers::{TRIES, broken, document, place, read, subscription};
-use super::errors::{self, QUERY_TIME, call, is_duplicate};
-use super::stored::Stored;
+use super::consumers::{Added, Named, TRIES, broken, document, place, read, subscription};
+use super::errors::{QUERY_TIME, call};
 use super::{MongoStore, counter};
 use crate::error::{Error, Result};
 use crate::event_log::redis::history::number;
@@ -19,19 +18,19 @@ impl ConsumerGroups for MongoStore {
     async fn open_consumer_group(&self, new: &NewConsumer, settings: &str) -> Result<OpenedGroup> {
         let name = new.name.as_deref().unwrap_or_default();
         for _ in 0..TRIES {
-            let Some(found) = self.with_clock(doc! {"subscriber_id": name}).await? else {
-                let id = counter::next(self, "subscription").await?;
-                let mut document = document(id, name.into(), new);
-                document.extend(doc! {"group": settings, "group_state": Bson::Null});
-                match errors::raw(self.consumers.insert_one(Stored(document))).await {
-                    Err(error) if !is_duplicate(&error) => return Err(errors::translate(error)),
-                    Ok(_) | Err(_) => continue,
+            let found = match self.consumer_of(&new.owner, name).await? {
+                Named::There(found) => found,
+                Named::Free(stored) => {
+                    let id = counter::next(self, "subscription").await?;
+                    let mut document = document(id, stored.into(), new);
+                    document.extend(doc! {"group": settings, "group_state": Bson::Null});
+                    match self.add_consumer(new, &document).await? {
+                        Added::Over(over) => return Ok(OpenedGroup::Over(over)),
+                        Added::Done | Added::Taken => continue,
+                    }
                 }
             };
             let consumer = read(&found).ok_or_else(broken)?;
-            if !consumer.owner.is(&new.owner) {
-                return Ok(OpenedGroup::Foreign);
-            }
             if consumer.channel != new.channel {
                 return Ok(OpenedGroup::OtherChannel(consumer.channel));
             }
@@ -51,7 +50,7 @@ impl ConsumerGroups for MongoStore {
     }
 
     async fn consumer_group(&self, id: u64) -> Result<Option<KeptGroup>> {
-        Ok(self.with_clock(subscription(id)).await?.as_ref().and_then(kept))
+        Ok(self.with_clock(subscription(id)).await?.first().and_then(kept))
     }
 
     async fn move_consumer_group(&self, id: u64, turn: u64, cursor: &Cursor, state: &str) -> Result<bool> {
@@ -66,11 +65,11 @@ impl ConsumerGroups for MongoStore {
 }
 
 impl MongoStore {
-    /// The consumer that this finds, with the server's time as `now`.
-    async fn with_clock(&self, query: Document) -> Result<Option<Document>> {
-        let pipeline = [doc! {"$match": query}, doc! {"$limit": 1}, doc! {"$addFields": {"now": "$$NOW"}}];
+    /// The consumers that this finds, with the server's time as `now`.
+    pub(super) async fn with_clock(&self, query: Document) -> Result<Vec<Document>> {
+        let pipeline = [doc! {"$match": query}, doc! {"$addFields": {"now": "$$NOW"}}];
         let find = self.consumers.aggregate(pipeline).max_time(QUERY_TIME);
-        call(async { find.await?.try_next().await }).await
+        call(async { find.await?.try_collect().await }).await
     }
 }
 

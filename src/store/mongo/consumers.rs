@@ -12,6 +12,7 @@
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
+use mongodb::Collection;
 use mongodb::options::{Acknowledgment, ReturnDocument, UpdateModifications, WriteConcern};
 
 use super::document::{date, integer};
@@ -20,8 +21,11 @@ use super::stored::Stored;
 use super::{MongoStore, counter};
 use crate::error::{Error, Result};
 use crate::event_log::redis::history::number;
-use crate::model::Timestamp;
-use crate::store::consumers::{Consumer, ConsumerKey, Consumers, Cursor, NewConsumer, Opened, Owner};
+use crate::model::{ObjectId, Timestamp};
+use crate::quota::{Over, Thing};
+use crate::store::consumers::{
+    self, Consumer, ConsumerKey, Consumers, Cursor, MOST_RESERVED, NewConsumer, Opened, Owner, Reserved,
+};
 
 /// How often opening a name is tried anew because somebody else was quicker.
 pub(super) const TRIES: usize = 50;
@@ -32,22 +36,24 @@ impl Consumers for MongoStore {
         let id = counter::next(self, "subscription").await?;
         let Some(name) = &new.name else {
             let document = document(id, id.into(), new);
-            call(self.consumers.insert_one(Stored(document.clone()))).await?;
-            return opened(&document, None);
+            return match self.add_consumer(new, &document).await? {
+                Added::Over(over) => Ok(Opened::Over(over)),
+                _ => opened(&document, None),
+            };
         };
         for _ in 0..TRIES {
-            let Some(found) = call(self.consumers.find_one(doc! {"subscriber_id": name})).await? else {
-                let document = document(id, name.into(), new);
-                match errors::raw(self.consumers.insert_one(Stored(document.clone()))).await {
-                    Ok(_) => return opened(&document, None),
-                    Err(error) if is_duplicate(&error) => continue,
-                    Err(error) => return Err(errors::translate(error)),
+            let found = match self.consumer_of(&new.owner, name).await? {
+                Named::There(found) => found,
+                Named::Free(stored) => {
+                    let document = document(id, stored.into(), new);
+                    match self.add_consumer(new, &document).await? {
+                        Added::Done => return opened(&document, None),
+                        Added::Over(over) => return Ok(Opened::Over(over)),
+                        Added::Taken => continue,
+                    }
                 }
             };
             let consumer = read(&found).ok_or_else(broken)?;
-            if !consumer.owner.is(&new.owner) {
-                return Ok(Opened::Foreign);
-            }
             if consumer.channel != new.channel {
                 return Ok(Opened::OtherChannel(consumer.channel));
             }
@@ -82,26 +88,37 @@ impl Consumers for MongoStore {
         let query = match key {
             ConsumerKey::Id(id) => subscription(id),
             ConsumerKey::Name(name) => doc! {"subscriber_id": name},
+            ConsumerKey::Own(owner, name) => {
+                let both = self.consumers.find(either(owner, name)).projection(no_state());
+                let found: Vec<Stored> =
+                    call(async { both.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+                let found = found.iter().filter_map(|found| read(found)).collect();
+                return Ok(consumers::own(found, owner, name));
+            }
         };
         let found = call(self.consumers.find_one(query).projection(no_state()).max_time(QUERY_TIME)).await?;
         found.map(|found| read(&found).ok_or_else(broken)).transpose()
     }
 
     async fn consumers(&self, user: Option<&Owner>, limit: usize) -> Result<Vec<Consumer>> {
-        let find =
-            self.consumers.find(doc! {}).projection(no_state()).sort(doc! {"_id": 1}).max_time(QUERY_TIME);
+        let find = self.consumers.find(user.map_or_else(Document::new, of)).projection(no_state());
+        let find = find.sort(doc! {"_id": 1}).max_time(QUERY_TIME);
         call(async {
             let mut found = Vec::new();
             let mut cursor = find.await?;
+            // What cannot be read does not count.
             while found.len() < limit
                 && let Some(document) = cursor.try_next().await?
             {
-                let consumer = read(&document);
-                found.extend(consumer.filter(|one| user.is_none_or(|user| one.owner.is(user))));
+                found.extend(read(&document));
             }
             Ok(found)
         })
         .await
+    }
+
+    async fn count_consumers(&self, user: ObjectId) -> Result<(u64, u64)> {
+        tokio::try_join!(self.count_of(user, true), self.count_of(user, false))
     }
 
     async fn move_consumer(&self, id: u64, turn: u64, cursor: &Cursor) -> Result<bool> {
@@ -168,6 +185,40 @@ impl Consumers for MongoStore {
         Ok(call(self.consumers.delete_one(doc! {"subscriber_id": name})).await?.deleted_count > 0)
     }
 
+    async fn delete_consumers_of(&self, user: &Owner) -> Result<()> {
+        call(self.consumers.delete_many(of(user))).await?;
+        call(self.reservations().delete_many(doc! {"user": user.id})).await.map(drop)
+    }
+
+    async fn reserve_consumer(&self, name: &str, user: Option<ObjectId>) -> Result<Reserved> {
+        let (reserved, this) = (self.reservations(), doc! {"_id": name});
+        let Some(user) = user else {
+            return call(reserved.delete_one(this)).await.map(|_| Reserved::Done);
+        };
+        if call(reserved.count_documents(doc! {"_id": {"$ne": name}})).await? >= MOST_RESERVED {
+            return Ok(Reserved::TooMany);
+        }
+        let set = doc! {"$set": {"user": user}};
+        let before = call(reserved.find_one_and_update(this.clone(), set).upsert(true)).await?;
+        // Afterwards: whoever opens it from now on knows.
+        let holder = self.consumer(ConsumerKey::Name(name)).await?.map(|holder| holder.owner);
+        let Some(holder) = holder.filter(|holder| holder.id != Some(user)) else { return Ok(Reserved::Done) };
+        match before {
+            Some(before) => call(reserved.replace_one(this, before)).await.map(|_| ())?,
+            None => call(reserved.delete_one(this)).await.map(|_| ())?,
+        }
+        Ok(Reserved::Taken(holder))
+    }
+
+    async fn reserved_consumers(&self) -> Result<Vec<(String, ObjectId)>> {
+        let reserved = self.reservations();
+        let find = reserved.find(doc! {}).sort(doc! {"_id": 1}).limit(MOST_RESERVED as i64);
+        let all: Vec<Stored> = call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+        let read =
+            |one: &Stored| Some((one.get_str("_id").ok()?.to_owned(), one.get_object_id("user").ok()?));
+        Ok(all.iter().filter_map(read).collect())
+    }
+
     async fn expire_consumers(&self, unnamed_after: u64, named_after: u64) -> Result<(u64, u64)> {
         let unused = |kind: Bson, after: u64| {
             let age = i64::try_from(after).unwrap_or(i64::MAX).saturating_mul(1000);
@@ -182,7 +233,73 @@ impl Consumers for MongoStore {
     }
 }
 
+/// Where the owner's consumer of a name is, or will be.
+pub(super) enum Named {
+    /// Its document, with the server's time as `now`.
+    There(Document),
+    /// There is none: what a new one is stored as.
+    Free(String),
+}
+
+/// What came of adding a consumer.
+pub(super) enum Added {
+    Done,
+    /// There is one of this name.
+    Taken,
+    Over(Over),
+}
+
 impl MongoStore {
+    /// The owner's consumer of this name.
+    pub(super) async fn consumer_of(&self, owner: &Owner, name: &str) -> Result<Named> {
+        let mut found = self.with_clock(either(owner, name)).await?;
+        let is_plain = |found: &Document| found.get_str("subscriber_id").is_ok_and(|stored| stored == name);
+        let is_taken = found.iter().any(is_plain);
+        found.retain(|found| read(found).is_some_and(|one| one.owner.is(owner)));
+        found.sort_by_key(|found| !is_plain(found));
+        if let Some(own) = found.into_iter().next() {
+            return Ok(Named::There(own));
+        }
+        let by_another = doc! {"_id": name, "user": {"$ne": owner.id}};
+        let is_free = !is_taken && call(self.reservations().find_one(by_another)).await?.is_none();
+        Ok(Named::Free(if is_free { name.to_owned() } else { owner.apart(name) }))
+    }
+
+    /// Adds a consumer, if its owner may have one more.
+    pub(super) async fn add_consumer(&self, new: &NewConsumer, document: &Document) -> Result<Added> {
+        let mut lane = None;
+        if let Some(share) = &new.share {
+            lane = Some(self.lanes.of(share.user).await);
+            let thing = if new.name.is_some() { Thing::Consumers } else { Thing::UnnamedConsumers };
+            if let Err(over) = share.room(thing, self.count_of(share.user, new.name.is_some()).await?, 1) {
+                return Ok(Added::Over(over));
+            }
+        }
+        let added = match errors::raw(self.consumers.insert_one(Stored(document.clone()))).await {
+            Ok(_) => Ok(Added::Done),
+            Err(error) if is_duplicate(&error) && new.name.is_some() => Ok(Added::Taken),
+            Err(error) => Err(errors::translate(error)),
+        };
+        drop(lane);
+        added
+    }
+
+    /// How many a user has, with a name or without.
+    async fn count_of(&self, user: ObjectId, is_named: bool) -> Result<u64> {
+        let name = if is_named {
+            doc! {"$type": "string"}
+        } else {
+            doc! {"$type": "long"}
+        };
+        let count = self.consumers.count_documents(doc! {"user_id": user, "subscriber_id": name});
+        call(count.max_time(QUERY_TIME)).await
+    }
+
+    /// `{_id: name, user}`: for whom names are reserved.
+    fn reservations(&self) -> Collection<Stored> {
+        self.db.collection("reservedconsumer")
+    }
+
     /// Moves a consumer; whether there is such a one. Losing this in a failover costs a redelivery, so it need not be on
     /// the disks of a majority: every event that is delivered makes two of these writes.
     async fn advance(&self, query: Document, update: impl Into<UpdateModifications>) -> Result<bool> {
@@ -208,6 +325,19 @@ impl MongoStore {
         let highest = newest.iter().filter_map(|event| event.get("sequence_id").and_then(integer)).max();
         let highest = highest.and_then(|highest| u64::try_from(highest).ok()).unwrap_or(0);
         Ok(noted.min(highest))
+    }
+}
+
+/// What is stored under the name, and apart from it.
+fn either(owner: &Owner, name: &str) -> Document {
+    doc! {"subscriber_id": {"$in": [name, owner.apart(name)]}}
+}
+
+/// A user's consumers. Those of KernelCI's own server know the name only.
+fn of(user: &Owner) -> Document {
+    match user.id {
+        Some(id) => doc! {"$or": [{"user_id": id}, {"user_id": Bson::Null, "user": &user.name}]},
+        None => doc! {"user": &user.name},
     }
 }
 

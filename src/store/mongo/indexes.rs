@@ -9,6 +9,7 @@ use mongodb::options::{Collation, CollationStrength, IndexOptions};
 use mongodb::{Database, IndexModel};
 use tokio::sync::watch;
 
+use super::channel_owners;
 use super::document::integer;
 use super::errors::{self, translate};
 use super::queues::depth;
@@ -36,7 +37,7 @@ pub(super) struct Kept {
     pub(super) telemetry: u64,
 }
 
-const COLLECTIONS: [&str; 11] = [
+const COLLECTIONS: [&str; 12] = [
     "node",
     "user",
     "usergroup",
@@ -46,6 +47,7 @@ const COLLECTIONS: [&str; 11] = [
     "subscriber_state",
     "queueitem",
     depth::COLLECTION,
+    channel_owners::COLLECTION,
     tokens::NAMED,
     tokens::ENDED,
 ];
@@ -105,10 +107,17 @@ fn wanted(kept: Kept) -> Vec<Wanted> {
         unique("subscriber_state", "unique_subscriber_id", doc! {"subscriber_id": 1}),
         Wanted { partial: having("id"), ..unique("subscriber_state", "id_1", doc! {"id": 1}) },
         index("subscriber_state", "last_poll", doc! {"last_poll": 1}),
+        index("subscriber_state", "user_id_1_subscriber_id_1", doc! {"user_id": 1, "subscriber_id": 1}),
         index("queueitem", "list_1_until_1__id_1", doc! {"list": 1, "until": 1, "_id": 1}),
         index("queueitem", "list_1_bytes_1", doc! {"list": 1, "bytes": 1}),
+        Wanted {
+            partial: having("owner"),
+            ..index("queueitem", "owner_1_list_1_bytes_1", doc! {"owner": 1, "list": 1, "bytes": 1})
+        },
         Wanted { partial: having("key"), ..unique("queueitem", "key_1", doc! {"key": 1}) },
         Wanted { expire: Some(u64::from(KEY_SECONDS)), ..index("queueitem", "gone_1", doc! {"gone": 1}) },
+        index(channel_owners::COLLECTION, "user_1", doc! {"user": 1}),
+        index(channel_owners::COLLECTION, "at_1", doc! {"at": 1}),
         Wanted {
             expire: Some(depth::KEPT_SECONDS),
             ..index(depth::COLLECTION, "counted_1", doc! {"counted": 1})

@@ -10,6 +10,7 @@
 //! crash cut short, and a conflict found late is undone as far as possible.
 
 pub(crate) mod bson_json;
+pub(crate) mod channel_owners;
 mod commit;
 mod consumer_groups;
 mod consumers;
@@ -54,6 +55,7 @@ use crate::event_log::redis::stream::Redis;
 use crate::event_log::redis::{RedisLog, RelayMode};
 use crate::filter::Filter;
 use crate::model::ObjectId;
+use crate::quota::Lanes;
 use crate::sync::Pauses;
 
 /// How long the start waits for indexes; building goes on behind it.
@@ -117,6 +119,8 @@ pub struct MongoStore {
     consumers: Collection<Stored>,
     items: Collection<Stored>,
     depths: Collection<Stored>,
+    /// Counting what users have, and adding to it.
+    lanes: Arc<Lanes>,
     facts: Facts,
     query_time: Duration,
     relay: Relay,
@@ -169,6 +173,7 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
         consumers: db.collection("subscriber_state"),
         items: db.collection("queueitem"),
         depths: db.collection(queues::depth::COLLECTION),
+        lanes: Arc::default(),
         facts: Facts { kind: "mongodb", atomic_hierarchies: atomic },
         query_time: options.query_time,
         relay: relay.clone(),

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::SqliteStore;
 use super::append::Batch;
-use super::consumers::{next_id, read, select};
+use super::consumers::{named, next_id, read, room, select};
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
 use crate::store::consumer_groups::{ConsumerGroups, KeptGroup, OpenedGroup};
@@ -58,37 +58,38 @@ impl ConsumerGroups for SqliteStore {
 
 fn open(batch: &mut Batch<'_>, new: &NewConsumer, settings: &str) -> Result<OpenedGroup> {
     let connection = batch.connection;
-    let found = |connection: &Connection| -> Result<Option<Consumer>> {
-        let mut statement = connection.prepare_cached(select!("WHERE name = ?"))?;
-        let mut rows = statement.query([&new.name])?;
-        rows.next()?.map(read).transpose()
-    };
-    match found(connection)? {
-        Some(known) if !known.owner.is(&new.owner) => return Ok(OpenedGroup::Foreign),
+    let name = new.name.as_deref().unwrap_or_default();
+    let (known, stored) = named(connection, &new.owner, name)?;
+    match known {
         Some(known) if known.channel != new.channel => return Ok(OpenedGroup::OtherChannel(known.channel)),
         Some(known) if known.group.is_none() => return Ok(OpenedGroup::NoGroup),
         Some(known) if known.id.is_some() => {}
         Some(_) => {
             let id = next_id(connection, batch.now)?;
             let sql = "UPDATE consumer SET id = ?, turn = turn + 1 WHERE name = ? RETURNING n";
-            let n: i64 =
-                connection.prepare_cached(sql)?.query_row(params![id, new.name], |row| row.get(0))?;
+            let n: i64 = connection.prepare_cached(sql)?.query_row(params![id, stored], |row| row.get(0))?;
             connection.prepare_cached("UPDATE consumer_group SET state = NULL WHERE n = ?")?.execute([n])?;
         }
         None => {
+            if let Err(over) = room(connection, new)? {
+                return Ok(OpenedGroup::Over(over));
+            }
             let id = next_id(connection, batch.now)?;
             let user_id = new.owner.id.map(|id| id.to_hex());
             let sql = "INSERT INTO consumer (id, name, channel, user, user_id, promiscuous, epoch, seq, handed, turn, created)
                  VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?) RETURNING n";
             let (owner, cursor, now) = (&new.owner.name, &new.cursor, batch.now.millis());
             let (seq, all) = (cursor.seq as i64, new.promiscuous);
-            let params = params![id, new.name, new.channel, owner, user_id, all, cursor.epoch, seq, now];
+            let params = params![id, stored, new.channel, owner, user_id, all, cursor.epoch, seq, now];
             let n: i64 = connection.prepare_cached(sql)?.query_row(params, |row| row.get(0))?;
             let sql = "INSERT OR REPLACE INTO consumer_group (n, settings) VALUES (?, ?)";
             connection.prepare_cached(sql)?.execute(params![n, settings])?;
         }
     }
-    let stands = found(connection)?.map(|consumer| kept(connection, consumer, batch.now)).transpose()?;
+    let stands = named(connection, &new.owner, name)?
+        .0
+        .map(|consumer| kept(connection, consumer, batch.now))
+        .transpose()?;
     let stands = stands.flatten();
     stands
         .map(|group| OpenedGroup::Open(Box::new(group)))

@@ -1,18 +1,24 @@
 //! Consumers.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::SqliteStore;
 use super::append::Batch;
+use super::users::count_of;
 use crate::error::{Error, Result};
-use crate::model::Timestamp;
-use crate::store::consumers::{Consumer, ConsumerKey, Consumers, Cursor, NewConsumer, Opened, Owner};
+use crate::model::{ObjectId, Timestamp};
+use crate::quota::{Over, Thing};
+use crate::store::consumers::{
+    self, Consumer, ConsumerKey, Consumers, Cursor, MOST_RESERVED, NewConsumer, Opened, Owner, Reserved,
+};
 
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS consumer (n INTEGER PRIMARY KEY, id INTEGER UNIQUE, name TEXT UNIQUE, channel TEXT NOT NULL,
     user TEXT NOT NULL, user_id TEXT, promiscuous INTEGER NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
     offered INTEGER, handed INTEGER NOT NULL, turn INTEGER NOT NULL, created INTEGER NOT NULL, last_poll INTEGER);
+CREATE TABLE IF NOT EXISTS reserved_consumer (name TEXT PRIMARY KEY, user TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// At the start: whoever was to say what became of an offered event has died with the process. It is offered again.
@@ -42,8 +48,11 @@ impl Consumers for SqliteStore {
     async fn consumer(&self, key: ConsumerKey<'_>) -> Result<Option<Consumer>> {
         let (by, value) = match key {
             ConsumerKey::Id(id) => (select!("WHERE id = ?"), (id as i64).into()),
-            ConsumerKey::Name(name) => {
-                (select!("WHERE name = ?"), rusqlite::types::Value::Text(name.to_owned()))
+            ConsumerKey::Name(name) => (select!("WHERE name = ?"), Value::Text(name.to_owned())),
+            ConsumerKey::Own(owner, name) => {
+                let (owner, name) = (owner.clone(), name.to_owned());
+                let find = move |connection: &Connection| Ok(named(connection, &owner, &name)?.0);
+                return self.db.quick.run(find).await;
             }
         };
         let find = move |connection: &Connection| {
@@ -56,21 +65,34 @@ impl Consumers for SqliteStore {
 
     async fn consumers(&self, user: Option<&Owner>, limit: usize) -> Result<Vec<Consumer>> {
         let user = user.cloned();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let list = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(select!("ORDER BY n"))?;
-            let mut rows = statement.query([])?;
-            let mut found = Vec::new();
-            while found.len() < limit
-                && let Some(row) = rows.next()?
-            {
-                let consumer = read(row)?;
-                if user.as_ref().is_none_or(|user| consumer.owner.is(user)) {
-                    found.push(consumer);
+            let (sql, params) = match &user {
+                None => (select!("ORDER BY n LIMIT ?1"), vec![limit.into()]),
+                // Only very old ones have no id.
+                Some(Owner { id, name }) => {
+                    let id = id.map(ObjectId::to_hex);
+                    let sql =
+                        select!("WHERE user_id = ?2 OR user_id IS NULL AND user = ?3 ORDER BY n LIMIT ?1");
+                    (sql, vec![Value::from(limit), id.into(), name.clone().into()])
                 }
+            };
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(params_from_iter(params))?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push(read(row)?);
             }
             Ok(found)
         };
         self.db.quick.run(list).await
+    }
+
+    async fn count_consumers(&self, user: ObjectId) -> Result<(u64, u64)> {
+        let count = move |connection: &Connection| {
+            Ok((count(connection, user, true)?, count(connection, user, false)?))
+        };
+        self.db.quick.run(count).await
     }
 
     async fn move_consumer(&self, id: u64, turn: u64, cursor: &Cursor) -> Result<bool> {
@@ -148,6 +170,34 @@ impl Consumers for SqliteStore {
         self.db.writer.run(1, change).await
     }
 
+    async fn delete_consumers_of(&self, user: &Owner) -> Result<()> {
+        let Owner { id, name } = user.clone();
+        let change = move |batch: &mut Batch<'_>| {
+            let id = id.map(ObjectId::to_hex);
+            let sql = "DELETE FROM consumer WHERE user_id = ?1 OR user_id IS NULL AND user = ?2";
+            batch.connection.prepare_cached(sql)?.execute(params![id, name])?;
+            batch.connection.prepare_cached("DELETE FROM reserved_consumer WHERE user = ?")?.execute([id])?;
+            Ok(())
+        };
+        self.db.writer.run(10, change).await
+    }
+
+    async fn reserve_consumer(&self, name: &str, user: Option<ObjectId>) -> Result<Reserved> {
+        let name = name.to_owned();
+        self.db.writer.run(1, move |batch| reserve(batch.connection, &name, user)).await
+    }
+
+    async fn reserved_consumers(&self) -> Result<Vec<(String, ObjectId)>> {
+        let list = |connection: &Connection| {
+            let sql = "SELECT name, user FROM reserved_consumer ORDER BY name";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+            let all: Vec<(String, String)> = rows.collect::<rusqlite::Result<_>>()?;
+            Ok(all.into_iter().filter_map(|(name, user)| Some((name, user.parse().ok()?))).collect())
+        };
+        self.db.quick.run(list).await
+    }
+
     async fn expire_consumers(&self, unnamed_after: u64, named_after: u64) -> Result<(u64, u64)> {
         let change = move |batch: &mut Batch<'_>| {
             let remove = |sql: &str, after: u64| -> Result<u64> {
@@ -165,24 +215,22 @@ impl Consumers for SqliteStore {
 
 fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
     let connection = batch.connection;
-    let found = match &new.name {
-        None => None,
+    let (found, stored) = match &new.name {
+        None => (None, None),
         Some(name) => {
-            let mut statement = connection.prepare_cached(select!("WHERE name = ?"))?;
-            let mut rows = statement.query([name])?;
-            rows.next()?.map(read).transpose()?
+            let (found, stored) = named(connection, &new.owner, name)?;
+            (found, Some(stored))
         }
     };
     if let Some(found) = &found {
-        if !found.owner.is(&new.owner) {
-            return Ok(Opened::Foreign);
-        }
         if found.channel != new.channel {
             return Ok(Opened::OtherChannel(found.channel.clone()));
         }
         if found.group.is_some() {
             return Ok(Opened::Group);
         }
+    } else if let Err(over) = room(connection, new)? {
+        return Ok(Opened::Over(over));
     }
     let id = next_id(connection, batch.now)?;
     let user_id = new.owner.id.map(|id| id.to_hex());
@@ -191,7 +239,7 @@ fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
             let sql = "UPDATE consumer SET id = ?, user = ?, user_id = ?, promiscuous = ?, offered = NULL, handed = 0,
                  turn = turn + 1, last_poll = ? WHERE name = ?";
             let now = batch.now.millis();
-            let params = params![id, new.owner.name, user_id, new.promiscuous, now, new.name];
+            let params = params![id, new.owner.name, user_id, new.promiscuous, now, stored];
             connection.prepare_cached(sql)?.execute(params)?;
             found.id
         }
@@ -201,7 +249,7 @@ fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
             let (cursor, now) = (&new.cursor, batch.now.millis());
             let params = params![
                 id,
-                new.name,
+                stored,
                 new.channel,
                 new.owner.name,
                 user_id,
@@ -220,6 +268,64 @@ fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
     let consumer =
         consumer.ok_or_else(|| Error::internal(anyhow::anyhow!("consumer {id} was not written")))?;
     Ok(Opened::Open { consumer: Box::new(consumer), taken_over })
+}
+
+/// The owner's consumer of this name, and what it is stored as, or would be.
+pub(super) fn named(
+    connection: &Connection,
+    owner: &Owner,
+    name: &str,
+) -> Result<(Option<Consumer>, String)> {
+    let apart = owner.apart(name);
+    let mut statement = connection.prepare_cached(select!("WHERE name IN (?, ?)"))?;
+    let mut rows = statement.query([name, &apart])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    let is_taken = found.iter().any(|one| one.name.as_deref() == Some(name));
+    if let Some(own) = consumers::own(found, owner, name) {
+        let stored = own.name.clone().unwrap_or_default();
+        return Ok((Some(own), stored));
+    }
+    let sql = "SELECT 1 FROM reserved_consumer WHERE name = ? AND user IS NOT ?";
+    let id = owner.id.map(ObjectId::to_hex);
+    let is_free = !is_taken && !connection.prepare_cached(sql)?.exists(params![name, id])?;
+    Ok((None, if is_free { name.to_owned() } else { apart }))
+}
+
+/// Whether the owner may have one more.
+pub(super) fn room(connection: &Connection, new: &NewConsumer) -> Result<Result<(), Over>> {
+    let Some(share) = &new.share else { return Ok(Ok(())) };
+    let thing = if new.name.is_some() { Thing::Consumers } else { Thing::UnnamedConsumers };
+    Ok(share.room(thing, count(connection, share.user, new.name.is_some())?, 1))
+}
+
+fn count(connection: &Connection, user: ObjectId, is_named: bool) -> Result<u64> {
+    let sql = match is_named {
+        true => "SELECT count(*) FROM consumer WHERE user_id = ? AND name IS NOT NULL",
+        false => "SELECT count(*) FROM consumer WHERE user_id = ? AND name IS NULL",
+    };
+    Ok(connection.prepare_cached(sql)?.query_row([user.to_hex()], count_of)?)
+}
+
+fn reserve(connection: &Connection, name: &str, user: Option<ObjectId>) -> Result<Reserved> {
+    let Some(user) = user else {
+        connection.prepare_cached("DELETE FROM reserved_consumer WHERE name = ?")?.execute([name])?;
+        return Ok(Reserved::Done);
+    };
+    let mut statement = connection.prepare_cached(select!("WHERE name = ?"))?;
+    let holder = statement.query([name])?.next()?.map(read).transpose()?.map(|holder| holder.owner);
+    if let Some(holder) = holder.filter(|holder| holder.id != Some(user)) {
+        return Ok(Reserved::Taken(holder));
+    }
+    let sql = "SELECT count(*) FROM reserved_consumer WHERE name <> ?";
+    if connection.prepare_cached(sql)?.query_row([name], count_of)? >= MOST_RESERVED {
+        return Ok(Reserved::TooMany);
+    }
+    let sql = "INSERT OR REPLACE INTO reserved_consumer (name, user) VALUES (?, ?)";
+    connection.prepare_cached(sql)?.execute(params![name, user.to_hex()])?;
+    Ok(Reserved::Done)
 }
 
 /// Numbers begin at the time of the first one, so that those of an earlier database or server are not given again.

@@ -23,6 +23,14 @@ struct Wanted {
     statistics: Option<String>,
 }
 
+/// Table, name, keys and definition of those that find what a user has.
+const OF_USERS: [(&str, &str, &str, &str); 4] = [
+    ("consumer", "consumer_by_user", "user_id, name", "(user_id, name)"),
+    ("channel_owner", "channel_owner_by_user", "user", "(user)"),
+    ("queue_item", "queue_item_by_owner", "owner", "(owner) WHERE owner IS NOT NULL"),
+    ("kv", "kv_by_owner", "owner", "(owner) WHERE owner IS NOT NULL"),
+];
+
 fn wanted() -> Vec<Wanted> {
     let id = expression("id", "doc");
     let mut all = vec![
@@ -63,6 +71,15 @@ fn wanted() -> Vec<Wanted> {
             name,
             keys: keys.to_owned(),
             sql: format!("CREATE INDEX {name} ON queue_item {what}"),
+            statistics: None,
+        });
+    }
+    for (on, name, keys, what) in OF_USERS {
+        all.push(Wanted {
+            on,
+            name,
+            keys: keys.to_owned(),
+            sql: format!("CREATE INDEX {name} ON {on} {what}"),
             statistics: None,
         });
     }

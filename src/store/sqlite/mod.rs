@@ -7,12 +7,13 @@
 //! * [`statement`]: which prepared statements are kept.
 //! * [`clock`]: the time that ages are measured by.
 //! * [`channels`]: what is known of each channel without asking the file, and the wake-ups of its readers.
-//! * [`find`], [`filter`], [`indexes`], [`users`], [`groups`], [`tokens`], [`consumers`], [`queues`], [`telemetry`], [`leases`], [`purge`],
+//! * [`find`], [`filter`], [`indexes`], [`users`], [`groups`], [`tokens`], [`consumers`], [`queues`], [`channel_owners`], [`telemetry`], [`leases`], [`purge`],
 //!   [`retention`]: one subject each.
 //!
 //! The event log on the same file is [`crate::event_log::sqlite`].
 
 mod append;
+mod channel_owners;
 mod channels;
 mod clock;
 mod commit;
@@ -53,6 +54,7 @@ pub(crate) use channels::Channels;
 use clock::Clock;
 use readers::Readers;
 pub(crate) use statement::prepare;
+pub(crate) use users::count_of;
 use writer::Writer;
 
 /// How the embedded store is run.

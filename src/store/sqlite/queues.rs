@@ -3,22 +3,25 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
 use super::append::Batch;
 use crate::error::Result;
+use crate::model::ObjectId;
+use crate::quota::{Over, Thing};
 use crate::store::queues::{
     Depth, KEY_SECONDS, Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed, Queues,
 };
 
 /// An item that is gone and had a key stays without `list` and `doc`. It is free while `until` is 0.
 ///
-/// What is in a list is counted by triggers, in the transaction that changes it. (Files of version 2 have `UNIQUE (list, n)`,
+/// What is in a list is counted by triggers, in the transaction that changes it; and for each user (`owner`, who has pushed
+/// it) what is in each list. Items of older files have no owner. (Files of version 2 have `UNIQUE (list, n)`,
 /// which nothing needs.)
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS queue_item (n INTEGER PRIMARY KEY AUTOINCREMENT, list TEXT, doc TEXT, bytes INTEGER NOT NULL,
-    key TEXT UNIQUE, until INTEGER NOT NULL, token TEXT, deliveries INTEGER NOT NULL, gone INTEGER);
+    key TEXT UNIQUE, until INTEGER NOT NULL, token TEXT, deliveries INTEGER NOT NULL, gone INTEGER, owner TEXT);
 CREATE TABLE IF NOT EXISTS queue (list TEXT PRIMARY KEY, items INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS queue_item_comes AFTER INSERT ON queue_item WHEN NEW.list IS NOT NULL
     BEGIN
@@ -34,6 +37,24 @@ CREATE TRIGGER IF NOT EXISTS queue_item_leaves AFTER UPDATE OF list ON queue_ite
     BEGIN
         UPDATE queue SET items = items - 1, bytes = bytes - OLD.bytes WHERE list = OLD.list;
         DELETE FROM queue WHERE list = OLD.list AND items = 0;
+    END;
+CREATE TABLE IF NOT EXISTS queue_share (user TEXT NOT NULL, list TEXT NOT NULL, items INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY (user, list)) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS queue_share_grows AFTER INSERT ON queue_item WHEN NEW.list IS NOT NULL AND NEW.owner IS NOT NULL
+    BEGIN
+        INSERT INTO queue_share (user, list, items, bytes) VALUES (NEW.owner, NEW.list, 1, NEW.bytes)
+            ON CONFLICT (user, list) DO UPDATE SET items = items + 1, bytes = bytes + NEW.bytes;
+    END;
+CREATE TRIGGER IF NOT EXISTS queue_share_goes AFTER DELETE ON queue_item WHEN OLD.list IS NOT NULL AND OLD.owner IS NOT NULL
+    BEGIN
+        UPDATE queue_share SET items = items - 1, bytes = bytes - OLD.bytes WHERE user = OLD.owner AND list = OLD.list;
+        DELETE FROM queue_share WHERE user = OLD.owner AND list = OLD.list AND items = 0;
+    END;
+CREATE TRIGGER IF NOT EXISTS queue_share_shrinks AFTER UPDATE OF list ON queue_item
+    WHEN OLD.list IS NOT NULL AND NEW.list IS NULL AND OLD.owner IS NOT NULL
+    BEGIN
+        UPDATE queue_share SET items = items - 1, bytes = bytes - OLD.bytes WHERE user = OLD.owner AND list = OLD.list;
+        DELETE FROM queue_share WHERE user = OLD.owner AND list = OLD.list AND items = 0;
     END;
 ";
 
@@ -100,6 +121,22 @@ impl Queues for SqliteStore {
         self.db.writer.run(1, extend).await
     }
 
+    async fn count_queues(&self, user: ObjectId) -> Result<(u64, u64)> {
+        self.db.quick.run(move |connection| shared(connection, user)).await
+    }
+
+    async fn delete_items_of(&self, user: ObjectId) -> Result<()> {
+        // A piece at a time: others write as well.
+        let delete = move |batch: &mut Batch<'_>| {
+            let sql = "DELETE FROM queue_item
+                 WHERE n IN (SELECT n FROM queue_item WHERE owner = ? AND until <= ? LIMIT 1000)";
+            let params = params![user.to_hex(), batch.now.millis()];
+            Ok(batch.connection.prepare_cached(sql)?.execute(params)?)
+        };
+        while self.db.writer.run(1000, delete).await? == 1000 {}
+        Ok(())
+    }
+
     async fn queues(&self) -> Result<Vec<Depth>> {
         let list = |connection: &Connection| {
             let sql = "SELECT list, items, bytes FROM queue ORDER BY list";
@@ -112,6 +149,24 @@ impl Queues for SqliteStore {
         };
         self.db.quick.run(list).await
     }
+}
+
+/// What is in queues for a user: lists and bytes.
+fn shared(connection: &Connection, user: ObjectId) -> Result<(u64, u64)> {
+    let sql = "SELECT count(*), coalesce(sum(bytes), 0) FROM queue_share WHERE user = ?";
+    let counted = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+    let (lists, bytes) = connection.prepare_cached(sql)?.query_row([user.to_hex()], counted)?;
+    Ok((lists.unsigned_abs(), bytes.unsigned_abs()))
+}
+
+/// Whether who pushes the item may have it in the list.
+fn room(connection: &Connection, item: &NewItem) -> Result<Result<(), Over>> {
+    let Some(share) = &item.share else { return Ok(Ok(())) };
+    let (lists, bytes) = shared(connection, share.user)?;
+    let sql = "SELECT 1 FROM queue_share WHERE user = ? AND list = ?";
+    let is_new = !connection.prepare_cached(sql)?.exists(params![share.user.to_hex(), item.list])?;
+    let lists = share.room(Thing::Queues, lists, u64::from(is_new));
+    Ok(lists.and_then(|()| share.room(Thing::QueuedBytes, bytes, item.json.len() as u64)))
 }
 
 fn push(batch: &Batch<'_>, item: &NewItem) -> Result<Pushed> {
@@ -140,8 +195,12 @@ fn push(batch: &Batch<'_>, item: &NewItem) -> Result<Pushed> {
             return Ok(Pushed::TooManyLists);
         }
     }
-    let sql = "INSERT INTO queue_item (list, doc, bytes, key, until, deliveries) VALUES (?, ?, ?, ?, 0, 0)";
-    let params = params![item.list, item.json, item.json.len() as i64, item.key];
+    if let Err(over) = room(connection, item)? {
+        return Ok(Pushed::Over(over));
+    }
+    let sql = "INSERT INTO queue_item (list, doc, bytes, key, until, deliveries, owner) VALUES (?, ?, ?, ?, 0, 0, ?)";
+    let owner = item.share.map(|share| share.user.to_hex());
+    let params = params![item.list, item.json, item.json.len() as i64, item.key, owner];
     connection.prepare_cached(sql)?.execute(params)?;
     Ok(Pushed::Done)
 }

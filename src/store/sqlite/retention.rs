@@ -9,7 +9,7 @@ use rusqlite::params;
 use super::Database;
 use super::append::Batch;
 use super::commit::REMEMBERED;
-use super::{queues, telemetry};
+use super::{channel_owners, queues, telemetry};
 use crate::error::Result;
 use crate::model::Timestamp;
 
@@ -41,7 +41,9 @@ async fn prune(db: &Database) -> Result<()> {
     };
     let (events, samples) = (before(db.options.retention), before(db.options.telemetry_retention));
     let step = move |batch: &mut Batch<'_>| {
+        let events_before = events;
         let events = batch.prune_events(events, STEP)?;
+        channel_owners::prune(batch, events_before)?;
         let samples = telemetry::prune(batch, samples, STEP)?;
         Ok(events | samples | prune_keys(batch)? | queues::prune(batch, STEP)?)
     };

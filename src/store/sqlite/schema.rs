@@ -7,8 +7,8 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
 use super::{
-    Synchronous, consumer_groups, consumers, filter, groups, indexes, leases, queues, statement, telemetry,
-    tokens, users,
+    Synchronous, channel_owners, consumer_groups, consumers, filter, groups, indexes, leases, queues,
+    statement, telemetry, tokens, users,
 };
 use crate::error::{Error, Kind, Result};
 use crate::kv::sqlite as kv;
@@ -16,8 +16,8 @@ use crate::kv::sqlite as kv;
 /// The database, in the data directory.
 pub(super) const FILE: &str = "kernelci.db";
 
-/// Kept in `user_version`. Raise it with every change of the tables; new tables need no more, anything else a migration
-/// in [`open`].
+/// Kept in `user_version`. Raise it with every change of the tables that an older program could not live with; new tables
+/// need no more, anything else a migration in [`open`].
 const VERSION: i64 = 3;
 
 /// The tables of all parts of the store.
@@ -32,6 +32,7 @@ pub(super) const PARTS: &[&str] = &[
     consumers::TABLES,
     consumer_groups::TABLES,
     queues::TABLES,
+    channel_owners::TABLES,
 ];
 
 /// Rows are keyed by small integers, because every index entry repeats the key. Nodes and events are JSONB, which
@@ -93,6 +94,7 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     match transaction.pragma_query_value(None, "user_version", |row| row.get(0))? {
         version @ 0..=VERSION => {
+            ["queue_item", "kv"].iter().try_for_each(|table| add_owner(&transaction, table))?;
             // Version 2 only added tables.
             PARTS.iter().try_for_each(|tables| transaction.execute_batch(tables))?;
             if version < 3 {
@@ -117,6 +119,20 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     transaction.commit()?;
     connection.pragma_update(None, "synchronous", synchronous.name())?;
     Ok((connection, epoch))
+}
+
+/// Makes room for owners in the table of an older file, if it has it. Such a file stays of use to older programs: what they
+/// write is nobody's, and triggers count what they remove.
+fn add_owner(transaction: &Transaction<'_>, table: &str) -> Result<()> {
+    let columns = "SELECT count(*), sum(name = 'owner') FROM pragma_table_info(?)";
+    let columns: (i64, Option<i64>) =
+        transaction.query_row(columns, [table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    match columns {
+        (1.., Some(0)) => {
+            Ok(transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN owner TEXT"))?)
+        }
+        (_, None | Some(_)) => Ok(()),
+    }
 }
 
 /// Makes the file if there is none, readable by nobody else wherever the directory is: password hashes will be in there.

@@ -139,7 +139,7 @@ fn find(connection: &Connection, filter: &UserFilter, page: Page) -> Result<Page
 }
 
 /// The first column, a count.
-pub(super) fn count_of(row: &Row<'_>) -> rusqlite::Result<u64> {
+pub(crate) fn count_of(row: &Row<'_>) -> rusqlite::Result<u64> {
     row.get(0).map(i64::unsigned_abs)
 }
 

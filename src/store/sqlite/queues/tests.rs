@@ -48,8 +48,12 @@ impl Counted {
         (done, self.steps.load(Ordering::Relaxed) - before)
     }
     fn push(&mut self, list: &str, key: Option<&str>) -> (Pushed, u64) {
-        let item =
-            NewItem { list: list.to_owned(), json: "\"item\"".to_owned(), key: key.map(str::to_owned) };
+        let item = NewItem {
+            list: list.to_owned(),
+            json: "\"item\"".to_owned(),
+            key: key.map(str::to_owned),
+            share: None,
+        };
         self.run(|batch| push(batch, &item))
     }
     fn take(&mut self, list: &str) -> (Option<Leased>, u64) {

@@ -1,0 +1,276 @@
+//! How much one user may have of what stays: queues, consumers, channels, keys, tokens.
+
+use futures::future::join_all;
+use macro_rules_attribute::apply;
+use serde_json::{Value, json};
+
+use super::polling::user;
+use crate::support::{Answer, Backend, Http, Raw, Server, both_backends, in_pairs};
+
+/// Two of each, or a megabyte.
+const FEW: [(&str, &str); 8] = [
+    ("QUEUES_PER_USER", "2"),
+    ("QUEUED_MB_PER_USER", "1"),
+    ("CONSUMERS_PER_USER", "2"),
+    ("UNNAMED_CONSUMERS_PER_USER", "2"),
+    ("CHANNELS_PER_USER", "2"),
+    ("KEYS_PER_USER", "2"),
+    ("KV_MB_PER_USER", "1"),
+    ("TOKENS_PER_USER", "2"),
+];
+
+async fn session(server: &Server, http: &Http) -> Raw {
+    let mut raw = server.connect().await;
+    let token = http.token().expect("a token");
+    raw.call("session.hello", json!({"token": token})).await;
+    raw
+}
+
+/// How much of a thing the user has.
+async fn used(http: &Http, thing: &str) -> u64 {
+    http.get("/latest/user/limits").await.ok()["kept"][thing]["used"].as_u64().expect("a number")
+}
+
+/// That this was refused, because a user has at most two.
+#[track_caller]
+fn refused(answer: &Answer, status: u16, what: &str) {
+    let detail = answer.json["detail"].as_str().unwrap_or_default();
+    let told = detail.starts_with(&format!("a user has at most 2 {what}, and you have 2: "));
+    assert!(answer.status == status && told, "{} {}", answer.status, answer.text);
+    // Whoever tries again only if that makes sense is told.
+    assert_eq!(answer.headers.contains_key("retry-after"), status == 429, "{answer:?}");
+}
+
+/// A request with this path and, if any, body.
+async fn post(http: &Http, path: &str, body: Value) -> Answer {
+    http.post(&format!("/latest{path}"), &body).await
+}
+
+#[apply(both_backends!)]
+async fn each_thing_that_stays_has_a_limit_for_each_user(backend: Backend) {
+    let server = Server::start_with(backend, &FEW).await;
+    let (admin, ann, bob) =
+        (Http::admin(&server).await, user(&server, "ann").await, user(&server, "bob").await);
+    let namespace = uuid::Uuid::new_v4().simple().to_string();
+    // What, how one more of it is made, and how one goes; by number.
+    let token = json!({"scopes": ["read"]});
+    let token = |n: usize| {
+        let mut token = token.clone();
+        token["name"] = format!("t{n}").into();
+        token
+    };
+    let (item, key) = (json!({"data": 1}), json!("value"));
+    type Made<'a> = (&'a str, u16, &'a str, Box<dyn Fn(usize) -> (String, Value) + 'a>);
+    let things: Vec<Made<'_>> = vec![
+        ("channels", 409, "channels", Box::new(|n| (format!("/publish/{namespace}-{n}"), item.clone()))),
+        (
+            "consumers",
+            409,
+            "named consumers",
+            Box::new(|n| (format!("/subscribe/node?subscriber_id=c{n}"), Value::Null)),
+        ),
+        ("queues", 429, "queues with items", Box::new(|n| (format!("/push/q{n}"), item.clone()))),
+        ("keys", 409, "keys", Box::new(|n| (format!("/kv/{namespace}/k{n}"), key.clone()))),
+        ("tokens", 409, "tokens", Box::new(|n| ("/user/tokens".to_owned(), token(n)))),
+    ];
+    for (thing, status, what, make) in &things {
+        let one = async |http: &Http, n: usize| {
+            let (path, body) = make(n);
+            post(http, &path, body).await
+        };
+        for n in 0..2 {
+            one(&bob, n).await.ok();
+        }
+        let before = server.traces().await;
+        refused(&one(&bob, 2).await, *status, what);
+        if *thing != "keys" {
+            // (Redis remembers for some seconds that keys were counted.)
+            assert_eq!(server.traces().await, before, "{thing}");
+        }
+        assert_eq!((used(&bob, thing).await, used(&ann, thing).await), (2, 0), "{thing}");
+        // What is there already can be used, and others are not concerned.
+        if *thing != "tokens" {
+            one(&bob, 1).await.ok();
+        }
+        one(&ann, 2).await.ok();
+        assert_eq!((used(&bob, thing).await, used(&ann, thing).await), (2, 1), "{thing}");
+        for n in 2..12 {
+            one(&admin, 10 + n).await.ok();
+        }
+        assert_eq!(used(&admin, thing).await, 10, "a superuser may have ten times as much");
+    }
+    // What is removed makes room.
+    let mut raw = session(&server, &bob).await;
+    raw.call("consumer.delete", json!({"name": "c0"})).await;
+    let group = json!({"sub": 1, "channel": "node", "durable": "g", "group": true});
+    raw.call("event.subscribe", group).await;
+    for more in [json!({"group": true}), json!({})] {
+        let mut params = json!({"sub": 2, "channel": "node", "durable": "more"});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let error = raw.fail("event.subscribe", params).await;
+        assert_eq!(error["data"]["status"], 409, "{error}");
+        assert_eq!(error["data"]["quota"], json!({"name": "consumers", "used": 2, "most": 2}));
+        assert_eq!(error["data"]["temporary"], false);
+    }
+    for _ in 0..2 {
+        bob.get("/latest/pop/q0").await.ok();
+        if bob.get("/latest/pop/q0?wait_ms=0").await.status == 503 {
+            break;
+        }
+    }
+    crate::support::eventually("the item is gone", async || used(&bob, "queues").await == 1).await;
+    post(&bob, "/push/q2", item.clone()).await.ok();
+    bob.delete(&format!("/latest/kv/{namespace}/k0")).await.ok();
+    post(&bob, &format!("/kv/{namespace}/k2"), json!("value")).await.ok();
+    assert_eq!((used(&bob, "keys").await, used(&ann, "keys").await), (2, 0), "it was Ann's");
+    post(&ann, &format!("/kv/{namespace}/k1"), json!("other")).await.ok();
+    assert_eq!((used(&bob, "keys").await, used(&ann, "keys").await), (1, 1));
+}
+
+#[apply(both_backends!)]
+async fn what_is_large_is_counted_in_bytes(backend: Backend) {
+    let server = Server::start_with(backend, &FEW).await;
+    let bob = user(&server, "bob").await;
+    let namespace = uuid::Uuid::new_v4().simple().to_string();
+    let (half, item) = ("x".repeat(600 << 10), json!({"data": "x".repeat(600 << 10)}));
+    let key = |name: &str| format!("/kv/{namespace}/{name}");
+    post(&bob, &key("one"), json!(half)).await.ok();
+    let before = used(&bob, "key_bytes").await;
+    assert_eq!(before, (half.len() + namespace.len() + "one".len() + bytes_between(backend)) as u64);
+    let answer = post(&bob, &key("two"), json!(half)).await;
+    let told = format!("a user has at most 1048576 bytes of keys and values, and you have {before}: ");
+    assert_eq!(answer.status, 409);
+    assert!(answer.json["detail"].as_str().unwrap().starts_with(&told), "{}", answer.text);
+    // The same again is no more; shorter values make room.
+    post(&bob, &key("one"), json!(half)).await.ok();
+    post(&bob, &key("one"), json!("short")).await.ok();
+    post(&bob, &key("two"), json!(half)).await.ok();
+    for name in ["one", "two"] {
+        bob.delete(&format!("/latest{}", key(name))).await.ok();
+    }
+    assert_eq!((used(&bob, "keys").await, used(&bob, "key_bytes").await), (0, 0));
+
+    post(&bob, "/push/q", item.clone()).await.ok();
+    let full = post(&bob, "/push/q", item.clone()).await;
+    assert_eq!(full.status, 429, "{}", full.text);
+    assert!(full.json["detail"].as_str().unwrap().contains("bytes of items in queues"), "{}", full.text);
+    assert!(used(&bob, "queued_bytes").await > 600 << 10);
+    post(&user(&server, "ann").await, "/push/q", item.clone()).await.ok();
+    bob.get("/latest/pop/q").await.ok();
+    crate::support::eventually("the item is gone", async || used(&bob, "queued_bytes").await == 0).await;
+    post(&bob, "/push/q", item).await.ok();
+}
+
+/// Between namespace and key.
+fn bytes_between(backend: Backend) -> usize {
+    match backend {
+        Backend::Embedded => 0,
+        Backend::Production => 1,
+    }
+}
+
+/// As many at once get through as there may be, also on two instances: at the most one more on each further one.
+#[apply(both_backends!)]
+async fn the_limits_hold_for_many_at_once(backend: Backend) {
+    let server = Server::start_with(backend, &FEW).await;
+    let bob = user(&server, "bob").await;
+    let mut servers = vec![(bob.clone(), "here")];
+    let other = match backend {
+        Backend::Embedded => None,
+        Backend::Production => Some(server.another().await),
+    };
+    if let Some(other) = &other {
+        servers.push((Http::new(other).with(bob.token().unwrap()), "there"));
+    }
+    let most = 2 + servers.len() as u64 - 1;
+    let namespace = uuid::Uuid::new_v4().simple().to_string();
+    for (thing, exact) in
+        [("consumers", false), ("channels", false), ("queues", false), ("keys", true), ("tokens", true)]
+    {
+        let requests = (0..24).map(|n| {
+            let (http, place) = &servers[n % servers.len()];
+            let (path, body) = match thing {
+                "consumers" => (format!("/subscribe/node?subscriber_id={place}{n}"), Value::Null),
+                "channels" => (format!("/publish/{place}{n}"), json!({"data": 1})),
+                "queues" => (format!("/push/{place}{n}"), json!({"data": 1})),
+                "keys" => (format!("/kv/{namespace}/{place}{n}"), json!("v")),
+                _ => ("/user/tokens".to_owned(), json!({"name": format!("{place}{n}"), "scopes": ["read"]})),
+            };
+            async move { post(http, &path, body).await }
+        });
+        let answers = join_all(requests).await;
+        let done = answers.iter().filter(|answer| answer.status < 300).count() as u64;
+        let used = used(&bob, thing).await;
+        assert_eq!(done, used, "{thing}");
+        // Of tokens that are too many at once all may be refused; of others none is too few.
+        let least = if thing == "tokens" { 0 } else { 2 };
+        assert!((least..=if exact { 2 } else { most }).contains(&used), "{thing}: {used}");
+        let refused = answers.iter().filter(|answer| [409, 429].contains(&answer.status)).count() as u64;
+        assert_eq!(refused, 24 - done, "{thing}");
+    }
+}
+
+#[apply(both_backends!)]
+async fn everybody_sees_what_they_have_and_may_have(server: Server) {
+    let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
+    post(&bob, "/publish/lab", json!({"data": 1})).await.ok();
+    let mut raw = session(&server, &bob).await;
+    let limits = raw.call("user.limits", json!({})).await;
+    let kept = &limits["kept"];
+    assert_eq!(kept["channels"], json!({"used": 1, "most": 200}));
+    assert_eq!(kept["consumers"], json!({"used": 0, "most": 500}));
+    assert_eq!(kept["key_bytes"], json!({"used": 0, "most": 32 << 20}));
+    assert_eq!(limits["shared"]["sessions"]["used"], 1, "{limits}");
+    for (name, pool) in limits["shared"].as_object().unwrap() {
+        let number = |key: &str| pool[key].as_u64().unwrap();
+        assert!(number("used") <= number("taken") && number("taken") <= number("limit"), "{name}: {pool}");
+        assert!(number("share") > 0, "{name}: {pool}");
+    }
+    let hello = raw.call("session.refresh", json!({"token": bob.token().unwrap()})).await;
+    let most: serde_json::Map<String, Value> = kept
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(thing, amount)| (thing.clone(), amount["most"].clone()))
+        .collect();
+    assert_eq!(hello["limits"]["user"], Value::Object(most));
+    let stranger = server.connect().await.call("session.hello", json!({})).await;
+    assert_eq!(stranger["limits"]["user"], Value::Null);
+    assert_eq!(Http::new(&server).get("/latest/user/limits").await.status, 401);
+    let admins = admin.get("/latest/user/limits").await.ok();
+    assert_eq!(admins["kept"]["consumers"]["most"], 5000);
+    // Prometheus sees the same of all together.
+    let metrics = Http::new(&server).get("/metrics").await.text;
+    for (name, pool) in admins["shared"].as_object().unwrap() {
+        let line = |metric: &str| {
+            let (begin, label) = (format!("{metric}{{"), format!("pool=\"{name}\""));
+            let line = metrics.lines().find(|line| line.starts_with(&begin) && line.contains(&label));
+            let line = line.expect("a line");
+            line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+        };
+        assert_eq!(line("kernelci_quota_limit"), pool["limit"].as_f64().unwrap(), "{name}");
+        assert!(line("kernelci_quota_taken") <= line("kernelci_quota_limit"));
+    }
+}
+
+/// KernelCI's own server removes keys without a word.
+#[apply(in_pairs!)]
+#[tokio::test]
+async fn keys_that_went_another_way_do_not_count_for_long() {
+    let server = Server::start_with(Backend::Production, &FEW).await;
+    let bob = user(&server, "bob").await;
+    let namespace = uuid::Uuid::new_v4().simple().to_string();
+    for n in 0..2 {
+        post(&bob, &format!("/kv/{namespace}/k{n}"), json!("v")).await.ok();
+    }
+    let redis = redis::Client::open(crate::support::services().redis.as_str()).unwrap();
+    let mut config = redis.get_connection_info().clone();
+    config = config.set_redis_settings(redis::RedisConnectionInfo::default());
+    let mut other = redis::Client::open(config).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let removed: u64 =
+        redis::cmd("DEL").arg(format!("{namespace}:k0")).query_async(&mut other).await.unwrap();
+    assert_eq!(removed, 1);
+    assert_eq!(used(&bob, "keys").await, 2, "nobody has looked");
+    post(&bob, &format!("/kv/{namespace}/k2"), json!("v")).await.ok();
+    assert_eq!(used(&bob, "keys").await, 2);
+}
