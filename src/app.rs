@@ -93,7 +93,7 @@ impl App {
         let secret = bootstrap::secret(&config)?;
         let Opened { store, log, kv } = open(&config).await?;
         let signals = signals(&config)?;
-        let passwords = Passwords::default();
+        let passwords = Passwords::new(&config.quotas);
         let mail = Mailer::new(&config)?;
         let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
         let tokens =
@@ -115,7 +115,7 @@ impl App {
             groups,
             identities: Identities::new(store.clone(), signals.clone()),
             signals,
-            lists: Lists::default(),
+            lists: Lists::new(config.quotas.long_lists()),
             table: ops::table(),
             sessions: TaskTracker::new(),
             roster: Arc::default(),

@@ -1,10 +1,13 @@
 //! What is cheap to send and could be dear to receive, from strangers and from users, with every way of not reading the
 //! answers: nobody else notices, memory stays where it is, and whoever goes too far is sent away.
 
+mod answers;
 mod bodies;
 mod connections;
 mod feeds;
 mod looks;
+mod polls;
+mod refusals;
 mod requests;
 mod searches;
 mod sessions;
@@ -123,6 +126,17 @@ async fn says(server: &Server, bytes: &[u8]) -> TcpStream {
     socket.set_send_buffer_size(64 << 10).expect("a small buffer");
     let mut stream = socket.connect(([127, 0, 0, 1], server.port()).into()).await.expect("connects");
     stream.write_all(bytes).await.expect("sent");
+    stream
+}
+
+/// As [`says`], from another address of this machine, by somebody who takes next to nothing of what they are sent.
+async fn says_from(server: &Server, last: u8, bytes: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
+    socket.bind(([127, 0, 0, last], 0).into()).expect("an address");
+    let mut stream = socket.connect(([127, 0, 0, 1], server.port()).into()).await.expect("connects");
+    // Who is not wanted is sent away at once.
+    _ = stream.write_all(bytes).await;
     stream
 }
 

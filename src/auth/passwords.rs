@@ -12,13 +12,10 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash}
 use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::error::{Error, Kind, Result};
+use crate::config;
+use crate::error::{Error, Result};
 use crate::quota::{Binding, Holder, Limits, Place, Pool};
 
-/// Turns that wait for a processor, besides those that have one; further ones are told to come back.
-const MOST_WAITING: u64 = 32;
-/// Turns of one user or address at a time when the line is long, and always for one account.
-const SHARE: u64 = 2;
 /// Lines in front of the line for a processor. Who shares one waits a little longer, no more.
 const LANES: usize = 1 << 10;
 /// Longer passwords (in bytes) are refused, so that nobody makes us hash megabytes.
@@ -52,23 +49,20 @@ pub enum Verdict {
     RightUpgrade(String),
 }
 
-impl Default for Passwords {
-    /// One password for each processor at a time.
-    fn default() -> Passwords {
-        Passwords::on(std::thread::available_parallelism().map_or(1, usize::from))
-    }
-}
-
 impl Passwords {
-    fn on(processors: usize) -> Passwords {
-        let most = MOST_WAITING + processors as u64;
-        let pool = |what, server, binding| {
-            Pool::new(what, Limits { server, user: SHARE, address: SHARE, binding, full: Kind::TooMany })
-        };
+    /// One password for each processor at a time.
+    pub fn new(settings: &config::Quotas) -> Passwords {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Passwords::on(processors, settings.passwords(processors))
+    }
+
+    /// `limits`: of turns, with a processor or waiting for one. An account has as many as a user, always.
+    fn on(processors: usize, limits: Limits) -> Passwords {
+        let accounts = Limits { server: u64::MAX, address: limits.user, binding: Binding::Always, ..limits };
         Passwords {
             processors: Arc::new(Semaphore::new(processors)),
-            places: pool("passwords checked at a time", most, Binding::UnderPressure),
-            accounts: pool("logins at a time", u64::MAX, Binding::Always),
+            places: Pool::new("passwords checked at a time", limits),
+            accounts: Pool::new("logins at a time", accounts),
             lanes: (0..LANES).map(|_| Mutex::default()).collect(),
             seed: RandomState::new(),
         }
@@ -174,11 +168,17 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
+    use crate::error::Kind;
     use crate::model::ObjectId;
     use crate::sync::lock;
 
     const ANN: Holder = Holder::User(ObjectId::from_bytes([1; 12]));
     const BOB: Holder = Holder::User(ObjectId::from_bytes([2; 12]));
+
+    fn passwords(processors: usize) -> Passwords {
+        let (server, binding) = (32 + processors as u64, Binding::UnderPressure);
+        Passwords::on(processors, Limits { server, user: 2, address: 2, binding, full: Kind::TooMany })
+    }
 
     fn name(number: u64) -> Holder {
         Holder::Name(number)
@@ -206,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_hash_forms_verify_and_the_old_one_is_upgraded() {
-        let passwords = Passwords::default();
+        let passwords = passwords(2);
         let turn = passwords.own_turn();
         let hash = turn.hash("s3cret").await.unwrap();
         assert!(hash.starts_with("$argon2id$v=19$m=65536,t=3,p=4$"), "{hash}");
@@ -225,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_has_two_turns_and_a_long_line_is_shared() {
-        let passwords = Passwords::on(2);
+        let passwords = passwords(2);
         let site = Holder::Address(1);
         let ann = [passwords.turn(site, ANN).unwrap(), passwords.turn(site, ANN).unwrap()];
         assert_eq!(status(passwords.turn(Holder::Address(2), ANN)), 429);
@@ -244,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_request_has_belongs_to_its_work() {
-        let passwords = Passwords::on(1);
+        let passwords = passwords(1);
         let (end, block) = block();
         let mut working = Box::pin(async { passwords.turn(ANN, ANN)?.work(block).await });
         begin(&mut working);
@@ -264,7 +264,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_costs_no_processor_and_no_place() {
-        let passwords = Passwords::on(1);
+        let passwords = passwords(1);
         for _ in 0..3 {
             let turn = passwords.turn(ANN, ANN).unwrap();
             let error = turn.work(|| -> Result<()> { panic!("on purpose") }).await.unwrap_err();
@@ -277,7 +277,7 @@ mod tests {
     /// A whole site waits; whoever comes from elsewhere is next but one.
     #[tokio::test]
     async fn holders_take_turns() {
-        let passwords = Passwords::on(1);
+        let passwords = passwords(1);
         let (end, block) = block();
         let turn = passwords.own_turn();
         let mut first = Box::pin(turn.work(block));

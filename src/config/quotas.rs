@@ -5,8 +5,10 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::error::Kind;
+use crate::http::BodyLimits;
 use crate::hub;
 use crate::quota::{Binding, Kept, Limits, Pace, Width};
+use crate::session;
 
 /// What clients may have, at a time or for as long as they like. A share of a user or of an address is looked at when more than half of what the
 /// server has is taken; strangers together leave a quarter to users.
@@ -152,6 +154,76 @@ pub struct Quotas {
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub searches_waiting_per_address: u64,
 
+    /// Long lists (more than 1,000 nodes, `GET /nodes` and the like) that are read over REST at a time.
+    #[arg(long, env = "MAX_LONG_LISTS", default_value_t = 16,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_long_lists: u32,
+    /// Those of one user.
+    #[arg(long, env = "LONG_LISTS_PER_USER", default_value_t = 6,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub long_lists_per_user: u32,
+    /// Those of the strangers of one address.
+    #[arg(long, env = "LONG_LISTS_PER_ADDRESS", default_value_t = 6,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub long_lists_per_address: u32,
+    /// Passwords that wait to be checked or hashed, besides one that each processor is at.
+    #[arg(long, env = "MAX_PASSWORDS_WAITING", default_value_t = 32,
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub max_passwords_waiting: u64,
+    /// Passwords at a time of one account, and those that one user sends when there is not enough room for all.
+    #[arg(long, env = "PASSWORDS_PER_USER", default_value_t = 2,
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub passwords_per_user: u64,
+    /// Those that the strangers of one address send when there is not enough room for all.
+    #[arg(long, env = "PASSWORDS_PER_ADDRESS", default_value_t = 2,
+          value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub passwords_per_address: u64,
+
+    /// Kilobytes of one message of a session, and of a request to `/rpc` that is no `node.submit`.
+    #[arg(long, env = "MESSAGE_KB", default_value_t = 1024,
+          value_parser = clap::value_parser!(u32).range(64..=16_384))]
+    pub message_kb: u32,
+    /// Those of a stranger's session.
+    #[arg(long, env = "MESSAGE_KB_OF_STRANGERS", default_value_t = 64,
+          value_parser = clap::value_parser!(u32).range(8..=16_384))]
+    pub message_kb_of_strangers: u32,
+    /// Megabytes of the body of a request of a user.
+    #[arg(long, env = "BODY_MB", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub body_mb: u32,
+    /// Those of one that brings a hierarchy of nodes or telemetry.
+    #[arg(long, env = "LARGE_BODY_MB", default_value_t = 32,
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub large_body_mb: u32,
+    /// Those of a stranger.
+    #[arg(long, env = "BODY_MB_OF_STRANGERS", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub body_mb_of_strangers: u32,
+    /// Subscriptions of one session at a time.
+    #[arg(long, env = "SUBSCRIPTIONS_PER_SESSION", default_value_t = 128,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub subscriptions_per_session: u32,
+    /// Requests of one session at a time.
+    #[arg(long, env = "REQUESTS_PER_SESSION", default_value_t = 32,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub requests_per_session: u32,
+    /// Those of them whose answers may be large; further ones wait.
+    #[arg(long, env = "LARGE_ANSWERS_PER_SESSION", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub large_answers_per_session: u32,
+    /// Megabytes of patterns and lists in the filters of one session.
+    #[arg(long, env = "FILTERS_MB_PER_SESSION", default_value_t = 8,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub filters_mb_per_session: u32,
+    /// Megabytes that wait for the slow socket of a user's session before nothing more is read from it.
+    #[arg(long, env = "ANSWERS_MB_PER_SESSION", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub answers_mb_per_session: u32,
+    /// Those of a stranger's session.
+    #[arg(long, env = "ANSWERS_MB_PER_SESSION_OF_STRANGERS", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub answers_mb_per_session_of_strangers: u32,
+
     /// Queues at a time that hold items which one user has pushed. (Superusers may have ten times as much of this and of
     /// what follows.)
     #[arg(long, env = "QUEUES_PER_USER", default_value_t = 100,
@@ -245,6 +317,45 @@ impl Quotas {
         width(self.max_scans, self.scans_per_user, self.scans_per_address)
     }
 
+    /// How many long lists are read at a time.
+    pub fn long_lists(&self) -> Width {
+        width(self.max_long_lists, self.long_lists_per_user, self.long_lists_per_address)
+    }
+
+    /// How many passwords are worked on, or wait for it, with so many processors.
+    pub fn passwords(&self, processors: usize) -> Limits {
+        Limits {
+            server: self.max_passwords_waiting + processors as u64,
+            user: self.passwords_per_user,
+            address: self.passwords_per_address,
+            binding: Binding::UnderPressure,
+            full: Kind::TooMany,
+        }
+    }
+
+    /// What one session may have.
+    pub fn session(&self) -> session::Limits {
+        session::Limits {
+            message: kilobytes(self.message_kb),
+            message_of_strangers: kilobytes(self.message_kb_of_strangers),
+            subscriptions: self.subscriptions_per_session as usize,
+            requests: self.requests_per_session as usize,
+            large_answers: self.large_answers_per_session as usize,
+            filters: megabytes(self.filters_mb_per_session),
+            outgoing: megabytes(self.answers_mb_per_session),
+            outgoing_of_strangers: megabytes(self.answers_mb_per_session_of_strangers),
+        }
+    }
+
+    /// How large the body of a request may be.
+    pub fn bodies(&self) -> BodyLimits {
+        BodyLimits {
+            large: megabytes(self.large_body_mb),
+            others: megabytes(self.body_mb),
+            strangers: megabytes(self.body_mb_of_strangers),
+        }
+    }
+
     /// How fast what waits for a client has to leave.
     pub fn outgoing(&self) -> Pace {
         self.pace(self.stall_timeout_ms)
@@ -258,6 +369,14 @@ impl Quotas {
     fn pace(&self, patience_ms: u64) -> Pace {
         Pace { patience: Duration::from_millis(patience_ms), bytes_per_second: self.min_bytes_per_second }
     }
+}
+
+fn kilobytes(number: u32) -> usize {
+    (number as usize) << 10
+}
+
+fn megabytes(number: u32) -> usize {
+    (number as usize) << 20
 }
 
 fn width(server: u32, user: u32, address: u32) -> Width {

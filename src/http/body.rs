@@ -21,17 +21,36 @@ use super::peer;
 use crate::app::App;
 use crate::connection::Link;
 use crate::error::{Error, Kind, Result};
-use crate::ops::Operation;
+use crate::ops::{Operation, Route};
 use crate::quota::{self, Holder, Pace, Place, Pool, Progress};
 use crate::session::credentials;
 use crate::sync::lock;
 
-/// Bytes of the body of a request that may bring many things at once.
-pub const BODY: usize = 32 << 20;
-/// Bytes of any other body.
-const OF_OTHERS: usize = 4 << 20;
-/// Bytes of a body without credentials, and of JSON-RPC: what a session may send in one message.
-pub(super) const MESSAGE: usize = 1 << 20;
+/// Bytes that a body may have, as the settings say.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// That of a request that may bring many things at once.
+    pub large: usize,
+    /// That of any other request.
+    pub others: usize,
+    /// That of a request without credentials.
+    pub strangers: usize,
+}
+
+impl Limits {
+    /// Bytes that the body of a request by this route may have.
+    pub(super) fn of(&self, operation: &Operation, route: &Route) -> usize {
+        if operation.takes_much || route.takes_much { self.large } else { self.others }
+    }
+}
+
+impl Default for Limits {
+    /// What the settings say where nothing is set.
+    fn default() -> Limits {
+        Limits { large: 32 << 20, others: 4 << 20, strangers: 1 << 20 }
+    }
+}
+
 /// Larger bodies are worked on off the async threads, and few at a time: what is made of one takes many times its size.
 const LARGE: usize = 1 << 20;
 /// How long a large body waits for its turn.
@@ -53,11 +72,6 @@ pub(super) async fn turn(app: &App, holder: Holder, bytes: usize) -> Result<Opti
             Err(Error::new(Kind::TooMany, detail).retry_after(5000))
         }
     }
-}
-
-/// Bytes that the body of a request for this operation may have.
-pub(super) fn longest(operation: &Operation) -> usize {
-    if operation.takes_much { BODY } else { OF_OTHERS }
 }
 
 /// A body is counted in steps of so many bytes, not for each of its pieces.
@@ -91,8 +105,7 @@ fn refusal(error: axum::Error, most: usize) -> Error {
 }
 
 fn too_large(most: usize) -> Error {
-    let detail = format!("the body of this request has at most {most} bytes, {MESSAGE} without credentials");
-    Error::new(Kind::TooLarge, detail)
+    Error::new(Kind::TooLarge, format!("the body of this request has at most {most} bytes"))
 }
 
 /// Lets a request through with a body that keeps to the limits, or fails.
@@ -105,7 +118,8 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
         false => None,
         true => credentials(&app, request.headers()).await.ok().and_then(|known| known.caller),
     };
-    let most = if caller.is_some() { BODY } else { MESSAGE };
+    let limits = app.config.quotas.bodies();
+    let most = if caller.is_some() { limits.large } else { limits.strangers };
     let holder = Holder::of(&caller.unwrap_or_default(), address);
     let bodies = app.quotas.bodies.clone();
     let pace = app.config.quotas.incoming();
@@ -118,6 +132,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     let guarded = |body| Guarded {
         body,
         most,
+        most_thrown: limits.large,
         seen: 0,
         reserved: 0,
         thrown: 0,
@@ -140,6 +155,8 @@ pub(super) type Held = Arc<Mutex<Option<Place>>>;
 struct Guarded {
     body: Body,
     most: usize,
+    /// Bytes of what is too much that are taken.
+    most_thrown: usize,
     seen: usize,
     /// Bytes that are counted.
     reserved: usize,
@@ -214,7 +231,15 @@ impl HttpBody for Guarded {
                     Ok(()) => return frame,
                     Err(refused) => refused,
                 },
-                _ if ended || self.thrown > BODY => too_large(self.most),
+                _ if ended || self.thrown > self.most_thrown => match self.counted.1.is_stranger() {
+                    true => {
+                        let most = self.most;
+                        let detail =
+                            format!("the body of a request without credentials has at most {most} bytes");
+                        Error::new(Kind::TooLarge, detail)
+                    }
+                    false => too_large(self.most),
+                },
                 _ => {
                     self.thrown += size.max(PIECE);
                     continue;

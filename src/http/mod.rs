@@ -33,7 +33,7 @@ use crate::app::App;
 use crate::error::{Error, Kind};
 use crate::session;
 use answer::failed;
-pub use body::BODY;
+pub use body::Limits as BodyLimits;
 pub(crate) use connections::PROBATION;
 pub use connections::serve;
 
@@ -61,7 +61,7 @@ pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
         .route("/latest/", get(pages::index))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(DefaultBodyLimit::max(BODY))
+        .layer(DefaultBodyLimit::max(app.config.quotas.bodies().large))
         .layer(middleware::from_fn_with_state(app.clone(), body::guard))
         .layer(middleware::from_fn_with_state(app.clone(), connections::guard))
         .with_state(app);

@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use serde_json::{Map, Value};
 
 use super::answer::{failed, json};
-use super::body::{self, Held, Turn, longest};
+use super::body::{self, Held, Turn};
 use super::connections;
 use super::form;
 use super::handover::watched;
@@ -66,8 +66,8 @@ async fn answer(
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
     let caller = admit(&app, operation, &parts.headers).await;
     let sender = Holder::of(caller.as_ref().unwrap_or(&Caller::default()), asked.peer.address);
-    let (body, turn) = match read_body(&app, sender, (route, longest(operation)), &parts.headers, body).await
-    {
+    let most = app.config.quotas.bodies().of(operation, route);
+    let (body, turn) = match read_body(&app, sender, (route, most), &parts.headers, body).await {
         Err(error) if matches!(error.kind(), Kind::TooLarge | Kind::TooMany) => {
             return Err(caller.err().unwrap_or(error));
         }

@@ -8,7 +8,7 @@ use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::{failed, json};
-use super::body::{self, BODY, Held, MESSAGE, Turn};
+use super::body::{self, Held, Turn};
 use super::connections;
 use super::handover::watched;
 use super::peer::From;
@@ -29,11 +29,12 @@ pub(super) async fn post(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let body = match body::whole(body, BODY).await {
+    let body = match body::whole(body, app.config.quotas.bodies().large).await {
         Ok(body) => body,
         Err(error) => return failed("rpc", &error),
     };
-    let sender = if body.len() > MESSAGE { credentials(&app, &headers).await.ok() } else { None };
+    let sender =
+        if body.len() > app.quotas.session.message { credentials(&app, &headers).await.ok() } else { None };
     let sender = sender.and_then(|known| known.caller).unwrap_or_default();
     let turn = match body::turn(&app, Holder::of(&sender, peer.address), body.len()).await {
         Ok(turn) => turn,
@@ -67,23 +68,27 @@ pub(super) async fn post(
 
 /// Reads a request. Only one that brings many things at once may be larger than a message of a session.
 async fn read(app: &App, body: Bytes, turn: Option<Turn>) -> Result<rpc::Request, rpc::Unreadable> {
+    let (length, most) = (body.len(), app.quotas.session.message);
     let refuse =
         |id: Option<String>, error| rpc::Unreadable { id: id.unwrap_or_else(|| "null".into()), error };
     let read = move || match std::str::from_utf8(&body) {
         Ok(text) => rpc::read(text),
         Err(_) => Err(refuse(None, Error::new(Kind::Parse, "the body is not UTF-8"))),
     };
-    let Some(turn) = turn else { return read() };
-    let read = tokio::task::spawn_blocking(move || {
-        // It goes with the work: whoever asked for it may be gone before it is done.
-        let _turn = turn;
-        read()
-    });
-    let read = read.await;
-    let request = read.map_err(|error| refuse(None, Error::internal(error)))??;
+    let request = match turn {
+        None => read()?,
+        Some(turn) => {
+            let read = tokio::task::spawn_blocking(move || {
+                // It goes with the work: whoever asked for it may be gone before it is done.
+                let _turn = turn;
+                read()
+            });
+            read.await.map_err(|error| refuse(None, Error::internal(error)))??
+        }
+    };
     match app.table.get(&request.method) {
-        Ok(operation) if !operation.takes_much => {
-            let detail = format!("a request for {} has at most {MESSAGE} bytes", operation.name);
+        Ok(operation) if length > most && !operation.takes_much => {
+            let detail = format!("a request for {} has at most {most} bytes", operation.name);
             Err(refuse(request.id, Error::new(Kind::TooLarge, detail)))
         }
         _ => Ok(request),

@@ -7,9 +7,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Context, Object};
+use crate::app::App;
 use crate::auth::rights::EDIT_ANY;
 use crate::consumer_group::dead_letter;
 use crate::error::{Error, Kind, Result};
+use crate::health::Part;
 use crate::model::{Event, NODE_CHANNEL, ObjectId, Timestamp, User};
 use crate::ops::nodes::{editable, idempotency_key};
 
@@ -91,6 +93,15 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
     Value::deserialize(deserializer).map(Some)
 }
 
+/// Whether a channel is there. While the log cannot be asked none is, as far as anybody knows: events wait, and whoever
+/// sends one answers for the channel.
+async fn has_begun(app: &App, channel: &str) -> Result<bool> {
+    match app.health.serve(&[Part::Log], app.log.exists(channel)).await {
+        Err(error) if error.kind() == Kind::Unavailable => Ok(false),
+        known => known,
+    }
+}
+
 /// Puts an event on a channel; its owner is the caller.
 pub async fn publish(context: Context, params: Publish) -> Result<Published> {
     let user = context.caller.user()?;
@@ -129,7 +140,7 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         data,
     };
     let (app, log) = (&context.app, &context.app.log);
-    if event.channel != NODE_CHANNEL && !log.exists(&event.channel).await? {
+    if event.channel != NODE_CHANNEL && !has_begun(app, &event.channel).await? {
         app.store.claim_channel(&event.channel, &context.share()?).await??;
     }
     let publishing = if key.is_some() { log.publish(event) } else { log.publish_new(event) };

@@ -215,8 +215,7 @@ pub fn table() -> Table {
                 .member("items"),
         )
         .op("telemetry.add", Active, "Adds records of what happened to jobs.", telemetry::add)
-        .takes_much()
-        .route(post("/telemetry").under("events"))
+        .route(post("/telemetry").under("events").takes_much())
         .op("telemetry.find", Read, "Records that match, in the order in which they came.", telemetry::find)
         .route(get("/telemetry").filtered(telemetry::REST))
         .op("telemetry.stats", Read, "How records went, grouped by labels.", telemetry::stats)

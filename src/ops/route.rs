@@ -63,6 +63,8 @@ pub struct Route {
     pub answer: Answer,
     /// The status of success.
     pub status: u16,
+    /// The body may be as large as that of an operation that takes much, though elsewhere it is none.
+    pub takes_much: bool,
 }
 
 /// `GET path`.
@@ -103,6 +105,7 @@ impl Route {
             defaults: Vec::new(),
             answer: Answer::Whole,
             status: 200,
+            takes_much: false,
         }
     }
 
@@ -113,6 +116,10 @@ impl Route {
     /// The body is the text of the parameter of this name.
     pub fn raw(self, name: &'static str) -> Route {
         Route { body: Body::Text(name), ..self.text(name) }
+    }
+    /// The body may bring many things at once.
+    pub fn takes_much(self) -> Route {
+        Route { takes_much: true, ..self }
     }
     /// The body is a form.
     pub fn form(self) -> Route {

@@ -85,7 +85,6 @@ pub async fn refresh(context: Context, params: Refresh) -> Result<Facts> {
 }
 
 async fn facts(context: &Context) -> Result<Facts> {
-    use crate::session::limits;
     let session = context.session()?;
     let caller = session.caller();
     let head = context.app.health.serve(&[Part::Log], context.app.log.head(NODE_CHANNEL));
@@ -99,8 +98,8 @@ async fn facts(context: &Context) -> Result<Facts> {
         ping_ms: context.app.config.ping_interval_ms,
         limits: Limits {
             message: session.longest_message(),
-            subscriptions: limits::SUBSCRIPTIONS,
-            inflight: limits::INFLIGHT,
+            subscriptions: session.limits().subscriptions,
+            inflight: session.limits().requests,
             user: caller.user.as_ref().map(|user| Share::new(user, &context.app.config.quotas).most),
         },
     })

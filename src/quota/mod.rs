@@ -32,6 +32,7 @@ use crate::auth::Caller;
 use crate::config;
 use crate::error::{Kind, Result};
 use crate::model::ObjectId;
+use crate::session;
 
 /// Smaller answers are not counted one by one: there are only so many requests at a time.
 const LARGE_ANSWER: usize = 64 << 10;
@@ -40,6 +41,8 @@ const LARGE_FILTER: usize = 1 << 10;
 
 /// What clients have of this instance.
 pub struct Quotas {
+    /// What each session may have.
+    pub session: Arc<session::Limits>,
     /// Connections.
     pub connections: Arc<Pool>,
     /// Sessions and feeds.
@@ -97,6 +100,7 @@ impl Quotas {
         let waiting =
             |what| Pool::new(what, shares(settings.max_searches_waiting, user, address, Kind::TooMany));
         Quotas {
+            session: Arc::new(settings.session()),
             connections: Pool::new("connections", connections),
             sessions: Pool::new("sessions and feeds", sessions),
             polls: Pool::new("long polls that wait", polls),

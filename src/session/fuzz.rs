@@ -101,8 +101,8 @@ impl Write for Whole {
 /// What tungstenite makes of it at once.
 fn at_once(input: &[u8]) -> Vec<Heard> {
     let config = WebSocketConfig::default()
-        .max_message_size(Some(limits::MESSAGE))
-        .max_frame_size(Some(limits::MESSAGE));
+        .max_message_size(Some(limits::Limits::default().message))
+        .max_frame_size(Some(limits::Limits::default().message));
     let mut socket =
         WebSocket::from_raw_socket(Whole(Cursor::new(input.to_vec())), Role::Server, Some(config));
     let mut heard = Vec::new();
@@ -133,7 +133,7 @@ async fn in_pieces(listener: &TcpListener, input: &[u8]) -> (Vec<Heard>, Option<
     let mut cuts = cuts(input);
     let (early, mut rest) = input.split_at(cuts.next().unwrap_or(0) % (input.len() + 1));
     let mut outbox = Outbox::new(server, Bytes::copy_from_slice(early));
-    outbox.limit_messages(limits::MESSAGE);
+    outbox.limit_messages(limits::Limits::default().message);
     let talk = async {
         for size in cuts.take(12) {
             let size = if size % 2 == 0 { size / 2 % 5 } else { size / 2 % (rest.len() + 1) };

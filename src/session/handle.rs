@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::acks::Acks;
-use super::limits;
+use super::limits::{self, Limits};
 use super::subscription::Subscription;
 use crate::app::App;
 use crate::auth::Caller;
@@ -23,6 +23,7 @@ pub struct Handle {
     peer: Arc<Peer>,
     /// Whether credentials may be taken from where the page came from.
     origin_allowed: bool,
+    limits: Arc<Limits>,
     state: Mutex<State>,
     large: Arc<Semaphore>,
     /// Wakes the session's task: the log has moved, or the state here has changed.
@@ -53,14 +54,18 @@ pub(super) struct News {
 }
 
 impl Handle {
-    pub(super) fn new(id: String, peer: Arc<Peer>, origin_allowed: bool) -> Handle {
-        let large = Arc::new(Semaphore::new(limits::LARGE));
-        Handle { id, peer, origin_allowed, state: Mutex::default(), large, wake: Arc::default() }
+    pub(super) fn new(id: String, peer: Arc<Peer>, origin_allowed: bool, limits: Arc<Limits>) -> Handle {
+        let large = Arc::new(Semaphore::new(limits.large_answers));
+        Handle { id, peer, origin_allowed, limits, state: Mutex::default(), large, wake: Arc::default() }
     }
 
     /// Identifies the session in logs.
     pub fn id(&self) -> &str {
         &self.id
+    }
+    /// What the session may have.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
     /// Where the client is.
     pub fn peer(&self) -> &Arc<Peer> {
@@ -139,8 +144,8 @@ impl Handle {
     /// Bytes that a message may have now.
     pub fn longest_message(&self) -> usize {
         match self.caller().user {
-            Some(_) => limits::MESSAGE,
-            None if self.has_said_hello() => limits::MESSAGE_OF_STRANGERS,
+            Some(_) => self.limits.message,
+            None if self.has_said_hello() => self.limits.message_of_strangers,
             None => limits::MESSAGE_BEFORE_HELLO,
         }
     }
@@ -156,8 +161,9 @@ impl Handle {
         if state.subs.contains(&sub) {
             return Err(Error::bad_request(format!("sub: {sub} is in use in this session")));
         }
-        if state.subs.len() >= limits::SUBSCRIPTIONS {
-            let detail = format!("a session has at most {} subscriptions", limits::SUBSCRIPTIONS);
+        let most = self.limits.subscriptions;
+        if state.subs.len() >= most {
+            let detail = format!("a session has at most {most} subscriptions");
             return Err(Error::new(Kind::TooMany, detail));
         }
         state.subs.insert(sub);
@@ -203,10 +209,10 @@ impl Reserved {
     /// Counts the bytes of this subscription's filter: 429 if the session has too many.
     pub fn weigh(&mut self, filter: usize) -> Result<()> {
         let mut state = lock(&self.handle.state);
-        if state.filters + filter > limits::FILTERS {
+        let most = self.handle.limits.filters;
+        if state.filters + filter > most {
             let detail = format!(
-                "filter: the regular expressions and lists of a session's subscriptions have at most {} bytes, compiled",
-                limits::FILTERS
+                "filter: the regular expressions and lists of a session's subscriptions have at most {most} bytes, compiled"
             );
             return Err(Error::new(Kind::TooMany, detail));
         }
@@ -221,7 +227,7 @@ impl Reserved {
     /// Says what acknowledgements of this subscription go to.
     pub fn acknowledged_to(&self, acks: Acks) {
         let mut state = lock(&self.handle.state);
-        if state.acks.len() >= 2 * limits::SUBSCRIPTIONS {
+        if state.acks.len() >= 2 * self.handle.limits.subscriptions {
             state.acks.retain(|_, acks| acks.end().is_none());
         }
         state.acks.insert(self.sub, acks);

@@ -1,11 +1,46 @@
-//! The limits of a session. `session.hello` tells those that a client can run into.
+//! The limits of a session: those that the settings say, and those that belong to how it works. `session.hello` tells
+//! those that a client can run into.
 
 use std::time::Duration;
 
-/// Bytes of one message of a user.
-pub const MESSAGE: usize = 1 << 20;
-/// Bytes of one message of a stranger.
-pub const MESSAGE_OF_STRANGERS: usize = 64 << 10;
+/// What one session may have, as the settings say.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of one message of a user.
+    pub message: usize,
+    /// Bytes of one message of a stranger.
+    pub message_of_strangers: usize,
+    /// Subscriptions at a time.
+    pub subscriptions: usize,
+    /// Requests at a time.
+    pub requests: usize,
+    /// Requests at a time whose answers may be large; further ones wait for their turn. What they answer is held until
+    /// the client has read it, so this times a page is what a session that asks and does not read can cost.
+    pub large_answers: usize,
+    /// Bytes of the regular expressions, once compiled, and lists in the filters of all its subscriptions.
+    pub filters: usize,
+    /// Bytes that wait for the slow socket of a user before nothing is read and no further request is finished.
+    pub outgoing: usize,
+    /// The same for a stranger.
+    pub outgoing_of_strangers: usize,
+}
+
+impl Default for Limits {
+    /// What the settings say where nothing is set.
+    fn default() -> Limits {
+        Limits {
+            message: 1 << 20,
+            message_of_strangers: 64 << 10,
+            subscriptions: 128,
+            requests: 32,
+            large_answers: 4,
+            filters: 8 << 20,
+            outgoing: 4 << 20,
+            outgoing_of_strangers: 1 << 20,
+        }
+    }
+}
+
 /// Bytes that are read from a socket at once. Every session has this buffer; longer messages get room of their own.
 pub const READ_BUFFER: usize = 1 << 10;
 /// Bytes of one message before hello.
@@ -16,25 +51,12 @@ pub const FRAGMENTS: u32 = 1024;
 pub const TURN_MESSAGES: u8 = 8;
 /// See [`TURN_MESSAGES`].
 pub const TURN_BYTES: usize = 64 << 10;
-/// Subscriptions at a time.
-pub const SUBSCRIPTIONS: usize = 128;
-/// Requests at a time.
-pub const INFLIGHT: usize = 32;
-/// Requests at a time whose answers may be large; further ones wait for their turn. What they answer is held until
-/// the client has read it, so this times a page is what a session that asks and does not read can cost.
-pub const LARGE: usize = 4;
 /// Bytes that may wait for the socket of any session, however many there are.
 pub const OUTGOING_OF_ALL: usize = 16 << 10;
-/// As [`OUTGOING`], for a stranger.
-pub const OUTGOING_OF_STRANGERS: usize = 1 << 20;
-/// Bytes that wait for a slow socket before nothing is read and no further request is finished.
-pub const OUTGOING: usize = 4 << 20;
 /// Bytes of events that are put to the socket at once.
 pub const BATCH: usize = 64 << 10;
 /// Events that are looked at before others get their turn.
 pub const SCAN: usize = 256;
-/// Bytes of the regular expressions, once compiled, and lists in the filters of all its subscriptions.
-pub const FILTERS: usize = 8 << 20;
 /// Bytes of events that are looked at before others get their turn; with a pattern they count several times.
 pub const SCAN_BYTES: usize = 1 << 20;
 /// A reader with `"on_slow":"latest"` that is further behind skips to now.

@@ -37,4 +37,5 @@ mod timers;
 mod upgrade;
 
 pub use handle::{Handle, Reserved, Slot};
+pub use limits::Limits;
 pub use upgrade::{Credentials, credentials, upgrade};

@@ -37,6 +37,8 @@ pub(super) struct Outbox {
     messages: u8,
     /// A message has begun, and that has been told.
     is_partial: bool,
+    /// Bytes that may wait before nothing is read.
+    most_waiting: usize,
 }
 
 /// What happened on the socket.
@@ -71,7 +73,13 @@ impl Outbox {
             .max_message_size(Some(limits::MESSAGE_BEFORE_HELLO))
             .max_frame_size(Some(limits::MESSAGE_BEFORE_HELLO));
         let socket = WebSocket::from_partially_read(pipe, read.to_vec(), Role::Server, Some(config));
-        Outbox { socket, ended: false, messages: limits::TURN_MESSAGES, is_partial: false }
+        Outbox {
+            socket,
+            ended: false,
+            messages: limits::TURN_MESSAGES,
+            is_partial: false,
+            most_waiting: limits::OUTGOING_OF_ALL,
+        }
     }
 
     /// From now on messages have at most so many bytes.
@@ -79,6 +87,11 @@ impl Outbox {
         self.socket.set_config(|config| {
             (config.max_message_size, config.max_frame_size) = (Some(bytes), Some(bytes));
         });
+    }
+
+    /// From now on at most so many bytes wait for the socket before nothing is read.
+    pub(super) fn limit_waiting(&mut self, bytes: usize) {
+        self.most_waiting = bytes;
     }
 
     pub(super) fn push(&mut self, frame: impl Into<Frame>) {
@@ -112,7 +125,7 @@ impl Outbox {
 
     /// Whether so much waits that nothing is read, and no further request finished.
     pub(super) fn is_full(&self) -> bool {
-        self.outlet().bytes() >= limits::OUTGOING
+        self.outlet().bytes() >= self.most_waiting
     }
 
     /// Bytes that wait.
@@ -127,7 +140,7 @@ impl Outbox {
         Traffic {
             waits: waiting > 0,
             written,
-            reads: reads && waiting < limits::OUTGOING,
+            reads: reads && waiting < self.most_waiting,
             greets,
             is_partial: inbound.is_partial(),
             arrived: inbound.of_messages(),

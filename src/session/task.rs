@@ -38,9 +38,10 @@ pub(super) async fn refuse(mut out: Outbox, code: CloseCode, _connection: Option
 pub(super) fn run(
     app: Arc<App>,
     handle: Arc<Handle>,
-    out: Outbox,
+    mut out: Outbox,
     places: Places,
 ) -> impl Future<Output = ()> + Send {
+    out.limit_waiting(handle.limits().outgoing);
     let timers = Timers::new(Patience::of(&app.config, places.are_on_probation()));
     let mut session = Session {
         places,
@@ -209,7 +210,8 @@ impl Session {
             self.room = None;
             return true;
         }
-        let most = if holder.is_stranger() { limits::OUTGOING_OF_STRANGERS } else { limits::OUTGOING };
+        let limits = self.handle.limits();
+        let most = if holder.is_stranger() { limits.outgoing_of_strangers } else { limits.outgoing };
         let answers = &self.app.quotas.answers;
         let missing = (bytes as u64).saturating_sub(self.room.as_ref().map_or(0, Place::amount));
         let granted = match &mut self.room {
@@ -223,7 +225,7 @@ impl Session {
     /// Whether it takes what comes in. Nothing is waited for here, so that events and pings go on: not what looks at
     /// credentials, and not the one request too many that is quick to ask.
     fn reads(&self) -> bool {
-        !self.greets && self.requests.len() <= limits::INFLIGHT
+        !self.greets && self.requests.len() <= self.handle.limits().requests
     }
 
     /// While it waits, the channels write new events to the socket.
@@ -335,8 +337,9 @@ impl Session {
             let detail = "this instance is shutting down: reconnect and try again";
             return Err(Error::new(Kind::Unavailable, detail).retry_after(0));
         }
-        if self.requests.len() >= limits::INFLIGHT {
-            let detail = format!("a session has at most {} requests in flight", limits::INFLIGHT);
+        let most = self.handle.limits().requests;
+        if self.requests.len() >= most {
+            let detail = format!("a session has at most {most} requests in flight");
             return Err(Error::new(Kind::TooMany, detail).retry_after(10));
         }
         Ok(())

@@ -91,7 +91,7 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
             return;
         };
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let handle = Handle::new(id, peer, credentials.origin_allowed);
+        let handle = Handle::new(id, peer, credentials.origin_allowed, app.quotas.session.clone());
         if let Some(caller) = credentials.caller {
             handle.set_caller(&app, caller);
             handle.said_hello();

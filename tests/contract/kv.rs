@@ -3,7 +3,7 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, Server, answer, both_backends, services};
+use crate::support::{Backend, Http, Server, answer, both_backends, to_redis};
 
 /// Redis is shared by all tests, and the layout has no prefix.
 fn namespace() -> String {
@@ -126,11 +126,7 @@ async fn the_present_server_reads_what_is_written_and_the_other_way_round() {
     let server = Server::start(Backend::Production).await;
     let http = Http::admin(&server).await;
     let ns = namespace();
-    let client = redis::Client::open(services().redis.as_str()).expect("Redis");
-    let info = client.get_connection_info().clone();
-    let settings = info.redis_settings().clone().set_db(0);
-    let client = redis::Client::open(info.set_redis_settings(settings)).expect("Redis");
-    let mut redis = client.get_multiplexed_async_connection().await.expect("Redis");
+    let mut redis = to_redis(Some(0)).await;
     http.post(&format!("/kv/{ns}/ours"), &json!("1")).await.ok();
     let value: Option<String> =
         redis::cmd("GET").arg(format!("{ns}:ours")).query_async(&mut redis).await.expect("read");

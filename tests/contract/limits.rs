@@ -5,7 +5,7 @@ use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use super::polling::user;
-use crate::support::{Answer, Backend, Http, Raw, Server, both_backends, in_pairs};
+use crate::support::{Answer, Backend, Http, Raw, Server, both_backends, in_pairs, to_redis};
 
 /// Two of each, or a megabyte.
 const FEW: [(&str, &str); 8] = [
@@ -263,10 +263,7 @@ async fn keys_that_went_another_way_do_not_count_for_long() {
     for n in 0..2 {
         post(&bob, &format!("/kv/{namespace}/k{n}"), json!("v")).await.ok();
     }
-    let redis = redis::Client::open(crate::support::services().redis.as_str()).unwrap();
-    let mut config = redis.get_connection_info().clone();
-    config = config.set_redis_settings(redis::RedisConnectionInfo::default());
-    let mut other = redis::Client::open(config).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut other = to_redis(Some(0)).await;
     let removed: u64 =
         redis::cmd("DEL").arg(format!("{namespace}:k0")).query_async(&mut other).await.unwrap();
     assert_eq!(removed, 1);

@@ -1,14 +1,57 @@
-//! Bodies of requests: large ones that are refused, lists of what is wrong.
+//! Bodies of requests: many halves, large ones that are refused, lists of what is wrong.
 
 use std::cell::Cell;
 
 use kernelci_live::ops::{Body, table};
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
-use super::Bystander;
 use super::looks::{At, at_rest, is_back};
-use crate::support::{Http, Server, answer, both_backends, both_backends_in_pairs};
+use super::{Bystander, head, says_from};
+use crate::support::{Backend, Http, Server, answer, both_backends, both_backends_in_pairs, soon};
+
+/// Of the megabyte that each of these sends half of.
+const HALVES: usize = 400;
+const MEMORY: u64 = 160 << 20;
+
+/// Strangers from everywhere who send half of a body each, or much of it in the smallest pieces: no more of it is held
+/// than there may be, and those who stand still are not waited for.
+#[apply(both_backends_in_pairs!)]
+async fn halves_of_bodies_are_counted(backend: Backend) {
+    let settings = [
+        ("BODIES_MB", "16"),
+        ("BODIES_MB_PER_ADDRESS", "4"),
+        ("MESSAGE_TIMEOUT_MS", "3000"),
+        ("MIMALLOC_PURGE_DELAY", "0"),
+    ];
+    let server = Server::start_with(backend, &settings).await;
+    let mut bystander = Bystander::come(&server).await;
+    bystander.work().await;
+    let (before, memory) = (at_rest(&server, At::Process).await, server.memory());
+    let large = " ".repeat(1_000_000);
+    // Each costs a stranger six bytes.
+    let pieces = "1\r\n \r\n".repeat(2000);
+    for (what, head, body) in [
+        ("halves", head("POST /latest/rpc", None, "content-length: 1048576\r\n"), large),
+        ("pieces", head("POST /latest/rpc", None, "transfer-encoding: chunked\r\n"), pieces),
+    ] {
+        let mut held = Vec::new();
+        let mut most = 0;
+        for number in 0..HALVES {
+            let mut stream = says_from(&server, 10 + (number % 48) as u8, head.as_bytes()).await;
+            // Who is refused may be told before all is sent.
+            _ = soon(what, stream.write_all(body.as_bytes())).await;
+            held.push(stream);
+            most = most.max(server.memory().saturating_sub(memory));
+        }
+        bystander.work().await;
+        println!("{what}: {} MiB", most >> 20);
+        assert!(most < MEMORY, "{what}: {} MiB", most >> 20);
+        drop(held);
+        assert_eq!(is_back(&server, At::Process, &before).await, Ok(()), "{what}");
+    }
+}
 
 /// Whatever is made of it would be many times as large: it is not read at all.
 #[apply(both_backends_in_pairs!)]

@@ -29,7 +29,6 @@ pub enum At {
     /// The process alone, for those who write meanwhile.
     Process,
     /// What it keeps as well.
-    #[allow(dead_code)]
     All,
 }
 

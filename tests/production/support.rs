@@ -12,7 +12,7 @@ use kernelci_live::store::mongo::{self, MongoStore, Options};
 use kernelci_live::store::{Commit, Expect, Write};
 use serde_json::{Map, Value, json};
 
-use crate::support::{PATIENCE, services, until_within};
+use crate::support::{PATIENCE, services, to_redis, until_within};
 
 /// The servers as one test sees them.
 pub struct Servers {
@@ -36,8 +36,7 @@ impl Servers {
         let name = format!("test_{}", ObjectId::new());
         let redis_url = services().redis.clone();
         let client = mongodb::Client::with_uri_str(&mongo_url).await.unwrap();
-        let redis = redis::Client::open(redis_url.as_str()).unwrap();
-        let redis = redis.get_multiplexed_async_connection().await.unwrap();
+        let redis = to_redis(None).await;
         let key_prefix = format!("{name}:");
         let options =
             Options { mongo_url, redis_url, key_prefix, database: name.clone(), ..Options::default() };

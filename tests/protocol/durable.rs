@@ -4,7 +4,7 @@ use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Backend, Http, PATIENCE, Raw, Server, both_backends, both_backends_in_pairs, services, until,
+    Backend, Http, PATIENCE, Raw, Server, both_backends, both_backends_in_pairs, services, to_redis, until,
     until_within,
 };
 
@@ -91,8 +91,7 @@ async fn expire(server: &Server, events: u64) {
 
 /// Redis loses everything.
 async fn forget(server: &Server) {
-    let client = redis::Client::open(services().redis.as_str()).expect("a client");
-    let mut redis = client.get_multiplexed_async_connection().await.expect("Redis");
+    let mut redis = to_redis(None).await;
     let keys = format!("{}*", server.setting("REDIS_PREFIX").expect("a prefix"));
     let keys: Vec<String> = redis::cmd("KEYS").arg(keys).query_async(&mut redis).await.expect("keys");
     redis::cmd("UNLINK").arg(keys).exec_async(&mut redis).await.expect("deleted");

@@ -5,7 +5,9 @@ use serde_json::json;
 
 use super::book::Book;
 use super::compare;
-use crate::support::{Backend, Mode, PATIENCE, Proxy, Server, both_backends_in_pairs, node, services};
+use crate::support::{
+    Backend, Mode, PATIENCE, Proxy, Server, both_backends_in_pairs, node, services, to_redis,
+};
 
 /// Pages of both back ends.
 const BOTH: &[&str] = &["event", "gap", "progress", "session.closing", "session.expiring", "unsubscribed"];
@@ -127,8 +129,7 @@ async fn forget(server: &Server) {
     let back = bson::doc! {"$set": {"head": 2_i64}};
     let channels = database.collection::<bson::Document>("channel");
     channels.update_one(bson::doc! {"_id": "lab"}, back).await.expect("set back");
-    let client = redis::Client::open(services().redis.as_str()).expect("a client");
-    let mut redis = client.get_multiplexed_async_connection().await.expect("Redis");
+    let mut redis = to_redis(None).await;
     let keys = format!("{}*", server.setting("REDIS_PREFIX").expect("a prefix"));
     let keys: Vec<String> = redis::cmd("KEYS").arg(keys).query_async(&mut redis).await.expect("keys");
     redis::cmd("UNLINK").arg(keys).exec_async(&mut redis).await.expect("deleted");

@@ -12,7 +12,7 @@ use kernelci_live::model::{Event, Node, ObjectId, Timestamp};
 use kernelci_live::store::{Commit, Committed, Expect, Query, SortKey, Store, Write, mongo, sqlite};
 use serde_json::{Map, Value, json};
 
-use crate::support::{Backend, Database, For, Looks, PATIENCE, PerBackend, services, until_within};
+use crate::support::{Backend, Database, For, Looks, PATIENCE, PerBackend, services, to_redis, until_within};
 
 /// A back end of its own for one test. Events older than an hour are removed within seconds.
 pub struct Fixture {
@@ -224,8 +224,7 @@ impl Fixture {
                 let named = channel.map(|name| bson::doc! {"_id": name}).unwrap_or_default();
                 let channels = database.collection::<bson::Document>("channel");
                 let pattern = format!("{}:{{{}}}:s*", database.name(), channel.unwrap_or("*"));
-                let redis = redis::Client::open(services().redis.as_str()).unwrap();
-                let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+                let mut redis = to_redis(None).await;
                 let keys: Vec<String> =
                     redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap();
                 // What an event is recognised by goes by itself, within the hour.

@@ -25,7 +25,7 @@ pub use pool::{Database, For};
 pub use proxy::{Mode, Proxy};
 pub use raw::{Lost, Raw};
 pub use server::{Backend, PASSWORD, PerBackend, SECRET, Server, binary};
-pub use services::services;
+pub use services::{services, to_redis};
 pub use wait::{Looks, PATIENCE, another_moment, eventually, eventually_within, soon, until, until_within};
 
 use std::fs::File;

@@ -15,7 +15,7 @@ use bson::{Document, doc};
 use serde_json::{Value, json};
 
 use super::server::{PASSWORD, SECRET, binary};
-use super::services::services;
+use super::services::{services, to_redis};
 use super::wait::eventually;
 
 /// Databases with more nodes than this are dropped: emptying them would take longer than making new ones.
@@ -111,16 +111,12 @@ impl Drop for Database {
     }
 }
 
-async fn redis() -> redis::RedisResult<redis::aio::MultiplexedConnection> {
-    redis::Client::open(services().redis.as_str())?.get_multiplexed_async_connection().await
-}
-
 async fn database(name: &str) -> mongodb::Database {
     mongodb::Client::with_uri_str(&services().mongo).await.expect("MongoDB is there").database(name)
 }
 
 async fn next_used(kept_for: For) -> Option<Value> {
-    let mut redis = redis().await.expect("Redis is there");
+    let mut redis = to_redis(None).await;
     let used: Option<String> =
         redis::cmd("RPOP").arg(kept_for.list()).query_async(&mut redis).await.expect("Redis answers");
     used.map(|used| serde_json::from_str(&used).expect("as it was given back"))
@@ -133,7 +129,7 @@ async fn give_back(name: &str, back: Back) -> anyhow::Result<()> {
     redis::cmd("LPUSH")
         .arg(back.kept_for.list())
         .arg(used.to_string())
-        .exec_async(&mut redis().await?)
+        .exec_async(&mut to_redis(None).await)
         .await?;
     Ok(())
 }
@@ -170,7 +166,7 @@ async fn remove(name: &str) -> anyhow::Result<()> {
 
 /// Removes the keys with this prefix.
 async fn forget(prefix: &str) -> redis::RedisResult<()> {
-    let mut redis = redis().await?;
+    let mut redis = to_redis(None).await;
     let keys: Vec<String> = redis::cmd("KEYS").arg(format!("{prefix}*")).query_async(&mut redis).await?;
     if !keys.is_empty() {
         redis::cmd("UNLINK").arg(keys).exec_async(&mut redis).await?;

@@ -3,6 +3,11 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client};
+
+use super::PATIENCE;
+
 /// Addresses of the services.
 pub struct Services {
     /// `MONGO_URL`.
@@ -41,4 +46,20 @@ pub fn services() -> &'static Services {
             }
         }
     })
+}
+
+/// A connection to the Redis of the tests, in its database of this number if one is given. It waits for answers as long as
+/// tests wait for anything: the library's own patience is a second.
+pub async fn to_redis(database: Option<i64>) -> MultiplexedConnection {
+    let client = Client::open(services().redis.as_str()).expect("a URL of Redis");
+    let mut place = client.get_connection_info().clone();
+    if let Some(database) = database {
+        let settings = place.redis_settings().clone().set_db(database);
+        place = place.set_redis_settings(settings);
+    }
+    let patience = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    let client = Client::open(place).expect("a place");
+    client.get_multiplexed_async_connection_with_config(&patience).await.expect("Redis is there")
 }

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::server::{Backend, Server};
-use super::services::services;
+use super::services::to_redis;
+
+/// A key that goes by itself so soon does not count.
+const SOON_MS: i64 = 60_000;
 
 impl Server {
-    /// How many rows each table has; or how many documents each collection, and how many keys there are in Redis.
+    /// How many rows each table has; or how many documents each collection, and how many keys
+    /// stay in Redis.
     pub async fn traces(&self) -> BTreeMap<String, u64> {
         match self.backend() {
             Backend::Embedded => {
@@ -29,12 +33,17 @@ impl Server {
                     let count = documents.count_documents(bson::doc! {}).await.expect("a count");
                     traces.insert(name, count);
                 }
-                let redis = redis::Client::open(services().redis.as_str()).expect("a URL");
-                let mut redis = redis.get_multiplexed_async_connection().await.expect("Redis is there");
+                let mut redis = to_redis(None).await;
                 let pattern = format!("{}*", self.setting("REDIS_PREFIX").expect("a prefix"));
                 let keys: Vec<String> =
                     redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.expect("keys");
-                traces.insert("redis".into(), keys.len() as u64);
+                let mut ends = redis::pipe();
+                for key in &keys {
+                    ends.cmd("PTTL").arg(key);
+                }
+                let ends: Vec<i64> = ends.query_async(&mut redis).await.expect("their ends");
+                let stay = ends.iter().filter(|end| **end == -1 || **end > SOON_MS).count();
+                traces.insert("redis".into(), stay as u64);
                 traces
             }
         }

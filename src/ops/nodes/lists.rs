@@ -4,18 +4,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
-use crate::quota::Holder;
+use crate::quota::{Holder, Width};
 use crate::sync::lock;
 
-/// Long lists at a time, and those of one user or address among them.
-const MOST: usize = 16;
-const SHARE: usize = 6;
 /// A list that nobody has read from for so long loses its place to one that somebody wants.
 const IDLE: Duration = Duration::from_secs(20);
 
 /// The places of one server.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Lists {
+    width: Width,
     taken: Arc<Mutex<Vec<Taken>>>,
 }
 
@@ -32,19 +30,26 @@ pub(super) struct Place {
 }
 
 impl Lists {
+    /// So many lists at a time.
+    pub fn new(width: Width) -> Lists {
+        Lists { width, taken: Arc::default() }
+    }
+
     /// A place for one more list of this holder; 429 if there is none.
     pub(super) fn place(&self, holder: Holder) -> Result<Place> {
         let mut taken = lock(&self.taken);
         let own = taken.iter().filter(|one| one.holder == holder).count();
-        if own >= SHARE {
-            let detail = format!("{SHARE} long lists of yours are being read already: read them first");
+        let Width { server, user, address } = self.width;
+        let share = if holder.is_stranger() { address } else { user };
+        if own >= share {
+            let detail = format!("{share} long lists of yours are being read already: read them first");
             return Err(Error::new(Kind::TooMany, detail).retry_after(5000));
         }
-        if taken.len() >= MOST {
+        if taken.len() >= server {
             let idle = taken.iter().position(|one| one.used.elapsed() > IDLE);
             let Some(idle) = idle else {
                 let detail = format!(
-                    "{MOST} long lists are being read already: try again, or ask for at most 1,000 nodes"
+                    "{server} long lists are being read already: try again, or ask for at most 1,000 nodes"
                 );
                 return Err(Error::new(Kind::TooMany, detail).retry_after(5000));
             };
@@ -80,6 +85,13 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    const MOST: usize = 16;
+    const SHARE: usize = 6;
+
+    fn lists() -> Lists {
+        Lists::new(Width { server: MOST, user: SHARE, address: SHARE })
+    }
+
     /// Everybody has a few.
     fn of(number: usize) -> Holder {
         Holder::Address((number / 3) as u64)
@@ -87,7 +99,7 @@ mod tests {
 
     #[test]
     fn one_holder_has_some_of_them() {
-        let lists = Lists::default();
+        let lists = lists();
         let _own: Vec<Place> = (0..SHARE).map(|_| lists.place(of(0)).unwrap()).collect();
         assert_eq!(lists.place(of(0)).err().unwrap().status(), 429);
         lists.place(of(99)).unwrap();
@@ -95,7 +107,7 @@ mod tests {
 
     #[test]
     fn places_are_few_and_idle_ones_are_taken_over() {
-        let lists = Lists::default();
+        let lists = lists();
         let mut places: Vec<Place> = (0..MOST).map(|n| lists.place(of(n)).unwrap()).collect();
         let refused = lists.place(of(99)).err().unwrap();
         assert_eq!(refused.status(), 429);

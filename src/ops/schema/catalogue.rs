@@ -6,7 +6,7 @@ use super::components::Components;
 use super::notifications::notifications;
 use crate::error::Kind;
 use crate::ops::{Answer, Body, Route, Table};
-use crate::session::{close, limits};
+use crate::session::{Limits, close, limits};
 
 /// Methods, notifications, errors, close codes and limits, with the schemas that they refer to.
 pub fn catalogue(table: &Table) -> Value {
@@ -77,18 +77,19 @@ pub(super) fn errors() -> Vec<Value> {
     Kind::ALL.iter().map(row).collect()
 }
 
-/// What a client can run into.
+/// What a client can run into, where the settings say nothing else.
 pub(super) fn limits() -> Value {
     let row = |what: &str, most: usize, unit: &str| json!({"what": what, "most": most, "unit": unit});
+    let session = Limits::default();
     json!([
-        row("a message on the WebSocket", limits::MESSAGE, "bytes"),
-        row("a message of a stranger", limits::MESSAGE_OF_STRANGERS, "bytes"),
+        row("a message on the WebSocket", session.message, "bytes"),
+        row("a message of a stranger", session.message_of_strangers, "bytes"),
         row("a message before `session.hello`", limits::MESSAGE_BEFORE_HELLO, "bytes"),
-        row("a body over REST", crate::http::BODY, "bytes"),
+        row("a body over REST", crate::http::BodyLimits::default().large, "bytes"),
         row("nesting of a message", crate::quota::json::DEPTH, "levels"),
-        row("subscriptions of a session", limits::SUBSCRIPTIONS, ""),
+        row("subscriptions of a session", session.subscriptions, ""),
         row("`window` of a durable subscription", crate::ops::subscriptions::LARGEST_WINDOW, "events"),
-        row("requests of a session at a time", limits::INFLIGHT, ""),
+        row("requests of a session at a time", session.requests, ""),
         row("nodes of a hierarchy", crate::model::node::hierarchy::MAX_NODES, ""),
         row("conditions of a filter", crate::filter::limits::TERMS, ""),
         row("levels of a filter", crate::filter::limits::LEVELS, ""),

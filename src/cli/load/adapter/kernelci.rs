@@ -13,7 +13,7 @@ use crate::cli::load::endpoint::Endpoint;
 use crate::cli::load::frame::TEXT;
 use crate::cli::load::link::Link;
 use crate::cli::load::mark::{Mark, number_behind};
-use crate::session::limits;
+use crate::session::Limits;
 
 /// Where `"seq"` stands in a notification at the latest.
 const HEAD: usize = 128;
@@ -159,7 +159,7 @@ impl Adapter for KernelCi {
     }
 
     fn unanswered(&self) -> Option<usize> {
-        Some(limits::INFLIGHT)
+        Some(Limits::default().requests)
     }
 
     fn numbers_events(&self) -> bool {
