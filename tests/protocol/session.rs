@@ -6,7 +6,9 @@ use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::{Backend, PATIENCE, Raw, Server, both_backends, both_backends_in_pairs, node, until};
+use crate::support::{
+    Backend, Http, PATIENCE, Raw, Server, answer, both_backends, both_backends_in_pairs, node, until,
+};
 
 const PROTOCOL: Option<&str> = Some("kernelci.v1.json");
 
@@ -314,4 +316,77 @@ async fn a_close_is_answered(server: Server) {
     let mut raw = server.anonymous().await;
     raw.send(Message::Close(None)).await.expect("sent");
     raw.expect_close().await;
+}
+
+/// What one session, and one request, may have is what the settings say.
+#[apply(both_backends!)]
+async fn the_limits_of_a_session_are_settings(backend: Backend) {
+    let settings = [
+        ("MESSAGE_KB", "128"),
+        ("MESSAGE_KB_OF_STRANGERS", "16"),
+        ("SUBSCRIPTIONS_PER_SESSION", "2"),
+        ("REQUESTS_PER_SESSION", "3"),
+        ("FILTERS_MB_PER_SESSION", "1"),
+        ("BODY_MB", "2"),
+        ("LARGE_BODY_MB", "3"),
+    ];
+    let server = Server::start_with(backend, &settings).await;
+    let mut raw = server.admin().await;
+    let facts = raw.call("session.hello", json!({"token": server.token().await})).await;
+    let limits = &facts["limits"];
+    assert_eq!(
+        [&limits["message"], &limits["subscriptions"], &limits["inflight"]],
+        [&json!(128 << 10), &json!(2), &json!(3)]
+    );
+    raw.call("event.subscribe", json!({"sub": 1})).await;
+    let large: serde_json::Map<String, Value> =
+        (0..8).map(|number| (format!("data.a{number}__re"), json!(format!("\\pL{{3}}{number}")))).collect();
+    let pattern = json!({"sub": 2, "filter": large});
+    assert_eq!(raw.fail("event.subscribe", pattern).await["data"]["status"], 429);
+    raw.call("event.subscribe", json!({"sub": 2})).await;
+    assert_eq!(raw.fail("event.subscribe", json!({"sub": 3})).await["data"]["status"], 429);
+    for id in 10..13 {
+        raw.send_text(pop(id)).await;
+    }
+    raw.send_text(pop(13)).await;
+    assert_eq!(raw.answer(13).await["error"]["data"]["status"], 429);
+    raw.send_text(" ".repeat((128 << 10) + 1)).await;
+    assert_eq!(raw.expect_close().await, 4413);
+
+    let mut stranger = server.connect().await;
+    stranger.call("session.hello", json!({})).await;
+    stranger.send_text(" ".repeat((16 << 10) + 1)).await;
+    assert_eq!(stranger.expect_close().await, 4413);
+
+    let http = Http::admin(&server).await;
+    let padded = async |path: &str, body: Value, bytes: usize| {
+        let request = http.request("POST", path).body(body.to_string() + &" ".repeat(bytes));
+        answer(request).await
+    };
+    let rpc = |method: &str, params| json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let submit = json!({"id": "0123456789abcdef01234567", "tree": []});
+    for (method, params, bytes, is_larger) in [
+        ("node.count", json!({}), 64 << 10, false),
+        ("node.count", json!({}), 128 << 10, true),
+        ("telemetry.add", json!({"events": []}), 128 << 10, true),
+        ("node.submit", submit.clone(), 1 << 20, false),
+    ] {
+        let answer = padded("/latest/rpc", rpc(method, params), bytes).await;
+        assert_eq!(answer.json["error"]["data"]["status"] == 413, is_larger, "{method}: {}", answer.text);
+    }
+    for (path, bytes, is_larger) in [
+        ("/latest/node", 1 << 20, false),
+        ("/latest/node", 2 << 20, true),
+        ("/latest/telemetry", 2 << 20, false),
+        ("/latest/telemetry", 3 << 20, true),
+        ("/latest/rpc", 3 << 20, true),
+    ] {
+        let answer = padded(path, submit.clone(), bytes).await;
+        assert_eq!(answer.status == 413, is_larger, "{path}: {} {}", answer.status, answer.text);
+    }
+}
+
+/// A request that waits.
+fn pop(id: u64) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "method": "queue.pop", "params": {"list": "empty"}}).to_string()
 }
