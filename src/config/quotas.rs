@@ -93,7 +93,7 @@ pub struct Quotas {
     #[arg(long, env = "FOLLOWED_CHANNELS_PER_USER", default_value_t = 128,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub followed_channels_per_user: u64,
-    /// Those of the strangers of one address.
+    /// Those of the strangers of one address when there is not enough for all.
     #[arg(long, env = "FOLLOWED_CHANNELS_PER_ADDRESS", default_value_t = 64,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub followed_channels_per_address: u64,
@@ -158,11 +158,11 @@ pub struct Quotas {
     #[arg(long, env = "MAX_LONG_LISTS", default_value_t = 16,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_long_lists: u32,
-    /// Those of one user.
+    /// Those of one user when there is not enough for all.
     #[arg(long, env = "LONG_LISTS_PER_USER", default_value_t = 6,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub long_lists_per_user: u32,
-    /// Those of the strangers of one address.
+    /// Those of the strangers of one address when there is not enough for all.
     #[arg(long, env = "LONG_LISTS_PER_ADDRESS", default_value_t = 6,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub long_lists_per_address: u32,
@@ -281,7 +281,7 @@ impl Quotas {
             user: self.followed_channels_per_user,
             address: self.followed_channels_per_address,
             // What one has who came first is not there for those who come later.
-            binding: Binding::Always,
+            binding: Binding::UsersAlways,
             full: Kind::TooMany,
         };
         let ring_bytes = usize::try_from(self.ring_mb << 20).unwrap_or(usize::MAX);

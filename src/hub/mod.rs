@@ -51,7 +51,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        let (binding, full) = (Binding::Always, Kind::TooMany);
+        let (binding, full) = (Binding::UsersAlways, Kind::TooMany);
         let channels = crate::quota::Limits { server: 1024, user: 128, address: 64, binding, full };
         Limits { channels, ring_bytes: 256 << 20 }
     }

@@ -209,14 +209,14 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     let mut reserved = context.session()?.reserve(params.sub)?;
     let app = &context.app;
     may_follow(&*app.log, &context.caller, &params.channel).await?;
-    // A member does not look at the log itself.
-    let is_member = matches!(kept, Some(Kept::Shared(_)));
-    let filter = params.filter.as_ref().filter(|_| !is_member);
-    let filter = filter.map(|filter| app.hub.filter(filter)).transpose()?;
+    let filter = params.filter.as_ref().map(|filter| app.hub.filter(filter)).transpose()?;
     let holder = context.holder();
     let weight = filter.as_ref().map_or(0, |filter| filter.weight());
     reserved.weigh(weight)?;
-    let weighed = app.quotas.filter(holder, weight)?;
+    let mut weighed = app.quotas.filter(holder, weight)?;
+    // A member does not look at the log itself: the group does, and each member answers for its filter.
+    let is_member = matches!(kept, Some(Kept::Shared(_)));
+    let filter = filter.filter(|_| !is_member);
     let follower = match &filter {
         // A kept place moves along with every event.
         Some(filter) if kept.is_none() => {
@@ -234,6 +234,11 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
             Kept::Alone(wanted) => durable::open(&context, wanted, &reserved, &params.channel, start).await?,
             Kept::Shared(wanted) => group::join(&context, wanted, &reserved, &params.channel, start).await?,
         };
+        if params.filter.is_none() {
+            // The group has been made before, and this member did not say with what filter.
+            reserved.weigh(opened.weight)?;
+            weighed = app.quotas.filter(holder, opened.weight)?;
+        }
         (start, recovered) = (opened.start, opened.recovered);
         (resumed, acks) = (Some(opened.resumed), Some(opened.held));
     }

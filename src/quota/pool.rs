@@ -34,6 +34,8 @@ pub struct Limits {
 pub enum Binding {
     /// Always.
     Always,
+    /// That of a user always, that of an address as in [`Binding::UnderPressure`]: many may sit behind it.
+    UsersAlways,
     /// When more than half of the pool is taken: until then nobody is short of anything, and a whole site may sit behind
     /// one address.
     UnderPressure,
@@ -127,7 +129,12 @@ impl Taken {
         if holder.is_stranger() && self.strangers.saturating_add(amount) > strangers {
             return Err(pool.refusal(Kind::TooMany, "who is not signed in has, all together,", strangers));
         }
-        let binds = pool.limits.binding == Binding::Always || self.all > server / 2;
+        let binds = match pool.limits.binding {
+            Binding::Always => true,
+            Binding::UsersAlways => !holder.is_stranger(),
+            Binding::UnderPressure => false,
+        };
+        let binds = binds || self.all > server / 2;
         let own = self.by_holder.get(&holder).copied().unwrap_or(0);
         let share = pool.share(holder);
         if binds && own.saturating_add(amount) > share {
@@ -265,6 +272,12 @@ mod tests {
         drop(own);
         assert_eq!((always.taken(), always.taken_by(HERE), always.taken_by(ANN)), (30, 0, 20));
         let _again = always.take(HERE, 10).unwrap();
+
+        let users = pool(Binding::UsersAlways);
+        let _anns = users.take(ANN, 20).unwrap();
+        refusal(users.take(ANN, 1));
+        let _site = users.take(HERE, 31).unwrap();
+        refusal(users.take(HERE, 1));
 
         let pressed = pool(Binding::UnderPressure);
         let _site = pressed.take(HERE, 51).unwrap();

@@ -342,7 +342,10 @@ async fn the_limits_of_a_session_are_settings(backend: Backend) {
     let large: serde_json::Map<String, Value> =
         (0..8).map(|number| (format!("data.a{number}__re"), json!(format!("\\pL{{3}}{number}")))).collect();
     let pattern = json!({"sub": 2, "filter": large});
-    assert_eq!(raw.fail("event.subscribe", pattern).await["data"]["status"], 429);
+    assert_eq!(raw.fail("event.subscribe", pattern.clone()).await["data"]["status"], 429);
+    let member = with(&pattern, json!({"durable": "large", "group": true}));
+    assert_eq!(raw.fail("event.subscribe", member).await["data"]["status"], 429, "a group's counts, too");
+    assert_eq!(raw.call("consumer.list", json!({})).await["items"], json!([]));
     raw.call("event.subscribe", json!({"sub": 2})).await;
     assert_eq!(raw.fail("event.subscribe", json!({"sub": 3})).await["data"]["status"], 429);
     for id in 10..13 {
@@ -384,6 +387,11 @@ async fn the_limits_of_a_session_are_settings(backend: Backend) {
         let answer = padded(path, submit.clone(), bytes).await;
         assert_eq!(answer.status == 413, is_larger, "{path}: {} {}", answer.status, answer.text);
     }
+}
+
+fn with(params: &Value, more: Value) -> Value {
+    let both = [params, &more].into_iter().flat_map(|object| object.as_object().expect("an object").clone());
+    Value::Object(both.collect())
 }
 
 /// A request that waits.

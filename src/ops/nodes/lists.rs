@@ -35,18 +35,21 @@ impl Lists {
         Lists { width, taken: Arc::default() }
     }
 
-    /// A place for one more list of this holder; 429 if there is none.
+    /// A place for one more list of this holder; 429 if there is none, or if the holder has its share of those that are short.
     pub(super) fn place(&self, holder: Holder) -> Result<Place> {
         let mut taken = lock(&self.taken);
         let own = taken.iter().filter(|one| one.holder == holder).count();
         let Width { server, user, address } = self.width;
         let share = if holder.is_stranger() { address } else { user };
-        if own >= share {
+        if own >= share && taken.len() > server / 2 {
             let detail = format!("{share} long lists of yours are being read already: read them first");
             return Err(Error::new(Kind::TooMany, detail).retry_after(5000));
         }
-        if taken.len() >= server {
-            let idle = taken.iter().position(|one| one.used.elapsed() > IDLE);
+        let strangers = taken.iter().filter(|one| one.holder.is_stranger()).count();
+        let is_full = holder.is_stranger() && strangers >= (server - server / 4).max(1);
+        if is_full || taken.len() >= server {
+            let may_go = |one: &Taken| one.used.elapsed() > IDLE && (!is_full || one.holder.is_stranger());
+            let idle = taken.iter().position(may_go);
             let Some(idle) = idle else {
                 let detail = format!(
                     "{server} long lists are being read already: try again, or ask for at most 1,000 nodes"
@@ -84,6 +87,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ObjectId;
 
     const MOST: usize = 16;
     const SHARE: usize = 6;
@@ -92,16 +96,27 @@ mod tests {
         Lists::new(Width { server: MOST, user: SHARE, address: SHARE })
     }
 
-    /// Everybody has a few.
+    /// Every user has a few.
     fn of(number: usize) -> Holder {
-        Holder::Address((number / 3) as u64)
+        Holder::User(ObjectId::from_bytes([number as u8 / 3; 12]))
+    }
+
+    #[test]
+    fn strangers_leave_a_quarter_to_users() {
+        let lists = lists();
+        let _strangers: Vec<Place> =
+            (0..12).map(|number| lists.place(Holder::Address(number)).unwrap()).collect();
+        assert_eq!(lists.place(Holder::Address(99)).err().unwrap().status(), 429);
+        lists.place(of(0)).unwrap();
     }
 
     #[test]
     fn one_holder_has_some_of_them() {
         let lists = lists();
-        let _own: Vec<Place> = (0..SHARE).map(|_| lists.place(of(0)).unwrap()).collect();
+        let _own: Vec<Place> = (0..=MOST / 2).map(|_| lists.place(of(0)).unwrap()).collect();
         assert_eq!(lists.place(of(0)).err().unwrap().status(), 429);
+        let _others: Vec<Place> = (0..SHARE).map(|_| lists.place(of(50)).unwrap()).collect();
+        assert_eq!(lists.place(of(50)).err().unwrap().status(), 429);
         lists.place(of(99)).unwrap();
     }
 

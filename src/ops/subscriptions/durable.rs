@@ -32,6 +32,8 @@ pub(super) struct Opened {
     /// There was such a consumer.
     pub(super) resumed: bool,
     pub(super) held: Held,
+    /// Bytes of a group's filter.
+    pub(super) weight: usize,
 }
 
 /// Reads the parameters: 401 without a user, 422 for what does not fit together.
@@ -86,7 +88,7 @@ pub(super) async fn open(
     let durable = Durable::new(app.clone(), &consumer, wanted.window, listener, reserved.wake(), place);
     let acks = Acks::Durable(durable);
     reserved.acknowledged_to(acks.clone());
-    Ok(Opened { start, recovered, resumed, held: Held(acks) })
+    Ok(Opened { start, recovered, resumed, held: Held(acks), weight: 0 })
 }
 
 /// Where a consumer goes on that there was: behind its place, whichever epoch that is of. What cannot be read any more is

@@ -101,7 +101,8 @@ pub(super) async fn join(
     if resumed {
         start = Start { position: joined.position.clone(), missed: None };
     }
+    let weight = joined.settings.filter()?.map_or(0, |filter| filter.weight());
     let acks = Acks::Group(Arc::new(Group::new(app.clone(), joined, wanted.owner)));
     reserved.acknowledged_to(acks.clone());
-    Ok(Opened { recovered: start.missed.is_none(), start, resumed, held: Held(acks) })
+    Ok(Opened { recovered: start.missed.is_none(), start, resumed, held: Held(acks), weight })
 }
