@@ -7,6 +7,7 @@
 //! Whatever is written, by REST, feeds or server-sent events, has to leave at the [`Pace`] that the settings say; a
 //! connection on which it does not ends. (Sessions write for themselves, and keep to the same.)
 
+use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -50,6 +51,8 @@ struct Shared {
     place: Mutex<Option<Place>>,
     /// Requests that have come whole and are worked on.
     working: AtomicUsize,
+    /// Answers in pieces that have not ended.
+    answering: AtomicUsize,
     /// Bytes that were written, ever.
     written: AtomicU64,
 }
@@ -68,6 +71,7 @@ impl Connection {
             leaving: Mutex::default(),
             place: Mutex::new(Some(place)),
             working: AtomicUsize::new(0),
+            answering: AtomicUsize::new(0),
             written: AtomicU64::new(0),
         };
         Connection { stream, shared: Arc::new(shared), pace, outgoing: None }
@@ -134,10 +138,24 @@ impl Link {
 
     /// A request has come whole: it is worked on until this is dropped.
     pub(crate) fn work(&self) -> Work {
-        if let Some(shared) = self.0.upgrade() {
-            shared.working.fetch_add(1, Ordering::Relaxed);
+        Work::begin(&self.0, |shared| &shared.working)
+    }
+
+    /// An answer in pieces has begun: more of it comes until this is dropped.
+    pub(crate) fn answer(&self) -> Work {
+        Work::begin(&self.0, |shared| &shared.answering)
+    }
+
+    /// Whether something whole is worked on.
+    pub(crate) fn works(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.working.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Returns when nothing whole is worked on any more, whatever of answers has not been written.
+    pub(crate) async fn is_done(&self, every: Duration) {
+        while self.works() {
+            tokio::time::sleep(every).await;
         }
-        Work(self.0.clone())
     }
 
     /// Returns when nothing whole is worked on or written any more, which is looked at every so often.
@@ -145,7 +163,8 @@ impl Link {
         let mut before = None;
         while let Some(shared) = self.0.upgrade() {
             let written = shared.written.load(Ordering::Relaxed);
-            if before == Some(written) && shared.working.load(Ordering::Relaxed) == 0 {
+            let under_way = [&shared.working, &shared.answering].map(|count| count.load(Ordering::Relaxed));
+            if before == Some(written) && under_way == [0, 0] {
                 return;
             }
             before = Some(written);
@@ -155,15 +174,32 @@ impl Link {
     }
 }
 
-/// A request that is worked on.
-#[derive(Debug)]
-pub(crate) struct Work(Weak<Shared>);
+/// A request that is worked on, or an answer that goes out in pieces.
+pub(crate) struct Work {
+    shared: Weak<Shared>,
+    among: fn(&Shared) -> &AtomicUsize,
+}
+
+impl Work {
+    fn begin(shared: &Weak<Shared>, among: fn(&Shared) -> &AtomicUsize) -> Work {
+        if let Some(shared) = shared.upgrade() {
+            among(&shared).fetch_add(1, Ordering::Relaxed);
+        }
+        Work { shared: shared.clone(), among }
+    }
+}
 
 impl Drop for Work {
     fn drop(&mut self) {
-        if let Some(shared) = self.0.upgrade() {
-            shared.working.fetch_sub(1, Ordering::Relaxed);
+        if let Some(shared) = self.shared.upgrade() {
+            (self.among)(&shared).fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl fmt::Debug for Work {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Work")
     }
 }
 

@@ -1,10 +1,12 @@
 //! Between tasks: how somebody who waits for several things is woken, and how we lock.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::error::{Error, Result};
 
 /// Wakes one task, which need not wait at that moment. Most often it is the log that has moved, and there is nothing
 /// else to look at: that is told apart.
@@ -54,6 +56,29 @@ impl Pauses {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Bytes that are worked on where they are: a fraction of a millisecond.
+const LITTLE: usize = 64 << 10;
+
+/// Works on about so many bytes: here if they are few, otherwise apart from the async threads, as many at a time as there
+/// are processors, and twice that. The place among those goes with the work, whoever still waits for it.
+pub async fn apart<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    static WORKING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+        Arc::new(Semaphore::new(2 * std::thread::available_parallelism().map_or(1, usize::from)))
+    });
+    if bytes <= LITTLE {
+        return work();
+    }
+    let working = WORKING.clone().acquire_owned().await.map_err(Error::internal)?;
+    let work = move || {
+        let _working = working;
+        work()
+    };
+    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
 
 /// Computes for long on an async thread, whose other tasks others take over meanwhile.

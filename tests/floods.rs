@@ -4,6 +4,7 @@
 mod answers;
 mod bodies;
 mod connections;
+mod events;
 mod feeds;
 mod looks;
 mod polls;

@@ -42,7 +42,7 @@ pub trait EventLog: Send + Sync + 'static {
     async fn floor(&self, channel: &str) -> Result<u64>;
     /// The sequence number behind which the events that happened at `time` or later begin.
     async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64>;
-    /// Up to `limit` events after `seq`, without waiting.
+    /// Up to `limit` events after `seq`, without waiting; fewer if they are large ([`READ_BYTES`]).
     async fn read_after(&self, channel: &str, seq: u64, limit: usize) -> Result<Read>;
     /// As [`EventLog::read_after`], for a position of this or of an earlier epoch: numbers only grow from one epoch to
     /// the next, and events of earlier ones may still be in the history. What an epoch lost at its end is a gap.
@@ -69,7 +69,7 @@ pub trait EventLog: Send + Sync + 'static {
 /// One reader's way along a channel.
 #[async_trait]
 pub trait Tail: Send {
-    /// The next events (at most `limit`); waits for the first one, but at most about a second: empty means nothing
+    /// The next events (at most `limit`, fewer if they are large); waits for the first one, but at most about a second: empty means nothing
     /// new yet. Safe to drop and call again.
     async fn next(&mut self, limit: usize) -> Result<Read>;
 }
@@ -93,6 +93,10 @@ pub struct Logged {
     /// The event at its place.
     pub entry: Arc<Entry>,
 }
+
+/// A read of the log ends with the event that brings it to this many bytes: however large events are, a reader holds no
+/// more of them at a time, and goes on from there.
+pub const READ_BYTES: usize = 256 << 10;
 
 /// An answer of the history ends early when its events have this many bytes, so that it stays bounded whatever they
 /// hold.

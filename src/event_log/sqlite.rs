@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use tokio::time::Instant;
 
-use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, Read, Tail};
+use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, READ_BYTES, Read, Tail};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, Test};
 use crate::model::event::Entry;
@@ -128,7 +128,13 @@ async fn read_after(db: &Database, channel: &str, seq: u64, limit: usize) -> Res
     if seq + 1 >= channel.floor()
         && let Some(newest) = db.channels.newest(number, seq, limit.min((head - seq) as usize))
     {
-        let entries = newest.iter().map(|(seq, json)| Arc::new(Entry::new(*seq, json))).collect();
+        let mut bytes = 0;
+        let newest = newest.iter().take_while(|(_, json)| {
+            let room = bytes < READ_BYTES;
+            bytes += json.len();
+            room
+        });
+        let entries = newest.map(|(seq, json)| Arc::new(Entry::new(*seq, json))).collect();
         return Ok(Read { epoch, gap: None, entries });
     }
     let last = head.min(seq.saturating_add(limit as u64));
@@ -144,8 +150,10 @@ fn entries(connection: &Connection, number: i64, seq: u64, head: u64, last: u64)
     let mut statement = connection
         .prepare_cached("SELECT n, json(doc) FROM event WHERE n BETWEEN ? AND ? ORDER BY n LIMIT ?")?;
     let mut rows = statement.query(params![place(number, seq + 1), place(number, head), limit as i64])?;
-    let (mut gap, mut next, mut entries) = (None, seq + 1, Vec::with_capacity(limit as usize));
-    while let Some(row) = rows.next()? {
+    let (mut gap, mut next, mut entries, mut bytes) = (None, seq + 1, Vec::new(), 0);
+    while bytes < READ_BYTES
+        && let Some(row) = rows.next()?
+    {
         let found = seq_of(row.get(0)?);
         if found != next {
             if !entries.is_empty() {
@@ -154,7 +162,9 @@ fn entries(connection: &Connection, number: i64, seq: u64, head: u64, last: u64)
             }
             gap = Some((next, found - 1));
         }
-        entries.push(entry(found, row)?);
+        let entry = entry(found, row)?;
+        bytes += entry.json.len();
+        entries.push(entry);
         next = found + 1;
     }
     if entries.is_empty() {

@@ -76,20 +76,27 @@ pub(super) async fn turn(app: &App, holder: Holder, bytes: usize) -> Result<Opti
 
 /// A body is counted in steps of so many bytes, not for each of its pieces.
 const STEP: usize = 4 << 10;
+/// Room that a body has at first.
+const FIRST: usize = 16 << 10;
+/// Whoever has sent so much has room for all that they said there would be.
+const FIRST_MUCH: usize = 1 << 20;
 /// Each piece of what is thrown away counts as so many bytes at least.
 const PIECE: usize = 1 << 10;
 
 /// Takes a body whole: 413 if it is larger than `most`, or than whoever sends it may send, or late; 429 if too much is
 /// being sent at once. A piece is not kept: it may be a single byte, and hold what it was read into.
 pub(super) async fn whole(body: Body, most: usize) -> Result<Bytes> {
-    // Memory that is not written to costs nothing, and as much may come.
-    let length = body.size_hint().exact().map_or(0, |length| length.min(most as u64));
-    let mut whole = BytesMut::with_capacity(length as usize);
+    // Room is made for what has come: a length is only said, and of large room the first byte takes a huge page.
+    let length = body.size_hint().exact().map_or(0, |length| length.min(most as u64)) as usize;
+    let mut whole = BytesMut::with_capacity(length.min(FIRST));
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| refusal(error, most))?;
         if whole.len() + piece.len() > most {
             return Err(too_large(most));
+        }
+        if (FIRST_MUCH..length).contains(&(whole.len() + piece.len())) {
+            whole.reserve(length - whole.len());
         }
         whole.extend_from_slice(&piece);
     }

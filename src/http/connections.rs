@@ -34,11 +34,13 @@ use crate::session::credentials;
 /// How long somebody on probation has for the head of their first request.
 pub(crate) const PROBATION: Duration = Duration::from_secs(1);
 /// Bytes of a request's head, of headers at most so many.
-const HEAD: usize = 64 << 10;
+const HEAD: usize = 32 << 10;
 const HEADERS: usize = 64;
 /// How long requests that are worked on when the server ends have to be answered, and how often it is looked whether
 /// they are.
 const WORK: Duration = Duration::from_secs(10);
+/// How long what has been answered may take to leave then: clients read as slowly as they like.
+const WRITING: Duration = Duration::from_millis(1500);
 const LOOK: Duration = Duration::from_millis(250);
 /// How often it is said that connections are not accepted.
 const SAY: Duration = Duration::from_secs(60);
@@ -133,7 +135,12 @@ fn admit(app: &App, address: SocketAddr) -> Result<Place, Error> {
 /// Returns when a connection is to end, once the server drains.
 async fn rest(app: &App, link: &Link) {
     tokio::time::sleep(Duration::from_millis(app.config.drain_ms)).await;
-    _ = tokio::time::timeout(WORK, link.rests(LOOK)).await;
+    _ = tokio::time::timeout(WRITING, link.rests(LOOK)).await;
+    // What is still worked on has its time, and its answer as well.
+    let worked = tokio::time::timeout(WORK, link.is_done(LOOK));
+    if link.works() && worked.await.is_ok() {
+        _ = tokio::time::timeout(WRITING, link.rests(LOOK)).await;
+    }
 }
 
 /// Sends strangers away who are only let in on probation; says when a request has come whole.
@@ -156,10 +163,11 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     if response.body().size_hint().exact().is_some() {
         return response;
     }
-    // An answer in pieces is worked on until its last one.
+    // An answer in pieces is under way until its last one.
+    let answering = link.answer();
     response.map(|body| {
         Body::from_stream(body.into_data_stream().inspect(move |_| {
-            let _ = &whole;
+            let _ = &answering;
         }))
     })
 }

@@ -26,7 +26,7 @@ use crate::metrics;
 use crate::ops::{Answer, Body, Context, Handover, Operation, Params, Peer, Reply, RestBody, Route};
 use crate::quota::{self, Holder, Place};
 use crate::session::credentials;
-use crate::sync::{in_place, lock};
+use crate::sync::{apart, in_place, lock};
 
 /// The handler of a route.
 pub(super) fn handler(operation: &'static str, route: Route) -> MethodRouter<Arc<App>> {
@@ -96,7 +96,7 @@ async fn answer(
     let params = given.take();
     match operation.call(context, Params::Value(Value::Object(params))).await {
         Ok(reply) => {
-            let (response, counted) = succeeded(&app, holder, route, reply, with_revision)?;
+            let (response, counted) = succeeded(&app, holder, route, reply, with_revision).await?;
             let counted = counted.map(|place| Handover::new(move |_| drop(place)));
             let handover = lock(&handover).take();
             Ok(watched(watched(response, handover, &parts.extensions), counted, &parts.extensions))
@@ -190,7 +190,7 @@ fn add_headers(given: &mut Given<'_>, operation: &Operation, headers: &HeaderMap
 }
 
 /// The answer, with its place among the large ones if it is large.
-fn succeeded(
+async fn succeeded(
     app: &App,
     holder: Holder,
     route: &Route,
@@ -204,7 +204,7 @@ fn succeeded(
         Answer::Member(name) => Some(name),
         Answer::Whole | Answer::OrNull => None,
     };
-    let reply = reply.rest(member, with_revision)?;
+    let reply = apart(reply.weight(), move || reply.rest(member, with_revision)).await?;
     let mut counted = None;
     let mut response = match reply.body {
         RestBody::Whole(text) => {

@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::auth::{Access, Caller, tokens};
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
-use crate::ops::{Context, Handover, HandoverSlot, Params, Peer};
+use crate::ops::{Context, Handover, HandoverSlot, Params, Peer, rpc_text};
 use crate::quota::Holder;
 use crate::rpc;
 use crate::session::credentials;
@@ -116,7 +116,8 @@ async fn call(
         .heavy(turn)
         .carrying(extensions.get::<Held>().cloned());
     let handover = context.handover();
-    let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;
+    let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?;
+    let reply = rpc_text(reply).await?;
     *lock(slot) = lock(&handover).take();
     Ok(reply)
 }

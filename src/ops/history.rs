@@ -5,25 +5,28 @@
 //! `from=<the last timestamp>` go on behind that millisecond; so an answer to them does not end inside one: it may have
 //! more events than `limit` then.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::{StreamExt, stream};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::events::channel_name;
 use super::loose::Loose;
 use super::schema::types;
-use super::{Context, Object, Reply, RestBody, RestReply};
+use super::{Context, Reply, RestBody, RestReply};
 use crate::error::{Error, Result};
 use crate::event_log::{After, HISTORY_BYTES, HistoryQuery, Logged};
 use crate::filter::{EVENT, Filter, PATTERN_COST, Pattern, Test};
 use crate::model::{ObjectId, Timestamp};
 use crate::quota::Place;
 use crate::store::Wire;
+use crate::sync::apart;
 
 /// Most events of one answer.
 const MOST_FOUND: usize = 10_000;
@@ -343,28 +346,34 @@ struct Items {
 impl Items {
     /// Writes one event as KernelCI's history shows it (contract 5.1).
     fn write(&self, logged: &Logged, with_revision: bool, out: &mut String) -> Result<()> {
-        let event: Value = serde_json::from_str(&logged.entry.json).map_err(Error::internal)?;
-        let time = event.get("time").and_then(Value::as_str).and_then(|text| Timestamp::parse_iso(text).ok());
-        let mut item = Object::new();
-        item.insert("timestamp".into(), time.map(Timestamp::to_wire).into());
-        item.insert("sequence_id".into(), logged.entry.seq.into());
-        item.insert("channel".into(), logged.channel.clone().into());
-        for key in ["owner", "data", "id"] {
-            item.insert(key.into(), event.get(key).cloned().unwrap_or(Value::Null));
-        }
-        let node = node_id(&event).and_then(|id| self.nodes.get(&id.to_hex()));
-        if self.whole {
-            item.insert("event".into(), event);
-        }
-        if let Some(node) = node {
+        let event: &RawValue = serde_json::from_str(&logged.entry.json).map_err(Error::internal)?;
+        let parts: Parts<'_> = serde_json::from_str(event.get()).map_err(Error::internal)?;
+        let time = parts.time.and_then(|text| Timestamp::parse_iso(&text).ok());
+        let node = subject(parts.data).and_then(|id| self.nodes.get(&id.to_hex()));
+        let node = node.map(|node| {
             let mut node = node.clone();
             if !with_revision {
                 node.shift_remove("revision");
             }
-            item.insert("node".into(), Value::Object(node));
-        }
-        out.push_str(&serde_json::to_string(&item).map_err(Error::internal)?);
+            node
+        });
+        let shown = Shown {
+            timestamp: time.map(Timestamp::to_wire),
+            sequence_id: logged.entry.seq,
+            channel: &logged.channel,
+            owner: parts.owner,
+            data: parts.data,
+            id: parts.id,
+            event: self.whole.then_some(event),
+            node,
+        };
+        out.push_str(&serde_json::to_string(&shown).map_err(Error::internal)?);
         Ok(())
+    }
+
+    /// Bytes of the events that have not gone out.
+    fn bytes(&self) -> usize {
+        self.found.iter().map(|logged| logged.entry.json.len()).sum()
     }
 
     /// The next of them, about so many bytes, with commas before all but the very first.
@@ -382,7 +391,40 @@ impl Items {
     }
 }
 
+/// The parts of an event that the history shows by themselves, as they stand in its text: an event may hold a hundred
+/// thousand values.
+#[derive(Deserialize)]
+struct Parts<'e> {
+    #[serde(default, borrow)]
+    time: Option<Cow<'e, str>>,
+    #[serde(default, borrow)]
+    owner: Option<&'e RawValue>,
+    #[serde(default, borrow)]
+    data: Option<&'e RawValue>,
+    #[serde(default, borrow)]
+    id: Option<&'e RawValue>,
+}
+
+/// An event as the history shows it.
+#[derive(Serialize)]
+struct Shown<'e> {
+    timestamp: Option<String>,
+    sequence_id: u64,
+    channel: &'e str,
+    owner: Option<&'e RawValue>,
+    data: Option<&'e RawValue>,
+    id: Option<&'e RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'e RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Wire>,
+}
+
 impl Reply for Found {
+    fn weight(&self) -> usize {
+        self.items.bytes() + held(&self.items.nodes)
+    }
+
     fn rpc(&self) -> Result<String> {
         let mut text = String::from("{\"items\":[");
         for (number, logged) in self.items.found.iter().enumerate() {
@@ -406,9 +448,14 @@ impl Reply for Found {
         if items.found.is_empty() {
             return Ok(RestReply { body: RestBody::Whole(first + &tail), revision: None });
         }
-        let rest = stream::unfold(items, move |mut items| async move {
-            let more = !items.found.is_empty();
-            more.then(|| (items.take(PIECE, false, with_revision), items))
+        let rest = stream::unfold(Some(items), move |items| async move {
+            let mut items = items.filter(|items| !items.found.is_empty())?;
+            let next = items.found.front().map_or(0, |logged| logged.entry.json.len());
+            let work = move || Ok((items.take(PIECE, false, with_revision), items));
+            match apart(next, work).await {
+                Ok((piece, items)) => Some((piece, Some(items))),
+                Err(error) => Some((Err(error), None)),
+            }
         });
         let around = |text: String| stream::once(std::future::ready(Ok(text)));
         let pieces = around(first).chain(rest).chain(around(tail)).boxed();
@@ -422,9 +469,14 @@ impl Found {
     }
 }
 
-/// The node that an event is about.
-fn node_id(event: &Value) -> Option<ObjectId> {
-    event.get("data")?.get("id")?.as_str()?.parse().ok()
+/// The node that an event with this payload is about.
+fn subject(data: Option<&RawValue>) -> Option<ObjectId> {
+    #[derive(Deserialize)]
+    struct About<'e> {
+        #[serde(borrow)]
+        id: Cow<'e, str>,
+    }
+    serde_json::from_str::<About<'_>>(data?.get()).ok()?.id.parse().ok()
 }
 
 /// About how many bytes these nodes take: a value has some five times as many as its text.
@@ -434,8 +486,7 @@ fn held(nodes: &HashMap<String, Wire>) -> usize {
 
 /// The nodes that these events are about.
 async fn nodes_of(context: &Context, found: &[Logged]) -> Result<HashMap<String, Wire>> {
-    // Parsed for a moment: what an entry keeps of it would stay as long as the answer.
-    let id = |logged: &Logged| node_id(&serde_json::from_str(&logged.entry.json).ok()?);
+    let id = |logged: &Logged| subject(serde_json::from_str::<Parts<'_>>(&logged.entry.json).ok()?.data);
     let mut ids: Vec<ObjectId> = found.iter().filter_map(id).collect();
     ids.sort_unstable();
     ids.dedup();

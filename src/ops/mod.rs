@@ -33,7 +33,7 @@ pub mod users;
 
 pub use context::{Context, Peer};
 pub use handover::{Handover, HandoverSlot};
-pub use operation::{Object, Operation, Params, Reply, RestBody, RestReply, Table};
+pub use operation::{Object, Operation, Params, Reply, RestBody, RestReply, Table, rpc_text};
 pub use route::{Answer, Body, Route};
 
 use crate::auth::Access::{Active, Open, Read, Superuser, Verified};

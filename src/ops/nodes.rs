@@ -97,6 +97,9 @@ impl FoundPage {
 }
 
 impl Reply for FoundPage {
+    fn weight(&self) -> usize {
+        size(&self.items)
+    }
     fn rpc(&self) -> Result<String> {
         self.json(true)
     }
@@ -105,10 +108,14 @@ impl Reply for FoundPage {
     }
 }
 
+/// About how many bytes these nodes have as JSON.
+fn size(nodes: &[Raw]) -> usize {
+    nodes.iter().map(|node| node.size() + 1).sum()
+}
+
 /// The nodes, with commas between them, between `head` and `tail`. They may have megabytes, so that room is made once.
 fn joined(head: &str, nodes: &[Raw], tail: &str, with_revision: bool) -> Result<String> {
-    let room = nodes.iter().map(|node| node.size() + 1).sum::<usize>();
-    let mut text = String::with_capacity(head.len() + room + tail.len() + ENVELOPE);
+    let mut text = String::with_capacity(head.len() + size(nodes) + tail.len() + ENVELOPE);
     text += head;
     for (at, node) in nodes.iter().enumerate() {
         if at > 0 {

@@ -19,14 +19,24 @@ use crate::auth::{Access, Effect};
 use crate::error::{Error, Kind, Result};
 use crate::health::Part;
 use crate::quota::neighbourhood;
+use crate::sync::apart;
 
 /// What an operation answers, before a transport has put it into its form.
 pub trait Reply: Send {
+    /// About how many bytes its text will have, if that may be many.
+    fn weight(&self) -> usize {
+        0
+    }
     /// The `result` of a JSON-RPC answer, as JSON text.
     fn rpc(&self) -> Result<String>;
     /// The body of a REST answer: the result, or one `member` of it. `with_revision`: the caller wants `revision` in
     /// the body.
     fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply>;
+}
+
+/// The `result` of a JSON-RPC answer, as JSON text; a long one is made apart from the async threads.
+pub async fn rpc_text(reply: Box<dyn Reply>) -> Result<String> {
+    apart(reply.weight(), move || reply.rpc()).await
 }
 
 /// A REST answer.

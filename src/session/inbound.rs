@@ -26,6 +26,8 @@ pub(super) struct Inbound {
     fragments: u32,
     /// Bytes that came, ever, of messages: not of headers, pings and pongs.
     of_messages: u64,
+    /// The same when the message that comes in began.
+    before: u64,
 }
 
 impl Inbound {
@@ -39,6 +41,12 @@ impl Inbound {
     /// Bytes of messages that came, ever.
     pub(super) fn of_messages(&self) -> u64 {
         self.of_messages
+    }
+
+    /// Bytes that are there of a message that has begun and not ended.
+    pub(super) fn held(&self) -> usize {
+        let comes = self.continues || (self.in_payload && !self.is_control());
+        if comes { usize::try_from(self.of_messages - self.before).unwrap_or(usize::MAX) } else { 0 }
     }
 
     /// Frames of the message that comes in.
@@ -81,8 +89,10 @@ impl Inbound {
             short => u64::from(short),
         };
         if !self.is_control() {
-            self.fragments =
-                if first & OPCODE == CONTINUATION { self.fragments.saturating_add(1) } else { 1 };
+            match first & OPCODE {
+                CONTINUATION => self.fragments = self.fragments.saturating_add(1),
+                _ => (self.fragments, self.before) = (1, self.of_messages),
+            }
             self.continues = first & FINAL == 0;
         }
         self.end_if_complete();
@@ -135,6 +145,22 @@ mod tests {
         bytes.extend([7; 4]);
         bytes.extend(vec![b'x'; payload]);
         bytes
+    }
+
+    #[test]
+    fn what_is_there_of_a_message_is_known() {
+        let mut inbound = Inbound::default();
+        inbound.came(&frame(FINAL | 1, 100));
+        assert_eq!(inbound.held(), 0, "it is whole");
+        inbound.came(&frame(1, 70));
+        inbound.came(&frame(FINAL | 9, 20));
+        let large = frame(0, 70_000);
+        inbound.came(&large[..50_000]);
+        assert_eq!(inbound.held(), 70 + 50_000 - (large.len() - 70_000));
+        inbound.came(&large[50_000..]);
+        assert_eq!(inbound.held(), 70_070);
+        inbound.came(&frame(FINAL, 1));
+        assert_eq!(inbound.held(), 0);
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub const FRAGMENTS: u32 = 1024;
 pub const TURN_MESSAGES: u8 = 8;
 /// See [`TURN_MESSAGES`].
 pub const TURN_BYTES: usize = 64 << 10;
+/// Bytes that any session may have of a message that comes in, or is worked on, however many there are.
+pub const INCOMING_OF_ALL: usize = 16 << 10;
 /// Bytes that may wait for the socket of any session, however many there are.
 pub const OUTGOING_OF_ALL: usize = 16 << 10;
 /// Bytes of events that are put to the socket at once.

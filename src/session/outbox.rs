@@ -133,6 +133,11 @@ impl Outbox {
         self.outlet().bytes()
     }
 
+    /// Bytes that are there of a message that comes in.
+    pub(super) fn incoming(&self) -> usize {
+        self.socket.get_ref().inbound.held()
+    }
+
     /// What is under way. `reads`: whether the session takes what comes in.
     pub(super) fn traffic(&self, reads: bool, greets: bool) -> Traffic {
         let inbound = &self.socket.get_ref().inbound;

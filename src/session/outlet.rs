@@ -16,6 +16,8 @@ use crate::sync::lock;
 
 /// Frames that go out with one system call.
 const SLICES: usize = 64;
+/// What a frame takes besides its bytes: a pong has two of them.
+const FRAME: usize = 64;
 /// An empty queue with room for more frames than this is given back.
 const KEPT: usize = 16;
 
@@ -67,15 +69,15 @@ impl Outlet {
         lock(&self.queue).waiting.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Bytes of memory that what waits takes.
     pub(super) fn bytes(&self) -> usize {
-        lock(&self.queue).bytes
+        lock(&self.queue).held()
     }
 
-    /// Bytes that wait, and those that have been written, ever.
+    /// Bytes of memory that what waits takes, and bytes that have been written, ever.
     pub(super) fn traffic(&self) -> (usize, u64) {
         let queue = lock(&self.queue);
-        (queue.bytes, queue.written_ever())
+        (queue.held(), queue.written_ever())
     }
 
     /// Nothing follows what waits.
@@ -136,6 +138,10 @@ impl Queue {
         self.bytes += bytes.len();
         self.pushed += bytes.len() as u64;
         self.waiting.push_back(bytes);
+    }
+
+    fn held(&self) -> usize {
+        self.bytes + FRAME * self.waiting.len()
     }
 
     fn written_ever(&self) -> u64 {
@@ -248,6 +254,18 @@ mod tests {
         assert!(!two.await.unwrap());
     }
 
+    /// A pong is two bytes, and takes many times that.
+    #[tokio::test]
+    async fn small_frames_count_as_what_they_take() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let outlet = Outlet::new(listener.accept().await.unwrap().0);
+        (0..1000).for_each(|_| outlet.push(Bytes::from_static(b"\x8a\x00")));
+        assert_eq!((outlet.bytes(), outlet.traffic()), (66_000, (66_000, 0)));
+        outlet.write_now();
+        assert_eq!((outlet.bytes(), outlet.traffic()), (0, (0, 2000)));
+    }
+
     /// The client has gone, and the runtime has not said so yet.
     #[tokio::test]
     async fn an_answer_to_nobody_is_not() {
@@ -277,7 +295,7 @@ mod tests {
         let (waiting, written) = outlet.traffic();
         assert!(written > 0 && waiting > 5);
         outlet.abandon();
-        assert_eq!(outlet.bytes(), waiting - 5);
+        assert_eq!(outlet.bytes(), waiting - 5 - FRAME);
         assert!(!told.await.unwrap());
         outlet.push(Bytes::from_static(b"bye"));
         assert_eq!(lock(&outlet.queue).waiting.len(), 2);

@@ -11,7 +11,7 @@ use super::subscription::Subscription;
 use crate::app::App;
 use crate::error::Kind;
 use crate::metrics;
-use crate::ops::{Context, Handover, HandoverSlot, Params};
+use crate::ops::{Context, Handover, HandoverSlot, Params, rpc_text};
 use crate::quota::{Holder, Place};
 use crate::rpc;
 use crate::sync::lock;
@@ -47,8 +47,8 @@ pub(super) async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Re
             Context::new(app.clone(), caller, handle.peer().clone(), Some((handle.clone(), slot.clone())));
         let context = context.answered(request.id.is_some());
         let asked = context.handover();
-        let reply =
-            app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?.rpc()?;
+        let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?;
+        let reply = rpc_text(reply).await?;
         *lock(&handover) = lock(&asked).take();
         Ok(reply)
     };

@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::health::Away;
 use crate::metrics;
 use crate::ops::Handover;
-use crate::quota::{Holder, Place};
+use crate::quota::{Holder, Place, Pool};
 use crate::rpc;
 
 /// Ends a socket that did not become a session; it counts until it is gone.
@@ -49,6 +49,7 @@ pub(super) fn run(
         out,
         requests: JoinSet::new(),
         room: None,
+        coming: None,
         greets: false,
         subs: Vec::new(),
         next_sub: 0,
@@ -113,6 +114,8 @@ struct Session {
     requests: JoinSet<Answered>,
     /// For more than a little that waits for the socket.
     room: Option<Place>,
+    /// For more than a little of a message that comes in.
+    coming: Option<Place>,
     /// Its credentials are being looked at: what was sent right behind them counts on them.
     greets: bool,
     subs: Vec<Subscription>,
@@ -129,6 +132,17 @@ struct Session {
     /// What the client knows to be away.
     told: Away,
     sent: ::metrics::Counter,
+}
+
+/// Makes a place as large as `bytes`, which it only grows to; the error, and nothing has changed, if that is more than
+/// there may be.
+fn hold(place: &mut Option<Place>, pool: &Arc<Pool>, holder: Holder, bytes: usize) -> Result<(), Error> {
+    let missing = (bytes as u64).saturating_sub(place.as_ref().map_or(0, Place::amount));
+    match place {
+        _ if missing == 0 => Ok(()),
+        Some(place) => place.grow(missing),
+        none => pool.take(holder, missing).map(|place| *none = Some(place)),
+    }
 }
 
 enum Wake {
@@ -163,6 +177,9 @@ impl Session {
             self.out.write_now();
             if !more && self.out.takes_events() {
                 self.lend();
+            }
+            if self.count_incoming().is_err() {
+                return Some(close::OVERLOADED);
             }
             let room = self.has_room();
             let reads = room && self.reads();
@@ -212,14 +229,18 @@ impl Session {
         }
         let limits = self.handle.limits();
         let most = if holder.is_stranger() { limits.outgoing_of_strangers } else { limits.outgoing };
-        let answers = &self.app.quotas.answers;
-        let missing = (bytes as u64).saturating_sub(self.room.as_ref().map_or(0, Place::amount));
-        let granted = match &mut self.room {
-            _ if missing == 0 => Ok(()),
-            Some(room) => room.grow(missing),
-            none => answers.take(holder, missing).map(|place| *none = Some(place)),
-        };
+        let granted = hold(&mut self.room, &self.app.quotas.answers, holder, bytes);
         granted.is_ok() && bytes < most
+    }
+
+    /// Counts what is there of a message that comes in; an error if there is too much of that already.
+    fn count_incoming(&mut self) -> Result<(), Error> {
+        let bytes = self.out.incoming();
+        if bytes < limits::INCOMING_OF_ALL {
+            self.coming = None;
+            return Ok(());
+        }
+        hold(&mut self.coming, &self.app.quotas.bodies, self.places.session.holder(), bytes)
     }
 
     /// Whether it takes what comes in. Nothing is waited for here, so that events and pings go on: not what looks at
@@ -321,7 +342,22 @@ impl Session {
     }
 
     fn perform(&mut self, request: rpc::Request) {
-        self.requests.spawn(perform(self.app.clone(), self.handle.clone(), request));
+        let mut place = None;
+        let bytes = request.params.len();
+        if bytes >= limits::INCOMING_OF_ALL
+            && let Err(error) = hold(&mut place, &self.app.quotas.bodies, self.places.session.holder(), bytes)
+        {
+            self.greets = false;
+            if let Some(id) = &request.id {
+                self.out.push(rpc::answer(id, Err(error)));
+            }
+            return;
+        }
+        let work = perform(self.app.clone(), self.handle.clone(), request);
+        self.requests.spawn(async move {
+            let _place = place;
+            work.await
+        });
     }
 
     /// Whether a request may begin.

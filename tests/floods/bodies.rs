@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use super::looks::{At, at_rest, is_back};
-use super::{Bystander, head, says_from};
-use crate::support::{Backend, Http, Server, answer, both_backends, both_backends_in_pairs, soon};
+use super::{Bystander, close_code, frame_of, head, metric, rest_of, says, says_from};
+use crate::support::{
+    Backend, Http, Server, answer, both_backends, both_backends_in_pairs, eventually, soon,
+};
 
 /// Of the megabyte that each of these sends half of.
 const HALVES: usize = 400;
@@ -51,6 +53,56 @@ async fn halves_of_bodies_are_counted(backend: Backend) {
         drop(held);
         assert_eq!(is_back(&server, At::Process, &before).await, Ok(()), "{what}");
     }
+}
+
+/// A length that is only said takes nothing, and what has come of a message on a session counts as a body does.
+#[apply(both_backends_in_pairs!)]
+async fn what_is_only_said_costs_nothing_and_what_comes_is_counted(backend: Backend) {
+    let settings = [("BODIES_MB", "8"), ("BODIES_MB_PER_USER", "8"), ("MESSAGE_TIMEOUT_MS", "600000")];
+    let server = Server::start_with(backend, &settings).await;
+    let mut bystander = Bystander::come(&server).await;
+    bystander.work().await;
+    let (before, memory) = (at_rest(&server, At::Process).await, server.memory());
+    let mut held = Vec::new();
+    for path in ["/latest/rpc", "/latest/telemetry"] {
+        let head = head(&format!("POST {path}"), Some(server.token().await), "content-length: 33554432\r\n");
+        for _ in 0..100 {
+            held.push(says(&server, format!("{head}{{").as_bytes()).await);
+        }
+    }
+    // A byte of each is there.
+    eventually("all are there", async || taken(&server).await >= 200).await;
+    let grown = server.memory().saturating_sub(memory);
+    assert!(grown < 64 << 20, "{} MiB for 200 lengths", grown >> 20);
+    drop(held);
+    assert_eq!(is_back(&server, At::Process, &before).await, Ok(()));
+
+    let mut held = Vec::new();
+    let half = frame_of(0x81, &[b' '; 1 << 20]);
+    for number in 1..=9 {
+        let mut stream = server.admin().await.into_stream();
+        stream.write_all(&half[..900_000]).await.expect("sent");
+        held.push(stream);
+        let all = number * 800_000;
+        eventually("it is counted", async || taken(&server).await >= all).await;
+    }
+    // Who brings too much is sent away.
+    let mut late = server.admin().await.into_stream();
+    _ = late.write_all(&half[..1_000_000]).await;
+    assert_eq!(close_code(&rest_of(&mut late).await.expect("the session ends")), Some(1013));
+    bystander.work().await;
+    // Whoever goes on is heard.
+    let mut first = held.swap_remove(0);
+    first.write_all(&half[900_000..]).await.expect("sent");
+    drop(held);
+    eventually("it is free again", async || taken(&server).await < 800_000).await;
+    drop(first);
+    assert_eq!(is_back(&server, At::Process, &before).await, Ok(()));
+}
+
+/// Bytes of bodies that are counted.
+async fn taken(server: &Server) -> u64 {
+    metric(server, "kernelci_quota_taken", "\"body_bytes\"").await
 }
 
 /// Whatever is made of it would be many times as large: it is not read at all.

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::{metric, rest_of};
+use super::{head, metric, rest_of, says_from};
 use crate::support::{Backend, Raw, Server, both_backends, both_backends_in_pairs, eventually};
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -127,6 +127,19 @@ async fn the_server_ends_among_silent_connections(backend: Backend) {
             stream.write_all(said).await.expect("sent");
             held.push(stream);
         }
+    }
+    // And somebody who takes next to nothing of a long answer.
+    let mut writer = server.admin().await;
+    for _ in 0..20 {
+        writer.call("event.publish", json!({"channel": "lab", "data": "x".repeat(500_000)})).await;
+    }
+    drop(writer);
+    let answers = head("GET /latest/events?channel=lab&limit=1000", None, "");
+    let feed = head("GET /latest/events/feed?channel=lab&from=earliest", None, "");
+    for said in [answers, feed] {
+        let mut stream = says_from(&server, 1, said.as_bytes()).await;
+        stream.read_u8().await.expect("the answer begins");
+        held.push(stream);
     }
     let mut session = server.anonymous().await;
     eventually("all of them are there", async || connections(&server).await >= 80).await;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use kernelci_live::event_log::READ_BYTES;
 use kernelci_live::model::event::{Entry, NODE_CHANNEL};
 use kernelci_live::model::{Event, ObjectId, Timestamp};
 use kernelci_live::store::{Committed, Expect};
@@ -207,6 +208,31 @@ async fn reads_are_limited_and_consecutive(f: Fixture) {
     assert_eq!(seqs(7, 100).await, [8, 9, 10]);
     assert!(seqs(10, 3).await.is_empty());
     assert!(seqs(0, 0).await.is_empty());
+}
+
+/// However many are asked for, and wherever they are read from: so a reader holds no more of large ones than of small ones.
+#[apply(both_backends!)]
+async fn a_read_ends_when_its_events_are_many_bytes(f: Fixture) {
+    let large = "x".repeat(2 * READ_BYTES / 5);
+    for i in 1..=8 {
+        published(&*f.log, event("ch", json!([i, large]))).await;
+    }
+    f.settled("ch", 8).await;
+    let mut tail = f.log.tail("ch", 0).await.unwrap();
+    let mut across = 0;
+    for first in [1, 4] {
+        for read in [
+            f.log.read_after("ch", first - 1, 100).await.unwrap(),
+            f.log.read_across("ch", across, 100).await.unwrap(),
+            tail.next(100).await.unwrap(),
+        ] {
+            let seqs: Vec<u64> = read.entries.iter().map(|entry| entry.seq).collect();
+            assert_eq!((read.gap, seqs), (None, (first..first + 3).collect()));
+        }
+        across = first + 2;
+    }
+    let read = f.log.read_after("ch", 6, 100).await.unwrap();
+    assert_eq!(read.entries.len(), 2);
 }
 
 fn at(time: Timestamp, channel: &str) -> Event {

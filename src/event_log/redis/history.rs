@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::stream::Item;
 use crate::error::{Error, Result};
+use crate::event_log::READ_BYTES;
 use crate::model::event::{Entry, NODE_CHANNEL};
 use crate::model::{Event, ObjectId, Timestamp};
 use crate::store::mongo::bson_json::{from_json, object, to_json};
@@ -19,10 +20,13 @@ use crate::store::mongo::channel_owners;
 use crate::store::mongo::document::{date, integer};
 use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
 use crate::store::mongo::stored::Stored;
+use crate::sync::Pauses;
 
 /// What events of KernelCI's own server do not say of themselves.
 const OLD_SOURCE: &str = "https://api.kernelci.org/";
 const OLD_TYPE: &str = "api.kernelci.org";
+/// Documents that MongoDB sends at once to whoever may stop soon.
+const PER_BATCH: u32 = 64;
 
 /// The history.
 #[derive(Clone)]
@@ -136,11 +140,29 @@ impl History {
         Ok(found.iter().map(|event| seq(event)).collect())
     }
 
-    /// Events within a span, ascending, at most `limit`.
+    /// Events within a span, ascending, at most `limit`, fewer if they are large.
     pub(crate) async fn read(&self, span: Span<'_>, limit: usize) -> Result<Vec<Entry>> {
-        let find = self.events.find(span.query()).sort(doc! {"sequence_id": 1}).limit(signed(limit));
-        let found: Vec<Stored> = call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
+        let found = self.some(span.query(), limit).await?;
         Ok(found.iter().map(|event| entry(event)).collect())
+    }
+
+    /// The first `limit` events that match, by their numbers, up to the one that brings them to [`READ_BYTES`].
+    async fn some(&self, query: Document, limit: usize) -> Result<Vec<Stored>> {
+        let find = self.events.find(query).sort(doc! {"sequence_id": 1}).limit(signed(limit));
+        // A batch of MongoDB may have 16 MiB.
+        let find = find.batch_size(PER_BATCH).max_time(QUERY_TIME);
+        call(async {
+            let (mut found, mut bytes, mut pauses) = (Vec::new(), 0, Pauses::default());
+            let mut cursor = find.await?;
+            while bytes < READ_BYTES && cursor.advance().await? {
+                let size = cursor.current().as_bytes().len();
+                pauses.after(size).await;
+                bytes += size;
+                found.push(cursor.deserialize_current()?);
+            }
+            Ok(found)
+        })
+        .await
     }
 
     /// Events of whatever epoch, or of none, with numbers behind `after` up to `to`; ascending, at most `limit`. With the
@@ -154,9 +176,7 @@ impl History {
         limit: usize,
     ) -> Result<(Option<(u64, u64)>, Vec<Entry>)> {
         let span = doc! {"$gt": number(after), "$lte": number(to)};
-        let find = self.events.find(doc! {"channel": channel, "sequence_id": span});
-        let find = find.sort(doc! {"sequence_id": 1}).limit(signed(limit)).max_time(QUERY_TIME);
-        let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
+        let found = self.some(doc! {"channel": channel, "sequence_id": span}, limit).await?;
         let is_gap =
             |last: u64, event: &Document| event.contains_key("epoch") && seq(event) > last.saturating_add(1);
         let first = found.first().filter(|event| is_gap(after, event));

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::connection::{Connection, RESPONSE, connect, in_time, wait};
 use super::outbox::Pending;
 use crate::error::{Error, Result};
+use crate::event_log::READ_BYTES;
 use crate::model::{ObjectId, Timestamp};
 
 /// About how many events stay in the stream; older ones are read from the history.
@@ -159,7 +160,7 @@ impl Redis {
         Ok(self.look_on(&mut self.manager.clone(), channel, 0, 0).await?.0)
     }
 
-    /// The state and, at the same moment, up to `limit` events of the stream after `seq`.
+    /// The state and, at the same moment, up to `limit` events of the stream after `seq`, fewer if they are large.
     pub(crate) async fn look(
         &self,
         channel: &str,
@@ -179,7 +180,7 @@ impl Redis {
         let mut script = self.look.prepare_invoke();
         script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
         script.key(self.key(channel, "pending"));
-        script.arg(format!("{}-0", seq.saturating_add(1))).arg(limit);
+        script.arg(format!("{}-0", seq.saturating_add(1))).arg(limit).arg(READ_BYTES);
         type Answer = (Vec<Option<String>>, Option<String>, Option<String>, StreamRangeReply);
         let (state, last, last_pending, items): Answer = self.wait(script.invoke_async(connection)).await?;
         let state = read_state(&state, [last, last_pending].map(|id| id.as_deref().and_then(seq_of)));

@@ -11,13 +11,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::lists::Place;
-use super::{PAGE_BYTES, joined, read_filter};
+use super::{PAGE_BYTES, joined, read_filter, size};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::model::Node;
 use crate::ops::loose::Loose;
 use crate::ops::{Context, Reply, RestBody, RestReply, paging};
 use crate::store::{Found, Query, Raw, Wire, indexes};
+use crate::sync::apart;
 
 /// Nodes that are read at a time.
 const PIECE: u64 = 1000;
@@ -199,11 +200,11 @@ impl Rest {
             drop(turn);
             let Some(last) = nodes.last() else { return Ok(None) };
             rest.last = key(last)?;
-            let text = joined(",", &nodes, "", with_revision)?;
             rest.left = match !cut && (nodes.len() as u64) < query.limit {
                 true => 0,
                 false => rest.left - nodes.len() as u64,
             };
+            let text = apart(size(&nodes), move || joined(",", &nodes, "", with_revision)).await?;
             Ok(Some((text, rest)))
         })
         .boxed()
@@ -224,6 +225,9 @@ impl Page {
 }
 
 impl Reply for Page {
+    fn weight(&self) -> usize {
+        size(&self.items.read)
+    }
     fn rpc(&self) -> Result<String> {
         self.items.message(&self.tail())
     }
@@ -234,6 +238,9 @@ impl Reply for Page {
 }
 
 impl Reply for Listed {
+    fn weight(&self) -> usize {
+        size(&self.items.read)
+    }
     fn rpc(&self) -> Result<String> {
         self.items.message("]}")
     }

@@ -10,13 +10,17 @@ use super::write::{
     MOST_TRIES, again, editable, event, expect, groups_exist, key, not_permitted, parent_exists, pause,
     repeated, stored, too_busy,
 };
-use super::{joined, node_id};
+use super::{joined, node_id, size};
 use crate::auth::rights::may_edit;
 use crate::error::{Error, Result};
 use crate::model::node::hierarchy::Tree;
 use crate::model::{Node, ObjectId, Timestamp};
 use crate::ops::{Context, Reply, RestBody, RestReply};
 use crate::store::{Commit, Committed, Expect, Raw, Wire, Write};
+use crate::sync::apart;
+
+/// Bytes that a hierarchy may well have: work on thousands of nodes takes a while.
+const MANY: usize = 1 << 20;
 
 /// A hierarchy: a node with what is below it.
 #[derive(Deserialize, JsonSchema)]
@@ -72,7 +76,7 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
             root = editable(&context, id).await?;
         }
         let tree;
-        (request, tree) = apart(move || request.parse()).await?;
+        (request, tree) = apart(MANY, move || request.parse()).await?;
         expect(&root, params.if_revision)?;
         let stored = stored(&context, &tree.existing_ids().collect::<Vec<_>>()).await?;
         if stored.values().any(|node| !may_edit(&user, node)) {
@@ -81,7 +85,7 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
         let before = Before { root: root.clone(), stored };
         let (with, name, events) = (context.clone(), user.username.clone(), params.events);
         let Planned { writes, nodes, groups } =
-            apart(move || plan(&with, tree, &before, &name, events)).await?;
+            apart(MANY, move || plan(&with, tree, &before, &name, events)).await?;
         groups_exist(&context, &groups).await?;
         if let Some(new_root) = writes.first().filter(|write| write.node.parent != root.parent) {
             parent_exists(&context, &new_root.node).await?;
@@ -165,6 +169,9 @@ fn text_of(node: &impl Serialize) -> Result<Raw> {
 }
 
 impl Reply for Submitted {
+    fn weight(&self) -> usize {
+        size(&self.nodes)
+    }
     fn rpc(&self) -> Result<String> {
         joined("{\"nodes\":[", &self.nodes, "]}", true)
     }
@@ -173,9 +180,4 @@ impl Reply for Submitted {
         let body = RestBody::Whole(joined(head, &self.nodes, tail, with_revision)?);
         Ok(RestReply { body, revision: None })
     }
-}
-
-/// Work on thousands of nodes takes a while: not on the threads that serve everybody.
-async fn apart<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
 }
