@@ -231,3 +231,13 @@ async fn how_long_queues_are_is_not_counted_each_time() {
     let (examined, done) = f.profiled(async || assert_eq!(f.store.queues().await.unwrap(), depths)).await;
     assert!(examined < 20, "{examined}: {done:?}");
 }
+
+/// Those that have not been counted lately do not hold up a scrape, however many they are: the others come later.
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_are_counted_a_few_at_a_time() {
+    let f = production().await;
+    f.put_items(&(0..150).map(|n| format!("q{n:03}")).collect::<Vec<_>>()).await;
+    assert_eq!(f.store.queues().await.unwrap().len(), 100);
+    let all = f.store.queues().await.unwrap();
+    assert!(all.len() == 150 && all.iter().all(|queue| queue.items == 1), "{}", all.len());
+}

@@ -30,7 +30,7 @@ mod tokens;
 mod transaction;
 mod users;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -119,6 +119,8 @@ pub struct MongoStore {
     consumers: Collection<Stored>,
     items: Collection<Stored>,
     depths: Collection<Stored>,
+    /// How many queues there are.
+    lists: Mutex<queues::Lists>,
     /// Counting what users have, and adding to it.
     lanes: Arc<Lanes>,
     facts: Facts,
@@ -173,6 +175,7 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
         consumers: db.collection("subscriber_state"),
         items: db.collection("queueitem"),
         depths: db.collection(queues::depth::COLLECTION),
+        lists: Mutex::default(),
         lanes: Arc::default(),
         facts: Facts { kind: "mongodb", atomic_hierarchies: atomic },
         query_time: options.query_time,

@@ -7,7 +7,7 @@
 pub(super) mod depth;
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
@@ -25,6 +25,18 @@ use crate::quota::{Over, Thing};
 use crate::store::queues::{
     Depth, Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed, Queues,
 };
+use crate::sync::lock;
+
+/// For how long it is known how many lists there are.
+const LISTS_KNOWN: Duration = Duration::from_secs(10);
+/// Lists that are not known to be counted are counted so many at a time, the others when somebody asks again.
+const MOST_COUNTED: usize = 100;
+
+/// About how many lists there are, counted not so long ago; those that have been emptied since are still in it.
+#[derive(Default)]
+pub(super) struct Lists {
+    known: Option<(Instant, u64)>,
+}
 
 /// `until` of an item that nobody has.
 const FREE: bson::DateTime = bson::DateTime::from_millis(0);
@@ -120,7 +132,7 @@ impl Queues for MongoStore {
         let unknown: Vec<&str> =
             lists.iter().filter_map(Bson::as_str).filter(|list| !depths.contains_key(*list)).collect();
         if !unknown.is_empty() {
-            for list in unknown {
+            for list in unknown.into_iter().take(MOST_COUNTED) {
                 Tally::list(list).count(self).await?;
             }
             depths = Tally::read(self, &lists).await?;
@@ -180,9 +192,7 @@ impl MongoStore {
                 let most = share.most.of(Thing::QueuedBytes);
                 Some(Pushed::Over(Over { thing: Thing::QueuedBytes, used, most }))
             }
-            (Some(0), ..) if self.lists(doc! {"list": {"$gte": ""}}).await? >= MOST_LISTS => {
-                Some(Pushed::TooManyLists)
-            }
+            (Some(0), ..) if !self.has_room_for_list().await? => Some(Pushed::TooManyLists),
             _ => None,
         };
         let uncount = async || {
@@ -221,6 +231,20 @@ impl MongoStore {
             }
             Err(error) => Err(errors::translate(error)),
         }
+    }
+
+    /// Whether there may be one more list. All are looked through only now and then, and before anybody is refused.
+    async fn has_room_for_list(&self) -> Result<bool> {
+        if let Some((counted, lists)) = &mut lock(&self.lists).known
+            && counted.elapsed() < LISTS_KNOWN
+            && *lists < MOST_LISTS
+        {
+            *lists += 1;
+            return Ok(true);
+        }
+        let lists = self.lists(doc! {"list": {"$gte": ""}}).await?;
+        lock(&self.lists).known = Some((Instant::now(), lists + 1));
+        Ok(lists < MOST_LISTS)
     }
 
     /// In how many lists such items are: one step in an index for each.
