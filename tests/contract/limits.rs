@@ -271,3 +271,53 @@ async fn keys_that_went_another_way_do_not_count_for_long() {
     post(&bob, &format!("/kv/{namespace}/k2"), json!("v")).await.ok();
     assert_eq!(used(&bob, "keys").await, 2);
 }
+
+/// Many keys are looked at piece by piece, while others are set; what is counted in the end is what there is.
+#[apply(in_pairs!)]
+#[tokio::test]
+async fn many_keys_are_counted_anew_in_pieces() {
+    const KEYS: usize = 700;
+    let most = KEYS.to_string();
+    let server = Server::start_with(Backend::Production, &[("KEYS_PER_USER", &most)]).await;
+    let (ann, bob) = (user(&server, "ann").await, user(&server, "bob").await);
+    let namespace = uuid::Uuid::new_v4().simple().to_string();
+    let path = |n: usize| format!("/kv/{namespace}/k{n:04}");
+    let set = async |http: &Http, n: usize| post(http, &path(n), json!("value")).await;
+    for some in (0..KEYS).collect::<Vec<_>>().chunks(50) {
+        for answer in join_all(some.iter().map(|n| set(&bob, *n))).await {
+            answer.ok();
+        }
+    }
+    // Others remove, change and replace keys without a word, or with one.
+    let mut other = to_redis(Some(0)).await;
+    let key = |n: usize| format!("{namespace}:k{n:04}");
+    let mut changes = redis::pipe();
+    for n in 0..300 {
+        changes.cmd("DEL").arg(key(n)).ignore();
+    }
+    for n in 300..400 {
+        changes.cmd("SET").arg(key(n)).arg("another value").ignore();
+    }
+    changes.cmd("DEL").arg(key(400)).ignore().cmd("RPUSH").arg(key(400)).arg("no text").ignore();
+    changes.cmd("SET").arg(key(401)).arg("").ignore();
+    changes.exec_async(&mut other).await.unwrap();
+    set(&ann, 402).await.ok();
+    assert_eq!(used(&bob, "keys").await, KEYS as u64 - 1, "nobody has looked");
+    set(&bob, KEYS).await.ok();
+    // Beyond what there was room for, it is looked, once; whoever asks meanwhile may be told to try again.
+    let answers = join_all((KEYS + 1..KEYS + 41).map(|n| set(&bob, n))).await;
+    let done = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!(done > 0 && answers.iter().all(|answer| [200, 409].contains(&answer.status)), "{done}");
+    let keys = KEYS - 300 - 2 + 1 + done;
+    assert_eq!(used(&bob, "keys").await, keys as u64);
+    let bytes = keys * (key(0).len() + "value".len()) + 100 * ("another value".len() - "value".len());
+    assert_eq!(used(&bob, "key_bytes").await, (bytes - "value".len()) as u64);
+    assert_eq!(used(&ann, "keys").await, 1);
+    set(&bob, KEYS + 50).await.ok();
+    assert_eq!(used(&bob, "keys").await, keys as u64 + 1);
+    let keys: Vec<String> =
+        redis::cmd("KEYS").arg(format!("{namespace}:*")).query_async(&mut other).await.unwrap();
+    for some in keys.chunks(100) {
+        redis::cmd("DEL").arg(some).exec_async(&mut other).await.unwrap();
+    }
+}
