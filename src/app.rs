@@ -142,7 +142,11 @@ impl App {
 
     /// All that this instance shares out, by name.
     pub fn pools(&self) -> Vec<(&'static str, &Pool)> {
-        let more = [("followed_channels", self.hub.places()), ("passwords", self.passwords.places())];
+        let more = [
+            ("followed_channels", self.hub.places()),
+            ("passwords", self.passwords.places()),
+            ("mails", self.mail.places()),
+        ];
         self.quotas.pools().into_iter().chain(more).collect()
     }
 

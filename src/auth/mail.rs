@@ -9,18 +9,21 @@ use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::letters::Letter;
 use crate::config::{Config, SmtpSecurity};
+use crate::error::Kind;
+use crate::quota::{Binding, Holder, Limits, Place, Pool};
 
 /// The longest that one attempt may take; clients wait a minute for the answer to an invitation.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between attempts of mails that nobody waits for.
 const PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(15)];
-/// Mails under way that nobody waits for; further ones are dropped, and the log says so.
-const MOST_WAITING: usize = 64;
+/// Mails under way: while the SMTP server is slow or away each takes up to a minute and more.
+const MOST_UNDER_WAY: u64 = 64;
+/// Of these a user, or the strangers of an address, may have so many when more than half are taken.
+const SHARE: u64 = 8;
 /// The port of SMTP inside TLS; on all others TLS begins with STARTTLS.
 const SMTPS: u16 = 465;
 
@@ -28,7 +31,7 @@ const SMTPS: u16 = 465;
 pub struct Mailer {
     server: Option<Server>,
     waiting: TaskTracker,
-    places: Arc<Semaphore>,
+    places: Arc<Pool>,
 }
 
 #[derive(Clone)]
@@ -40,9 +43,29 @@ struct Server {
 impl Mailer {
     /// From `SMTP_HOST` and what belongs to it. Does not connect.
     pub fn new(config: &Config) -> Result<Mailer> {
-        let server = config.smtp_host.as_deref().map(|host| server(host, config)).transpose()?;
-        let (waiting, places) = (TaskTracker::new(), Arc::new(Semaphore::new(MOST_WAITING)));
-        Ok(Mailer { server, waiting, places })
+        Ok(Mailer::through(config.smtp_host.as_deref().map(|host| server(host, config)).transpose()?))
+    }
+
+    fn through(server: Option<Server>) -> Mailer {
+        let limits = Limits {
+            server: MOST_UNDER_WAY,
+            user: SHARE,
+            address: SHARE,
+            binding: Binding::UnderPressure,
+            full: Kind::TooMany,
+        };
+        Mailer { server, waiting: TaskTracker::new(), places: Pool::new("mails under way", limits) }
+    }
+
+    /// A place for a mail that `holder` asks for: 429 if they have their share of those under way, or there are too many. It
+    /// is taken before anything is done that the mail tells of, so that no mail is dropped in silence.
+    pub fn place(&self, holder: Holder) -> crate::error::Result<Place> {
+        self.places.take(holder, 1)
+    }
+
+    /// What is under way.
+    pub fn places(&self) -> &Pool {
+        &self.places
     }
 
     /// Whether a server is set.
@@ -51,21 +74,20 @@ impl Mailer {
     }
 
     /// Sends, and returns once the server has taken it.
-    pub async fn send(&self, to: &str, letter: Letter) -> Result<()> {
+    pub async fn send(&self, place: Place, to: &str, letter: Letter) -> Result<()> {
         let Some(server) = &self.server else { bail!("SMTP_HOST is not set") };
-        deliver(server.clone(), to.to_owned(), letter).await
+        let sent = deliver(server.clone(), to.to_owned(), letter).await;
+        drop(place);
+        sent
     }
 
     /// Writes and sends, a few times if need be, while nobody waits. Does nothing if no server is set.
-    pub fn later<F>(&self, to: String, letter: F)
+    pub fn later<F>(&self, place: Place, to: String, letter: F)
     where
         F: Future<Output = crate::error::Result<Letter>> + Send + 'static,
     {
         let Some(server) = self.server.clone() else {
             return tracing::warn!("a mail is not sent: SMTP_HOST is not set");
-        };
-        let Ok(place) = self.places.clone().try_acquire_owned() else {
-            return tracing::warn!("a mail is not sent: too many wait for the SMTP server");
         };
         self.waiting.spawn(async move {
             let _place = place;
@@ -126,4 +148,28 @@ fn server(host: &str, config: &Config) -> Result<Server> {
         transport = transport.credentials(Credentials::new(sender.to_owned(), password.clone()));
     }
     Ok(Server { transport: transport.build(), sender: mailbox })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ObjectId;
+
+    #[test]
+    fn who_asks_for_much_leaves_places_to_others() {
+        let mailer = Mailer::through(None);
+        let (bob, ann) = (Holder::User(ObjectId::new()), Holder::User(ObjectId::new()));
+        let places =
+            |holder: Holder| -> Vec<Place> { (0..100).map_while(|_| mailer.place(holder).ok()).collect() };
+        let bobs = places(bob);
+        assert!(bobs.len() as u64 > MOST_UNDER_WAY / 2, "nobody else wants any");
+        let refused = mailer.place(bob).unwrap_err();
+        assert_eq!(
+            (refused.status(), refused.detail().to_string()),
+            (429, "\"a user has at most 8 mails under way, try again\"".to_owned())
+        );
+        assert_eq!((places(ann).len(), places(Holder::Address(1)).len()), (8, 8));
+        drop(bobs);
+        assert_eq!(mailer.places().taken(), 0);
+    }
 }

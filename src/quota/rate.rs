@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::Holder;
 use crate::error::{Error, Kind, Result};
 
 const BUCKETS: usize = 1 << 14;
@@ -23,9 +24,10 @@ pub struct Limits {
     pub wrong_by_name: Limit,
     /// Wrong credentials from where the user has logged in before, by that place: strangers do not count there.
     pub wrong_by_origin: Limit,
-    /// Mails asked for without credentials, by address.
-    pub mail_by_address: Limit,
-    /// Mails asked for without credentials, by who would get them.
+    /// Mails asked for, by who asks: a user, or the strangers of an address.
+    pub mail_by_asker: Limit,
+    /// Mails asked for, by who would get them; what strangers ask for is counted apart, so that they cannot keep users from
+    /// it.
     pub mail_by_recipient: Limit,
     /// Invitations, by who invites.
     pub invites: Limit,
@@ -43,7 +45,7 @@ impl Default for Limits {
             )
             .hint("; a token of an earlier login, sent as last_token, need not wait"),
             wrong_by_origin: Limit::new("too many wrong credentials", 20, seconds(3)),
-            mail_by_address: Limit::new("too many requests for mail", 20, seconds(30)),
+            mail_by_asker: Limit::new("too many requests for mail", 20, seconds(30)),
             mail_by_recipient: Limit::new("too many requests for mail", 5, seconds(300)),
             invites: Limit::new("too many invitations", 100, seconds(2)),
         }
@@ -51,6 +53,32 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Somebody asks that a mail be sent to somebody: 429, and nothing is charged, if they have asked for too many, or too
+    /// many were to go to the recipient.
+    pub fn mail(&self, asker: Holder, recipient: &str) -> Result<Vec<Taken<'_>>> {
+        self.mail_of(&self.mail_by_asker, asker, recipient)
+    }
+
+    /// Somebody invites somebody: as [`Limits::mail`], but who invites may do so more often. Without a recipient nothing is
+    /// mailed.
+    pub fn invitation(&self, asker: Holder, recipient: Option<&str>) -> Result<Vec<Taken<'_>>> {
+        match recipient {
+            Some(recipient) => self.mail_of(&self.invites, asker, recipient),
+            None => Ok(vec![self.invites.take(asker)?]),
+        }
+    }
+
+    fn mail_of<'l>(&'l self, by: &'l Limit, asker: Holder, recipient: &str) -> Result<Vec<Taken<'l>>> {
+        let by_asker = by.take(asker)?;
+        match self.mail_by_recipient.take((asker.is_stranger(), recipient.to_lowercase())) {
+            Ok(by_recipient) => Ok(vec![by_asker, by_recipient]),
+            Err(error) => {
+                by_asker.refund();
+                Err(error)
+            }
+        }
+    }
+
     /// A guess by somebody who has not shown that they have been here before: 429, and nothing is charged, if there were
     /// too many from the address or for the name.
     pub fn guess_by_stranger(&self, address: u64, name: &str) -> Result<Vec<Taken<'_>>> {
@@ -140,6 +168,7 @@ impl Taken<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ObjectId;
 
     #[test]
     fn a_bucket_empties_and_refills() {
@@ -188,6 +217,26 @@ mod tests {
         let guesses =
             (0..100).filter(|name| limits.guess_by_stranger(2000, &format!("u{name}")).is_ok()).count();
         assert!((20..30).contains(&guesses), "{guesses}");
+    }
+
+    #[test]
+    fn mail_is_limited_by_who_asks_and_by_who_gets_it() {
+        let limits = Limits::default();
+        let (ann, bob) = (Holder::User(ObjectId::new()), Holder::User(ObjectId::new()));
+        let stranger = Holder::Address(1);
+        let sent = |asker, recipient: &str, times: usize| {
+            (0..times).filter(|_| limits.mail(asker, recipient).is_ok()).count()
+        };
+        assert_eq!(sent(stranger, "Victim@example.org", 10), 5);
+        assert_eq!(sent(ann, "victim@example.org", 10), 5, "strangers do not keep users from it");
+        assert_eq!(sent(bob, "VICTIM@example.org", 10), 0, "whoever asks");
+        assert!(limits.invitation(bob, Some("victim@example.org")).is_err());
+        limits.invitation(bob, None).unwrap();
+        // What the recipient has refused is not charged to who asks.
+        let all: usize = (0..100).map(|n| sent(bob, &format!("v{n}@example.org"), 1)).sum();
+        assert!((19..30).contains(&all), "{all}");
+        let refused = limits.mail(bob, "one.more@example.org").unwrap_err();
+        assert!(refused.status() == 429 && refused.retry_after_ms().is_some(), "{refused}");
     }
 
     #[test]

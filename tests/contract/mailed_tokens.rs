@@ -102,6 +102,65 @@ async fn confirming_an_address(backend: Backend) {
     assert!(rest.iter().all(|to| to == "<c@x.example>"), "{rest:?}");
 }
 
+/// Nobody has the server write to many, or often to one, by changing their own address; others' mail comes nevertheless.
+#[apply(both_backends!)]
+async fn a_user_cannot_have_whomever_they_like_mailed(backend: Backend) {
+    let sink = MailServer::start(Protection::None).await;
+    let settings = sink.settings();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut server = Server::start_with(backend, &settings).await;
+    let admin = Http::admin(&server).await;
+    let bobs_id = member(&admin, "bob").await;
+    for name in ["ann", "eve"] {
+        member(&admin, name).await;
+    }
+    let (bob, eve) = (logged_in(&server, "bob").await, logged_in(&server, "eve").await);
+    // To many.
+    let mut mailed = Vec::new();
+    let refused = loop {
+        let address = format!("victim{}@example.org", mailed.len());
+        let answer = bob.patch("/latest/user/me", &json!({"email": address})).await;
+        if answer.status == 429 {
+            break answer;
+        }
+        answer.ok();
+        mailed.push(address);
+        assert!(mailed.len() < 100, "it ends");
+    };
+    assert!(mailed.len() >= 20, "{}", mailed.len());
+    assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
+    let now = admin.get(&format!("/user/{bobs_id}")).await.ok();
+    assert_eq!(now["email"], json!(mailed.last()), "nothing is changed by what is refused");
+    bob.patch("/latest/user/me", &json!({"username": "bobby"})).await.ok();
+    // To one.
+    let mut to_one = 0;
+    for n in 0..16 {
+        let address = if n % 2 == 0 { "one@example.org".to_owned() } else { format!("other{n}@example.org") };
+        let answer = eve.patch("/latest/user/me", &json!({"email": address})).await;
+        if n % 2 == 0 && answer.status == 200 {
+            to_one += 1;
+        }
+        match answer.status {
+            200 => mailed.push(address),
+            status => assert_eq!((status, n % 2), (429, 0), "{}", answer.text),
+        }
+    }
+    assert_eq!(to_one, 5);
+    let http = Http::new(&server);
+    let forgot = json!({"email": "ann@example.org"});
+    assert_eq!(http.post("/latest/user/forgot-password", &forgot).await.status, 202);
+    mailed.push("ann@example.org".to_owned());
+    let mut came = Vec::new();
+    for _ in 0..mailed.len() {
+        came.push(sink.next().await.to.trim_matches(['<', '>']).to_owned());
+    }
+    mailed.sort();
+    came.sort();
+    assert_eq!(came, mailed);
+    server.terminate().await;
+    assert!(sink.rest().await.is_empty());
+}
+
 #[apply(both_backends!)]
 async fn without_a_mail_server_nothing_is_revealed(server: Server) {
     let http = Http::new(&server);

@@ -34,7 +34,7 @@ pub struct UpdateMe {
     /// Name.
     #[serde(default)]
     username: Option<String>,
-    /// Address; it has to be confirmed again.
+    /// Address; it has to be confirmed again: a token is mailed to it.
     #[serde(default)]
     email: Option<String>,
     /// Password; all older tokens end.
@@ -120,10 +120,11 @@ pub async fn update_me(context: Context, params: UpdateMe) -> Result<UserRead> {
         may_take(&context, &me, name).await?;
     }
     readdress(&mut change, &me, params.email)?;
+    let place = change.email.as_deref().map(|address| password::may_mail(&context, address)).transpose()?;
     let change = with_password(&context, change, params.password.as_deref()).await?;
     let user = apply(&context, &me, &change).await?;
-    if change.email.is_some() {
-        super::verify::send(&context, &user);
+    if let Some(place) = place {
+        super::verify::send(&context, &user, place);
     }
     Ok(user.read())
 }

@@ -99,9 +99,11 @@ struct Claims {
 /// Adds a user with a password that nobody knows, and mails them the way to choose one.
 pub async fn invite(context: Context, params: Invite) -> Result<Invited> {
     let app = &context.app;
-    app.limits.invites.take(context.caller.user()?.id)?;
     check_name(&params.username)?;
     let address = email::check("email", &params.email)?;
+    let me = context.holder();
+    let place = (params.send_email && app.mail.is_set()).then(|| app.mail.place(me)).transpose()?;
+    app.limits.invitation(me, place.is_some().then_some(&*address))?;
     let user = match invited_before(&context, &params, &address).await? {
         Some(user) => user,
         None => add(&context, &params, address).await?,
@@ -118,8 +120,8 @@ pub async fn invite(context: Context, params: Invite) -> Result<Invited> {
     let InviteUrl { public_base_url, accept_invite_url } = links(&context);
     let url = format!("{accept_invite_url}?token={token}");
     let mut email_sent = false;
-    if params.send_email {
-        let sent = app.mail.send(&user.email, letters::invitation(&user.username, &url)).await;
+    if let Some(place) = place {
+        let sent = app.mail.send(place, &user.email, letters::invitation(&user.username, &url)).await;
         email_sent = sent.is_ok();
         if let Err(error) = sent {
             tracing::warn!(error = format!("{error:#}"), "an invitation was not mailed");

@@ -10,7 +10,7 @@ use crate::auth::passwords::{LONGEST, Turn, Verdict};
 use crate::error::{Error, Kind, Result};
 use crate::model::{ObjectId, Timestamp, User};
 use crate::ops::Context;
-use crate::quota::{Holder, neighbourhood};
+use crate::quota::{Holder, Place, neighbourhood};
 use crate::store::UserKey;
 use crate::store::users::UserChange;
 
@@ -91,10 +91,9 @@ pub async fn update_password(context: Context, params: UpdatePassword) -> Result
 /// Mails a token to an active user; says the same whoever asks for whom (contract D-46).
 pub async fn forgot(context: Context, params: Forgot) -> Result<()> {
     let address = crate::model::email::check("email", &params.email)?;
-    let user = mailable(&context, &address).await?;
-    let Some(user) = user else { return Ok(()) };
+    let Some((user, place)) = mailable(&context, &address).await? else { return Ok(()) };
     let app = context.app.clone();
-    context.app.mail.later(user.email.clone(), async move {
+    context.app.mail.later(place, user.email.clone(), async move {
         let claims = Claims {
             sub: user.id.to_hex(),
             password_fgpt: app.passwords.own_turn().hash(&user.hashed_password).await?,
@@ -106,13 +105,20 @@ pub async fn forgot(context: Context, params: Forgot) -> Result<()> {
     Ok(())
 }
 
+/// A place for a mail to this address that the caller asks for; who asks for too many is told to wait. There is no mail
+/// without one, so it is asked for before anything is changed.
+pub(super) fn may_mail(context: &Context, address: &str) -> Result<Place> {
+    let place = context.app.mail.place(context.holder())?;
+    context.app.limits.mail(context.holder(), address)?;
+    Ok(place)
+}
+
 /// The active user of this address, if mail may be sent to it now: who asks for too much of it is told to wait,
 /// whether there is such a user or not.
-pub(super) async fn mailable(context: &Context, address: &str) -> Result<Option<User>> {
-    let app = &context.app;
-    app.limits.mail_by_address.take(neighbourhood(context.peer.address))?;
-    app.limits.mail_by_recipient.take(address.to_lowercase())?;
-    Ok(app.store.user(UserKey::Email(address)).await?.filter(|user| user.is_active))
+pub(super) async fn mailable(context: &Context, address: &str) -> Result<Option<(User, Place)>> {
+    let place = may_mail(context, address)?;
+    let user = context.app.store.user(UserKey::Email(address)).await?.filter(|user| user.is_active);
+    Ok(user.map(|user| (user, place)))
 }
 
 /// Sets the password that a mailed token is good for.
@@ -121,8 +127,15 @@ pub async fn reset(context: Context, params: Reset) -> Result<()> {
     let (user, turn) = by_token(&context, &params.token).await?;
     set(&context, &turn, &user, &params.password, ends_tokens()).await?;
     drop(turn);
-    let name = user.username;
-    context.app.mail.later(user.email, async move { Ok(letters::password_was_reset(&name)) });
+    // One for each token that was mailed, so it is not limited; but a password that was set stays set.
+    match context.app.mail.place(context.holder()) {
+        Ok(place) => {
+            let name = user.username;
+            let letter = async move { Ok(letters::password_was_reset(&name)) };
+            context.app.mail.later(place, user.email, letter);
+        }
+        Err(error) => tracing::warn!(%error, "a user is not told that their password was reset"),
+    }
     Ok(())
 }
 

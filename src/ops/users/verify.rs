@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::user::UserRead;
 use crate::model::{ObjectId, Timestamp, User, email};
 use crate::ops::Context;
+use crate::quota::Place;
 use crate::store::UserKey;
 use crate::store::users::UserChange;
 
@@ -44,14 +45,16 @@ struct Claims {
 /// Mails a token to an active user whose address is not confirmed; says the same whoever asks for whom.
 pub async fn request(context: Context, params: Request) -> Result<()> {
     let address = email::check("email", &params.email)?;
-    if let Some(user) = mailable(&context, &address).await?.filter(|user| !user.is_verified) {
-        send(&context, &user);
+    if let Some((user, place)) = mailable(&context, &address).await?
+        && !user.is_verified
+    {
+        send(&context, &user, place);
     }
     Ok(())
 }
 
 /// Mails the token that confirms the user's address.
-pub(super) fn send(context: &Context, user: &User) {
+pub(super) fn send(context: &Context, user: &User, place: Place) {
     let claims = Claims {
         sub: user.id.to_hex(),
         email: user.email.clone(),
@@ -60,7 +63,7 @@ pub(super) fn send(context: &Context, user: &User) {
     };
     let (app, name) = (context.app.clone(), user.username.clone());
     let letter = async move { Ok(letters::verification(&name, &app.tokens.sign(&claims)?)) };
-    context.app.mail.later(user.email.clone(), letter);
+    context.app.mail.later(place, user.email.clone(), letter);
 }
 
 /// Confirms the address that the token was mailed to.
