@@ -24,9 +24,10 @@ use super::dead_letter::{self, Dead};
 use super::member::{Ask, Ended, Gap, Local, Shared};
 use super::plan::{Outcome, Plan, Source, Wants, apply};
 use super::state::{Group, Rules};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hub::Follower;
 use crate::metrics;
+use crate::quota::Share;
 use crate::signals::{Listener, Signals};
 use crate::store::Store;
 use crate::store::consumer_groups::KeptGroup;
@@ -89,6 +90,8 @@ pub(super) struct About {
     pub(super) own_name: String,
     pub(super) owner: String,
     pub(super) channel: String,
+    /// How much the owner may have: the channel of dead letters is theirs. `None`: it counts for nobody.
+    pub(super) share: Option<Share>,
     pub(super) rules: Rules,
     /// This agent, and the instance that it is on.
     pub(super) agent: u64,
@@ -392,10 +395,10 @@ impl Coordinator {
             if !self.burying.insert(item.seq) {
                 continue;
             }
-            let (source, about) = (self.source.clone(), self.about.clone());
+            let (store, source, about) = (self.store.clone(), self.source.clone(), self.about.clone());
             let (seq, deliveries, reason) = (item.seq, item.deliveries, reason.to_owned());
             self.burials.spawn(async move {
-                let buried = bury(&source, &about, seq, deliveries, &reason).await;
+                let buried = bury(&*store, &source, &about, seq, deliveries, &reason).await;
                 if let Err(error) = &buried {
                     tracing::debug!(group = about.name, seq, %error, "a dead letter cannot be written");
                     sleep(LONGEST_REST).await;
@@ -449,12 +452,39 @@ impl Coordinator {
     }
 }
 
-async fn bury(source: &Source, about: &About, seq: u64, deliveries: u32, reason: &str) -> Result<()> {
+/// The channel for a dead letter. It is claimed for the group's owner before it begins; where they have no room for it the
+/// letter goes to the one that they have for that.
+async fn burial_place(store: &dyn Store, source: &Source, about: &About) -> Result<String> {
+    let own = dead_letter::channel(&about.name);
+    let Some(share) = &about.share else { return Ok(own) };
+    if source.log.exists(&own).await? {
+        return Ok(own);
+    }
+    match store.claim_channel(&own, share).await? {
+        Ok(()) => Ok(own),
+        Err(over) => {
+            let (error, overflow) = (Error::from(over), dead_letter::overflow(share.user));
+            tracing::warn!(group = about.name, %error, overflow, "a dead letter goes to another channel");
+            Ok(overflow)
+        }
+    }
+}
+
+async fn bury(
+    store: &dyn Store,
+    source: &Source,
+    about: &About,
+    seq: u64,
+    deliveries: u32,
+    reason: &str,
+) -> Result<()> {
+    let to = burial_place(store, source, about).await?;
     let entry = source.entry(seq).await?;
     let dead = Dead {
         group: (&about.name, about.id),
         own_name: &about.own_name,
         owner: &about.owner,
+        to,
         channel: &about.channel,
         seq,
         deliveries,
@@ -462,7 +492,7 @@ async fn bury(source: &Source, about: &About, seq: u64, deliveries: u32, reason:
         entry: entry.as_deref(),
         source: &about.source,
     };
-    source.log.publish(dead_letter::letter(&dead)).await?;
+    source.log.publish(dead_letter::letter(dead)).await?;
     tracing::info!(group = about.name, seq, deliveries, reason, "an event is dead");
     Ok(())
 }

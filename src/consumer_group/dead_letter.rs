@@ -1,5 +1,9 @@
 //! The channel of events that no member could work on: `dead.<name of the group>`, or `dead.<user>.<name>` where the
 //! group is stored apart from another user's.
+//!
+//! It counts as a channel of the group's owner, from its first dead letter on. Who has as many channels as they may have
+//! gets the letters of further groups on one channel that does not count, `dead.<user>.overflow`: no dead letter is
+//! lost for want of a channel, and no user has more than that one beyond their share.
 
 use serde_json::{Map, Value, json};
 
@@ -19,6 +23,12 @@ pub fn channel(group: &str) -> String {
     format!("{PREFIX}{}", group.replacen('/', ".", 1))
 }
 
+/// The channel of the dead letters that this user has no room for elsewhere. Nobody else's group can have it: what
+/// begins with the id of a user is stored for that user only.
+pub fn overflow(user: ObjectId) -> String {
+    format!("{PREFIX}{user}.overflow")
+}
+
 /// The longest name of a group.
 pub const LONGEST_NAME: usize = 64 - PREFIX.len();
 /// The longest name of such a channel.
@@ -32,6 +42,8 @@ pub(super) struct Dead<'a> {
     pub(super) own_name: &'a str,
     /// Whose the group is.
     pub(super) owner: &'a str,
+    /// Where the letter goes.
+    pub(super) to: String,
     /// The channel that the event stands on, and the epoch.
     pub(super) channel: &'a str,
     pub(super) seq: u64,
@@ -43,16 +55,16 @@ pub(super) struct Dead<'a> {
     pub(super) source: &'a str,
 }
 
-/// The dead letter: the same one, however often and by whomever it is written.
-pub(super) fn letter(dead: &Dead<'_>) -> Event {
+/// The dead letter: the same one on the same channel, however often and by whomever it is written.
+pub(super) fn letter(dead: Dead<'_>) -> Event {
     let event = dead.entry.filter(|entry| entry.json.len() <= LONGEST).map(|entry| entry.value().clone());
     let attribute = |name: &str| {
         let value = dead.entry.and_then(|entry| entry.value().get(name));
         value.and_then(Value::as_str).map(str::to_owned)
     };
     Event {
-        id: id(dead),
-        channel: channel(dead.group.0),
+        id: id(&dead),
+        channel: dead.to,
         source: dead.source.to_owned(),
         kind: TYPE.to_owned(),
         subject: attribute("subject"),
@@ -72,7 +84,11 @@ pub(super) fn letter(dead: &Dead<'_>) -> Event {
 }
 
 fn id(dead: &Dead<'_>) -> ObjectId {
-    let name = format!("dead\0{}\0{}", dead.group.1, dead.seq);
+    let mut name = format!("dead\0{}\0{}", dead.group.1, dead.seq);
+    // An id stands on one channel only, and whoever writes the letter again may find that there is room.
+    if dead.to != channel(dead.group.0) {
+        name = format!("{name}\0{}", dead.to);
+    }
     let hash = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, name.as_bytes());
     let mut bytes = [0; 12];
     bytes.copy_from_slice(&hash.as_bytes()[..12]);

@@ -172,6 +172,7 @@ impl Groups {
             own_name: new.name.clone().unwrap_or_default(),
             owner: kept.consumer.owner.name.clone(),
             channel: new.channel.clone(),
+            share: new.share,
             rules: settings.rules(),
             agent: rand::random::<u64>() >> 12,
             instance: parts.instance.clone(),

@@ -99,7 +99,8 @@ pub struct ShownGroup {
     outstanding: usize,
     /// How many of these are in their hands.
     held: usize,
-    /// The channel of its dead letters.
+    /// The channel of its dead letters. It begins with the first one and is a channel of the user's; who may have no more
+    /// channels gets them on `dead.<id of the user>.overflow` instead.
     dead_letters: String,
 }
 

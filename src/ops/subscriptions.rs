@@ -80,7 +80,7 @@ pub struct Subscribe {
     ack_wait_ms: Option<u64>,
     /// Of a group: after so many deliveries without an acknowledgement, 1 to 1,000, an event is put on the channel
     /// `dead.<name of the group>` and is done (`dead.<id of the user>.<name>` where another user had the name first:
-    /// `consumer.get` tells); default 5.
+    /// `consumer.get` tells; where the user may have no more channels: `dead.<id of the user>.overflow`); default 5.
     #[serde(default)]
     max_deliveries: Option<u32>,
 }

@@ -28,7 +28,7 @@ pub struct Kept<T> {
     pub consumers: T,
     /// Long-poll subscriptions without a name.
     pub unnamed_consumers: T,
-    /// Channels that began with an event of the user's and have not ended.
+    /// Channels that began with an event of the user's, or a dead letter of a group of theirs, and have not ended.
     pub channels: T,
     /// Keys whose values the user has set.
     pub keys: T,

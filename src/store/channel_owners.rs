@@ -1,5 +1,5 @@
-//! Whose channels are: who has published the first event there. What the server or a daemon of KernelCI has begun, and
-//! what was there before this was noted, is nobody's.
+//! Whose channels are: who has published the first event there, or whose group the first dead letter there is of. What the
+//! server or a daemon of KernelCI has begun, and what was there before this was noted, is nobody's.
 //!
 //! A channel is claimed before its first event is published, so there is none that was not counted. It goes with its claim
 //! when it ends ([`crate::event_log`]); a claim that nothing came of goes when it is as old as events get.

@@ -169,6 +169,50 @@ fn bytes_between(backend: Backend) -> usize {
     }
 }
 
+/// Dead letters begin channels, which are on the owner of the group. Where that has no room they still come, all on one.
+#[apply(both_backends!)]
+async fn groups_that_come_and_go_leave_no_more_channels_than_a_user_may_have(backend: Backend) {
+    let server = Server::start_with(backend, &FEW).await;
+    let (admin, bob) = (Http::admin(&server).await, user(&server, "bob").await);
+    post(&bob, "/publish/lab", json!({"data": "it never works"})).await.ok();
+    let id = bob.get("/latest/whoami").await.ok()["id"].as_str().unwrap().to_owned();
+    let overflow = format!("dead.{id}.overflow");
+    let mut raw = session(&server, &bob).await;
+    let mut letters = session(&server, &admin).await;
+    let groups: Vec<String> = (0..5).map(|n| format!("g{n}")).collect();
+    for (sub, channel) in
+        groups.iter().map(|name| format!("dead.{name}")).chain([overflow.clone()]).enumerate()
+    {
+        letters.call("event.subscribe", json!({"sub": sub, "channel": channel})).await;
+    }
+    for (n, name) in groups.iter().enumerate() {
+        let group = json!({
+            "sub": n, "channel": "lab", "durable": name, "group": true, "max_deliveries": 1, "from": "earliest",
+        });
+        raw.call("event.subscribe", group).await;
+        let seq = raw.event(n as u64).await["seq"].take();
+        raw.call("event.nack", json!({"sub": n, "seq": seq})).await;
+        // The first one has the channel that Bob may still have.
+        let letter = letters.event(if n == 0 { 0 } else { groups.len() as u64 }).await["event"].take();
+        let data = &letter["data"];
+        assert_eq!((&data["consumer"], &data["event"]["data"]), (&json!(name), &json!("it never works")));
+        assert_eq!(used(&bob, "channels").await, 2);
+        raw.call("consumer.delete", json!({"name": name})).await;
+    }
+    let channel_of = async |channel: &str| {
+        let found = session(&server, &admin).await.call("event.find", json!({"channel": channel})).await;
+        found["items"].as_array().unwrap().len()
+    };
+    assert_eq!(channel_of("dead.g0").await, 1);
+    for name in &groups[1..] {
+        assert_eq!(channel_of(&format!("dead.{name}")).await, 0, "{name}");
+    }
+    assert_eq!(channel_of(&overflow).await, groups.len() - 1);
+    // A group must not be fed with what it has given up.
+    let own = json!({"sub": 9, "channel": overflow, "durable": "g", "group": true});
+    assert_eq!(raw.fail("event.subscribe", own).await["data"]["status"], 422);
+}
+
 /// As many at once get through as there may be, also on two instances: at the most one more on each further one.
 #[apply(both_backends!)]
 async fn the_limits_hold_for_many_at_once(backend: Backend) {

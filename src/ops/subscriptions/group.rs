@@ -48,8 +48,10 @@ pub(super) fn wanted(context: &Context, params: &Subscribe) -> Result<Option<Wan
             format!("expected at most {} characters in the name of a group", dead_letter::LONGEST_NAME);
         return Err(Error::invalid("durable", expected));
     }
-    // Wherever it is stored.
-    if [name, &owner.apart(name)].iter().any(|name| params.channel == dead_letter::channel(name)) {
+    // Wherever it is stored, and wherever they go: a group must not feed on itself.
+    let own = [name, &owner.apart(name)].map(|name| dead_letter::channel(name));
+    let overflow = owner.id.map(dead_letter::overflow);
+    if own.iter().chain(&overflow).any(|dead| params.channel == *dead) {
         return Err(Error::invalid("channel", "a group does not read its own dead letters"));
     }
     let window = params.window.unwrap_or(WINDOW);
