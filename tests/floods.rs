@@ -15,7 +15,7 @@ mod sessions;
 mod slow;
 mod soak;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -157,23 +157,35 @@ struct Bystander {
     session: Raw,
     http: Http,
     seen: u64,
+    /// How long each turn of work took.
+    took: Vec<Duration>,
 }
 
 impl Bystander {
     async fn come(server: &Server) -> Bystander {
         let mut session = server.admin().await;
         session.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
-        Bystander { session, http: Http::new(server), seen: 0 }
+        Bystander { session, http: Http::new(server), seen: 0, took: Vec::new() }
     }
 
     /// Reads, writes, hears of the write, and asks whether the server is well.
     async fn work(&mut self) {
+        let begun = Instant::now();
         self.session.call("node.count", json!({"filter": {"kind": "kbuild"}})).await;
         let made = self.session.call("node.create", json!({"node": node("checkout", "as ever")})).await;
         let event = self.session.event(1).await;
         assert_eq!(event["event"]["data"]["id"], made["id"]);
         self.seen += 1;
         assert_eq!(self.http.get("/latest/health").await.status, 200);
+        self.took.push(begun.elapsed());
+    }
+
+    /// That a turn of work has mostly taken some of a second, on a busy machine: what stands still for a flood takes as long
+    /// as that. (How much slower it is than without one is for `scripts/soak floods`.)
+    fn was_not_held_up(&mut self) {
+        self.took.sort_unstable();
+        let middle = self.took[self.took.len() / 2];
+        assert!(middle < Duration::from_secs(1), "half of {} turns took {middle:?} or more", self.took.len());
     }
 }
 

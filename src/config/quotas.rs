@@ -241,7 +241,7 @@ pub struct Quotas {
     #[arg(long, env = "UNNAMED_CONSUMERS_PER_USER", default_value_t = 1000,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub unnamed_consumers_per_user: u64,
-    /// Channels that began with an event of one user's.
+    /// Channels that began with an event of one user's, or with a dead letter of a group of theirs.
     #[arg(long, env = "CHANNELS_PER_USER", default_value_t = 200,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub channels_per_user: u64,

@@ -60,6 +60,7 @@ async fn nobody_else_notices(server: Server) {
         }
     }
     assert_eq!(is_back(&server, At::Process, &before).await, Ok(()));
+    bystander.was_not_held_up();
 }
 
 /// A feed is told nothing.

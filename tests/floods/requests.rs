@@ -64,6 +64,7 @@ async fn nobody_else_notices(server: Server) {
         }
     }
     assert_eq!(is_back(&server, At::Process, &before).await, Ok(()));
+    bystander.was_not_held_up();
 }
 
 /// Many at once, who leave in the middle of it and come again.
@@ -87,6 +88,7 @@ async fn nobody_else_notices_those_who_leave(server: Server) {
         assert!(grown < 2 * MEMORY, "{}: {} MiB", cheap.0, grown >> 20);
     }
     assert_eq!(is_back(&server, At::Process, &before).await, Ok(()));
+    bystander.was_not_held_up();
 }
 
 /// What has begun has to come to an end, and what has no end is not waited for, however fast it comes.

@@ -76,6 +76,7 @@ async fn nobody_else_notices(backend: Backend) {
             }
         }
     }
+    bystander.was_not_held_up();
 }
 
 /// Many at once, who leave in the middle of it and come again.
@@ -99,6 +100,7 @@ async fn nobody_else_notices_those_who_leave(server: Server) {
         assert!(grown < 2 * MEMORY, "{what}: {} MiB", grown >> 20);
     }
     eventually("all of them have gone", async || metric(&server, "kernelci_sessions{", "").await == 1).await;
+    bystander.was_not_held_up();
 }
 
 /// However much comes, a hello that does not come ends the session.
