@@ -1,6 +1,9 @@
 //! Floods of requests over HTTP.
 
+use std::time::Duration;
+
 use macro_rules_attribute::apply;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::looks::{At, at_rest, is_back};
@@ -119,4 +122,37 @@ async fn what_does_not_end_is_ended(backend: Backend) {
         let flood = begin(says(&server, b"").await, &cheap, Reading::Always);
         crate::support::soon(cheap.0, flood.task).await.expect("the flood ends");
     }
+}
+
+/// A hundred at once, on connections that are there already, who leave as soon as they have asked: what they wait for in the
+/// store keeps nobody else from it.
+#[apply(both_backends_in_pairs!)]
+async fn who_leaves_at_once_keeps_nobody_waiting(server: Server) {
+    const CLIENTS: usize = 100;
+    let mut bystander = Bystander::come(&server).await;
+    let token = server.token().await;
+    let body = "username=admin&password=wrong";
+    let login = head(
+        "POST /latest/user/login",
+        None,
+        &format!("content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n", body.len()),
+    ) + body;
+    for request in
+        [head("GET /latest/whoami", Some(token), ""), head("GET /latest/nodes?kind=job", None, ""), login]
+    {
+        for _ in 0..3 {
+            let mut clients = Vec::new();
+            for _ in 0..CLIENTS {
+                clients.push(says(&server, b"").await);
+            }
+            for client in &mut clients {
+                client.write_all(request.as_bytes()).await.expect("sent");
+            }
+            // Somewhere on the way.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(clients);
+            bystander.work().await;
+        }
+    }
+    bystander.was_not_held_up();
 }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use mongodb::error::{Error as Mongo, ErrorKind, InsertManyError, WriteFailure};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
@@ -29,6 +30,22 @@ const AWAY: [i32; 12] = [10107, 13435, 10058, 11600, 11602, 13436, 189, 91, 6, 7
 /// `TransactionExceededLifetimeLimitSeconds`, `LockTimeout`.
 const IN_DOUBT: [i32; 7] = [117, 225, 251, 256, 112, 290, 24];
 
+/// Connections that the driver may have. It opens as many of them at the same time as are wanted.
+pub(super) const CONNECTIONS: u32 = 100;
+/// Of these so many may be in use by calls; the others are for looking whether MongoDB is there.
+const CALLS: usize = 90;
+
+/// Waits until the driver has a connection for one more call, which uses it until the turn is dropped.
+///
+/// Requests end with their clients, and the driver does not expect that of what waits for a connection: whoever does not
+/// wait any more stays in its line, of which only one is looked at whenever something happens to the pool (its `worker`,
+/// 3.9). A hundred clients who left in the same moment kept everybody waiting for seconds. So nobody waits there.
+pub(super) async fn turn() -> Option<SemaphorePermit<'static>> {
+    static CALLING: Semaphore = Semaphore::const_new(CALLS);
+    // It is never closed.
+    CALLING.acquire().await.ok()
+}
+
 /// Waits for a call of the driver, but not for ever, and says in our words how it failed.
 pub(crate) async fn call<T>(call: impl IntoFuture<Output = mongodb::error::Result<T>>) -> Result<T> {
     raw(call).await.map_err(translate)
@@ -41,7 +58,11 @@ pub(crate) async fn raw<T>(
     static SECONDS: LazyLock<::metrics::Histogram> =
         LazyLock::new(|| metrics::STORE_SECONDS.histogram(&["mongodb"]));
     let began = Instant::now();
-    let answer = tokio::time::timeout(CALL_TIME, call.into_future()).await;
+    let answer = tokio::time::timeout(CALL_TIME, async {
+        let _turn = turn().await;
+        call.into_future().await
+    });
+    let answer = answer.await;
     SECONDS.record(began.elapsed());
     match answer {
         Ok(result) => result,

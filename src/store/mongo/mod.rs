@@ -41,7 +41,7 @@ use mongodb::{Client, Collection, Database};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::errors::{QUERY_TIME, call};
+use self::errors::{CONNECTIONS, QUERY_TIME, call};
 use self::stored::Stored;
 use super::gather::Gets;
 use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Raw, Store};
@@ -202,7 +202,9 @@ async fn connect(url: &str) -> Result<Client> {
     options.connect_timeout.get_or_insert(Duration::from_secs(3));
     // Together with the one above the time after which silent connections are given up.
     options.heartbeat_freq.get_or_insert(Duration::from_secs(2));
-    options.max_pool_size.get_or_insert(100);
+    // Whatever the URL says: nobody is to wait in the driver for a connection ([`errors::turn`]).
+    options.max_pool_size = Some(options.max_pool_size.unwrap_or(0).max(CONNECTIONS));
+    options.max_connecting = Some(CONNECTIONS);
     // Whatever the URL says: acknowledged means on the disks of a majority.
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
     Client::with_options(options).map_err(setting)
@@ -215,9 +217,10 @@ impl Store for MongoStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        let ping = tokio::time::timeout(Duration::from_secs(5), call(self.db.run_command(doc! {"ping": 1})));
-        match ping.await {
-            Ok(answer) => answer.map(drop),
+        // Not behind our own calls.
+        let ping = self.db.run_command(doc! {"ping": 1}).into_future();
+        match tokio::time::timeout(Duration::from_secs(5), ping).await {
+            Ok(answer) => answer.map(drop).map_err(errors::translate),
             Err(late) => Err(Error::unavailable("store", late)),
         }
     }

@@ -135,7 +135,11 @@ impl Plan {
     /// One try. (The time is limited here and not per call: inside generic helpers the compiler does not see that
     /// the driver's borrowing actions are `Send`.)
     async fn run(&self, store: &MongoStore, session: &mut ClientSession) -> Result<Try, Mongo> {
-        match tokio::time::timeout(LIFE_TIME, self.try_once(store, session)).await {
+        let tried = async {
+            let _turn = errors::turn().await;
+            self.try_once(store, session).await
+        };
+        match tokio::time::timeout(LIFE_TIME, tried).await {
             Ok(outcome) => outcome,
             // Dropping the session aborts what it had begun.
             Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
