@@ -39,6 +39,9 @@ pub(super) struct Outbox {
     is_partial: bool,
     /// Bytes that may wait before nothing is read.
     most_waiting: usize,
+    /// A rule was broken: what comes is no message any more. (tungstenite must not be asked to read on: its buffer has no
+    /// room for a frame that it has refused.)
+    broken: bool,
 }
 
 /// What happened on the socket.
@@ -79,6 +82,7 @@ impl Outbox {
             messages: limits::TURN_MESSAGES,
             is_partial: false,
             most_waiting: limits::OUTGOING_OF_ALL,
+            broken: false,
         }
     }
 
@@ -179,10 +183,13 @@ impl Outbox {
             if self.messages == 0 {
                 return self.give_way(cx);
             }
+            if self.broken {
+                return self.throw_away(cx);
+            }
             let unwritten = self.bytes();
             let read = self.socket.read();
             if self.socket.get_ref().inbound.fragments() > limits::FRAGMENTS {
-                return Poll::Ready(Io::Broken(TOO_MANY_FRAGMENTS));
+                return Poll::Ready(self.breaks(TOO_MANY_FRAGMENTS));
             }
             match read {
                 Ok(message) => {
@@ -222,7 +229,39 @@ impl Outbox {
                 Err(Broken::Io(_) | Broken::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
                     return Poll::Ready(Io::Gone);
                 }
-                Err(broken) => return Poll::Ready(Io::Broken(broken)),
+                Err(broken) => return Poll::Ready(self.breaks(broken)),
+            }
+        }
+    }
+
+    fn breaks(&mut self, rule: Broken) -> Io {
+        self.broken = true;
+        Io::Broken(rule)
+    }
+
+    /// Takes what still comes, until the peer has gone: a socket that is closed with bytes in it is reset, and the peer would
+    /// not hear why.
+    fn throw_away(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
+        let mut bytes = [0; 4 << 10];
+        loop {
+            let pipe = self.socket.get_mut();
+            if pipe.allowance == 0 {
+                return self.give_way(cx);
+            }
+            match pipe.outlet.try_read(&mut bytes) {
+                Ok(0) => return Poll::Ready(Io::Gone),
+                Ok(count) => pipe.allowance = pipe.allowance.saturating_sub(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    match pipe.outlet.poll_read_ready(cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(_)) => return Poll::Ready(Io::Gone),
+                        Poll::Pending => {
+                            self.begin_turn();
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                Err(_) => return Poll::Ready(Io::Gone),
             }
         }
     }
@@ -268,5 +307,37 @@ impl Write for Pipe {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::session::close;
+
+    /// Of a frame that was refused more comes than there is room for.
+    #[tokio::test]
+    async fn what_comes_behind_a_refusal_is_thrown_away() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut outbox = Outbox::new(listener.accept().await.unwrap().0, Bytes::new());
+        let length = 70_000_u64;
+        client.write_all(&[[0x81, 0xff].as_slice(), &length.to_be_bytes(), &[0; 4]].concat()).unwrap();
+        client.write_all(&[b'x'; 20_000]).unwrap();
+        assert!(matches!(outbox.io(true).await, Io::Broken(_)));
+        outbox.close(close::TOO_LARGE);
+        let farewell = async { while !matches!(outbox.io(true).await, Io::Gone) {} };
+        let peer = tokio::task::spawn_blocking(move || {
+            let mut said = [0; 4];
+            client.read_exact(&mut said).unwrap();
+            client.write_all(&[b'x'; 50_000]).unwrap();
+            said
+        });
+        let (said, ()) = tokio::join!(peer, farewell);
+        assert_eq!(said.unwrap(), [0x88, 11, 0x11, 0x3d], "4413");
     }
 }
