@@ -113,9 +113,9 @@ struct Session {
     out: Outbox,
     requests: JoinSet<Answered>,
     /// For more than a little that waits for the socket.
-    room: Option<Place>,
+    room: Room,
     /// For more than a little of a message that comes in.
-    coming: Option<Place>,
+    coming: Room,
     /// Its credentials are being looked at: what was sent right behind them counts on them.
     greets: bool,
     subs: Vec<Subscription>,
@@ -134,14 +134,17 @@ struct Session {
     sent: ::metrics::Counter,
 }
 
+/// A place for what few sessions have: others have no room for it.
+type Room = Option<Box<Place>>;
+
 /// Makes a place as large as `bytes`, which it only grows to; the error, and nothing has changed, if that is more than
 /// there may be.
-fn hold(place: &mut Option<Place>, pool: &Arc<Pool>, holder: Holder, bytes: usize) -> Result<(), Error> {
-    let missing = (bytes as u64).saturating_sub(place.as_ref().map_or(0, Place::amount));
+fn hold(place: &mut Room, pool: &Arc<Pool>, holder: Holder, bytes: usize) -> Result<(), Error> {
+    let missing = (bytes as u64).saturating_sub(place.as_ref().map_or(0, |place| place.amount()));
     match place {
         _ if missing == 0 => Ok(()),
         Some(place) => place.grow(missing),
-        none => pool.take(holder, missing).map(|place| *none = Some(place)),
+        none => pool.take(holder, missing).map(|place| *none = Some(Box::new(place))),
     }
 }
 
