@@ -69,8 +69,8 @@ pub trait EventLog: Send + Sync + 'static {
 /// One reader's way along a channel.
 #[async_trait]
 pub trait Tail: Send {
-    /// The next events (at most `limit`, fewer if they are large); waits for the first one, but at most about a second: empty means nothing
-    /// new yet. Safe to drop and call again.
+    /// The next events (at most `limit`, fewer if they are large); waits for the first one, but at most about a second:
+    /// empty means nothing new yet. Safe to drop and call again.
     async fn next(&mut self, limit: usize) -> Result<Read>;
 }
 

@@ -33,8 +33,13 @@ pub(super) struct Answered {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Runs one request and puts its answer into words.
-pub(super) async fn perform(app: Arc<App>, handle: Arc<Handle>, request: rpc::Request) -> Answered {
+/// Runs one request and puts its answer into words. `_counted`: the place of what has come in, if that is much.
+pub(super) async fn perform(
+    app: Arc<App>,
+    handle: Arc<Handle>,
+    request: rpc::Request,
+    _counted: Option<Box<Place>>,
+) -> Answered {
     let slot: Slot = Arc::new(Mutex::new(None));
     let (large, quick) =
         app.table.get(&request.method).map_or((false, false), |operation| (operation.large, operation.quick));

@@ -336,7 +336,7 @@ impl Session {
             return None;
         }
         // Done here and now, in the order in which they come; what is left to wait for need not hold up others.
-        let mut work = Box::pin(perform(self.app.clone(), self.handle.clone(), request));
+        let mut work = Box::pin(perform(self.app.clone(), self.handle.clone(), request, None));
         if let Some(answered) = (&mut work).now_or_never() {
             return self.answered(Ok(answered));
         }
@@ -356,11 +356,7 @@ impl Session {
             }
             return;
         }
-        let work = perform(self.app.clone(), self.handle.clone(), request);
-        self.requests.spawn(async move {
-            let _place = place;
-            work.await
-        });
+        self.requests.spawn(perform(self.app.clone(), self.handle.clone(), request, place));
     }
 
     /// Whether a request may begin.

@@ -3,18 +3,9 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
+use super::names::{id, session};
 use super::polling::{publish, subscribe, user};
-use crate::support::{Http, Raw, Server, both_backends, eventually};
-
-async fn session(server: &Server, http: &Http) -> Raw {
-    let mut raw = server.connect().await;
-    raw.call("session.hello", json!({"token": http.token().expect("a token")})).await;
-    raw
-}
-
-async fn id(http: &Http) -> String {
-    http.get("/latest/whoami").await.ok()["id"].as_str().expect("an id").to_owned()
-}
+use crate::support::{Http, Server, both_backends, eventually};
 
 #[apply(both_backends!)]
 async fn a_deleted_users_things_go(server: Server) {

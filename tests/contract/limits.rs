@@ -4,8 +4,9 @@ use futures::future::join_all;
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
+use super::names::session;
 use super::polling::user;
-use crate::support::{Answer, Backend, Http, Raw, Server, both_backends, in_pairs, to_redis};
+use crate::support::{Answer, Backend, Http, Server, both_backends, in_pairs, to_redis};
 
 /// Two of each, or a megabyte.
 const FEW: [(&str, &str); 8] = [
@@ -18,13 +19,6 @@ const FEW: [(&str, &str); 8] = [
     ("KV_MB_PER_USER", "1"),
     ("TOKENS_PER_USER", "2"),
 ];
-
-async fn session(server: &Server, http: &Http) -> Raw {
-    let mut raw = server.connect().await;
-    let token = http.token().expect("a token");
-    raw.call("session.hello", json!({"token": token})).await;
-    raw
-}
 
 /// How much of a thing the user has.
 async fn used(http: &Http, thing: &str) -> u64 {

@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 use super::polling::{listen, publish, subscribe, user};
 use crate::support::{Http, Raw, Server, both_backends};
 
-async fn session(server: &Server, http: &Http) -> Raw {
+/// A session of the user.
+pub(super) async fn session(server: &Server, http: &Http) -> Raw {
     let mut raw = server.connect().await;
     raw.call("session.hello", json!({"token": http.token().expect("a token")})).await;
     raw
 }
 
-async fn id(http: &Http) -> String {
+/// The user's id.
+pub(super) async fn id(http: &Http) -> String {
     http.get("/latest/whoami").await.ok()["id"].as_str().expect("an id").to_owned()
 }
 
