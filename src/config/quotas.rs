@@ -10,8 +10,8 @@ use crate::hub;
 use crate::quota::{Binding, Kept, Limits, Pace, Width};
 use crate::session;
 
-/// What clients may have, at a time or for as long as they like. A share of a user or of an address is looked at when more than half of what the
-/// server has is taken; strangers together leave a quarter to users.
+/// What clients may have, at a time or for as long as they like. A share of a user or of an address is looked at when more
+/// than half of what the server has is taken; strangers together leave a quarter to users.
 #[derive(Args, Clone, Debug)]
 pub struct Quotas {
     /// Most connections at a time, those of sessions included; as many as there are file descriptors for, if that is less.

@@ -42,7 +42,7 @@ pub(super) fn run(
     places: Places,
 ) -> impl Future<Output = ()> + Send {
     out.limit_waiting(handle.limits().outgoing);
-    let timers = Timers::new(Patience::of(&app.config, places.are_on_probation()));
+    let timers = Timers::new(&Patience::of(&app.config), places.are_on_probation());
     let mut session = Session {
         places,
         seat: app.roster.take_seat(handle.wake.clone()),
@@ -187,7 +187,8 @@ impl Session {
             let room = self.has_room();
             let reads = room && self.reads();
             if self.timers.watch(&self.out.traffic(reads, self.greets)) {
-                self.seat.call_by(self.timers.next(&self.handle));
+                let next = self.next_timer();
+                self.seat.call_by(next);
             }
             let wake = tokio::select! {
                 io = self.out.io(reads) => Wake::Io(io),
@@ -299,9 +300,13 @@ impl Session {
         self.leaving.is_some_and(|at| at <= Instant::now()) && self.requests.is_empty()
     }
 
+    fn next_timer(&mut self) -> Instant {
+        self.timers.next(&self.handle, &Patience::of(&self.app.config))
+    }
+
     /// Asks to be woken when something is due. Called whenever that may have changed.
     fn set_deadline(&mut self) {
-        let timers = self.timers.next(&self.handle);
+        let timers = self.next_timer();
         let leaving = match self.leaving {
             // Once it may leave, it only waits for its requests.
             Some(at) => (at > Instant::now()).then_some(at),
@@ -532,7 +537,8 @@ impl Session {
     fn timer(&mut self) -> Option<CloseCode> {
         let reads = self.has_room() && self.reads();
         let traffic = self.out.traffic(reads, self.greets);
-        while let Some(due) = self.timers.due(&self.handle, &traffic) {
+        let patience = Patience::of(&self.app.config);
+        while let Some(due) = self.timers.due(&self.handle, &traffic, &patience) {
             match due {
                 Due::NoHello | Due::NoPong | Due::HalfMessage => return Some(close::TIMEOUT),
                 Due::Stuck => {

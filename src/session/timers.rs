@@ -53,7 +53,7 @@ pub(super) struct Traffic {
     pub(super) arrived: u64,
 }
 
-/// How patient a session is.
+/// How patient sessions are. Each is handed it when it looks at the clock: ten thousand copies would say the same.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// For a hello.
@@ -67,11 +67,9 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// `on_probation`: the session has to say soon whose it is.
-    pub(super) fn of(config: &Config, on_probation: bool) -> Patience {
-        let hello = Duration::from_millis(config.hello_timeout_ms);
+    pub(super) fn of(config: &Config) -> Patience {
         Patience {
-            hello: if on_probation { hello.min(PROBATION) } else { hello },
+            hello: Duration::from_millis(config.hello_timeout_ms),
             ping: config.ping_interval(),
             outgoing: config.quotas.outgoing(),
             incoming: config.quotas.incoming(),
@@ -82,7 +80,6 @@ impl Patience {
 /// The deadlines of one session.
 pub(super) struct Timers {
     hello: Option<Instant>,
-    patience: Patience,
     ping: Instant,
     /// Pings since something was heard. Counted, not timed: a server that stood still has heard nobody for a while.
     unanswered: u8,
@@ -95,13 +92,14 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    pub(super) fn new(patience: Patience) -> Timers {
+    /// `on_probation`: the session has to say soon whose it is.
+    pub(super) fn new(patience: &Patience, on_probation: bool) -> Timers {
         let now = Instant::now();
+        let hello = if on_probation { patience.hello.min(PROBATION) } else { patience.hello };
         // Sessions that arrive together after a restart shall not ping together ever after.
         let first = patience.ping.mul_f64(rand::random_range(0.5..1.0));
         Timers {
-            hello: Some(now + patience.hello),
-            patience,
+            hello: Some(now + hello),
             ping: now + first,
             unanswered: 0,
             outgoing: None,
@@ -123,13 +121,12 @@ impl Timers {
     }
 
     /// When [`Timers::due`] has to be asked next.
-    pub(super) fn next(&mut self, handle: &Handle) -> Instant {
+    pub(super) fn next(&mut self, handle: &Handle, patience: &Patience) -> Instant {
         if handle.has_said_hello() {
             self.hello = None;
         }
         let mut next = self.ping;
-        let Patience { outgoing, incoming, .. } = self.patience;
-        for (watched, pace) in [(&self.outgoing, outgoing), (&self.incoming, incoming)] {
+        for (watched, pace) in [(&self.outgoing, patience.outgoing), (&self.incoming, patience.incoming)] {
             if watched.is_some() {
                 next = next.min(Instant::now() + pace.look_after());
             }
@@ -147,17 +144,24 @@ impl Timers {
     }
 
     /// What is due now, one thing at a time.
-    pub(super) fn due(&mut self, handle: &Handle, traffic: &Traffic) -> Option<Due> {
+    pub(super) fn due(&mut self, handle: &Handle, traffic: &Traffic, patience: &Patience) -> Option<Due> {
         let now = Instant::now();
         // One that is being looked at came in time.
         if self.hello.is_some_and(|hello| now >= hello) && !handle.has_said_hello() && !traffic.greets {
             return Some(Due::NoHello);
         }
-        let Patience { outgoing, incoming, .. } = self.patience;
-        if self.outgoing.as_mut().is_some_and(|bytes| bytes.is_stuck(&outgoing, traffic.written, now)) {
+        if self
+            .outgoing
+            .as_mut()
+            .is_some_and(|bytes| bytes.is_stuck(&patience.outgoing, traffic.written, now))
+        {
             return Some(Due::Stuck);
         }
-        if self.incoming.as_mut().is_some_and(|bytes| bytes.is_stuck(&incoming, traffic.arrived, now)) {
+        if self
+            .incoming
+            .as_mut()
+            .is_some_and(|bytes| bytes.is_stuck(&patience.incoming, traffic.arrived, now))
+        {
             return Some(Due::HalfMessage);
         }
         if let Some(end) = handle.expires() {
@@ -178,7 +182,7 @@ impl Timers {
             } else {
                 self.unanswered += 1;
             }
-            self.ping = now + self.patience.ping;
+            self.ping = now + patience.ping;
             return Some(Due::Ping);
         }
         None
