@@ -1,9 +1,10 @@
 //! `kernelci-live serve`: starts the server, tells where it is, and ends it well.
 
 use std::io::Write;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::log;
@@ -20,9 +21,8 @@ pub(super) async fn run(mut config: Config) -> Result<()> {
     descriptors::make_room(&mut config.quotas);
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {} (LISTEN)", config.listen))?;
+    let listener =
+        listen(config.listen).with_context(|| format!("cannot listen on {} (LISTEN)", config.listen))?;
     let (app, first_admin) = App::build(config).await?;
     greet(&app, &listener, first_admin.as_ref())?;
 
@@ -43,6 +43,17 @@ pub(super) async fn run(mut config: Config) -> Result<()> {
     abort.abort();
     tracing::info!("ended");
     Ok(())
+}
+
+/// Connections that may wait to be accepted, as far as the kernel allows (`net.core.somaxconn`): whoever comes behind
+/// them has to ask again, a second later.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Tells on standard output where everything is; the first admin's generated password is told here and nowhere else.

@@ -27,6 +27,7 @@ use crate::health::Part;
 use crate::hub::{self, Item};
 use crate::model::{NODE_CHANNEL, Position};
 use crate::ops::Peer;
+use crate::ops::patterns::Sources;
 use crate::ops::subscriptions::{From, Start, may_follow, start};
 use crate::quota::Holder;
 use crate::session::{close, credentials};
@@ -76,7 +77,9 @@ async fn open(
         from = read_from(last)?;
     }
     let pairs = conditions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let patterns = Sources::in_pairs(pairs.clone())?.compile(app, holder).await?;
     let filter = Filter::from_query(pairs, &EVENT)?;
+    drop(patterns);
     let weight = app.quotas.filter(holder, filter.weight())?;
     let begin = async {
         may_follow(&*app.log, &caller, &channel).await?;

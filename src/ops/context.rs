@@ -128,8 +128,7 @@ impl Context {
         let quotas = &self.app.quotas;
         let turns = if served { &quotas.searches } else { &quotas.scans };
         let patience = Duration::from_millis(self.app.config.query_timeout_ms);
-        let late = |_| Error::new(Kind::TooMany, "too many searches at once, try again").retry_after(1000);
-        tokio::time::timeout(patience, turns.turn(self.holder())).await.map_err(late)?
+        turns.turn_within(patience, self.holder()).await
     }
 
     /// Asks to be told whether this request's answer reached its client.

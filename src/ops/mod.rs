@@ -20,6 +20,7 @@ mod loose;
 pub mod nodes;
 mod operation;
 mod paging;
+pub mod patterns;
 pub mod polling;
 pub mod queues;
 pub mod route;

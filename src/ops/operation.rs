@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 
 use super::schema::Described;
-use super::{Context, Route};
+use super::{Context, Route, patterns};
 use crate::auth::{Access, Effect};
 use crate::error::{Error, Kind, Result};
 use crate::health::Part;
@@ -161,6 +161,11 @@ impl Operation {
         {
             app.known_addresses.note(token.user, neighbourhood(context.peer.address));
         }
+        // Until the operation has read its filter.
+        let _patterns = match self.has_param("filter") {
+            true => patterns::compile(&context, &params).await?,
+            false => Vec::new(),
+        };
         let (needs, tasks) = (self.needs, app.work.clone());
         // It goes with the work: writes run on, and are as many as there may be also when nobody waits for them.
         let place = if self.runs_on() { Some(app.quotas.writes.take(context.holder(), 1)?) } else { None };

@@ -59,6 +59,8 @@ pub struct Quotas {
     pub writes: Arc<Pool>,
     /// Requests with megabytes.
     pub large: Turns,
+    /// Requests whose regular expressions are compiled.
+    pub patterns: Turns,
     /// Searches that an index serves.
     pub searches: Turns,
     /// Searches that look through much of what there is.
@@ -109,6 +111,7 @@ impl Quotas {
             filters: Pool::new("bytes of filters in subscriptions", filters),
             writes: Pool::new("writes at a time", writes),
             large: Turns::new(settings.large(), waiting("large requests at a time")),
+            patterns: Turns::new(compiling(), waiting("filters with regular expressions at a time")),
             searches: Turns::new(settings.searches(), waiting("searches at a time")),
             scans: Turns::new(settings.scans(), waiting("searches without an index at a time")),
         }
@@ -117,7 +120,7 @@ impl Quotas {
 
 impl Quotas {
     /// All that is shared out here, by name.
-    pub fn pools(&self) -> [(&'static str, &Pool); 10] {
+    pub fn pools(&self) -> [(&'static str, &Pool); 11] {
         [
             ("connections", &*self.connections),
             ("sessions", &*self.sessions),
@@ -127,6 +130,7 @@ impl Quotas {
             ("polls", &*self.polls),
             ("writes", &*self.writes),
             ("large_requests", self.large.places()),
+            ("filters_with_patterns", self.patterns.places()),
             ("searches", self.searches.places()),
             ("scans", self.scans.places()),
         ]
@@ -151,6 +155,12 @@ impl Quotas {
             Err(error) => (Err(error), None),
         }
     }
+}
+
+/// Half of the processors compile regular expressions, at most; one of them for one holder.
+fn compiling() -> Width {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    Width { server: (processors / 2).max(1), user: 1, address: 1 }
 }
 
 /// For whom something is counted.

@@ -109,6 +109,11 @@ impl Pool {
         if holder.is_stranger() { self.limits.address } else { self.limits.user }
     }
 
+    /// The refusal of somebody who has waited for long enough.
+    pub(super) fn is_short(&self) -> Error {
+        Error::new(Kind::TooMany, format!("too many {}, try again", self.what)).retry_after(RETRY_MS)
+    }
+
     fn is_full(&self) -> Error {
         self.refusal(self.limits.full, "this instance has", self.limits.server)
     }

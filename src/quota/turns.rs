@@ -5,6 +5,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -62,6 +63,12 @@ impl Turns {
         };
         let running = self.running.clone().acquire_owned().await.map_err(Error::internal)?;
         Ok(Turn { _held: (running, stranger, lane, place) })
+    }
+
+    /// As [`Turns::turn`]; 429 also if it does not come within `patience`.
+    pub async fn turn_within(&self, patience: Duration, holder: Holder) -> Result<Turn> {
+        let late = |_| self.places.is_short();
+        tokio::time::timeout(patience, self.turn(holder)).await.map_err(late)?
     }
 
     /// What waits or is worked on.

@@ -1,4 +1,4 @@
-//! Searches that no index serves, and patterns that are dear to keep.
+//! Searches that no index serves, and patterns that are dear to compile and to keep.
 
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
@@ -97,5 +97,34 @@ async fn patterns_are_counted(backend: Backend) {
         bystander.work().await;
     }
     drop(strangers);
+    assert_eq!(is_back(&server, At::Process, &before).await, Ok(()));
+}
+
+/// Patterns that nobody has sent before, as fast as they go, most of them for filters that are refused.
+#[apply(both_backends_in_pairs!)]
+async fn patterns_are_compiled_apart(server: Server) {
+    let mut bystander = Bystander::come(&server).await;
+    bystander.work().await;
+    let before = at_rest(&server, At::Process).await;
+    let mut sessions = Vec::new();
+    for stranger in 0..4 {
+        let mut session = server.anonymous().await;
+        for number in 0..120 {
+            let pattern =
+                |at: usize| (format!("data.a{at}__re"), format!("\\pL{{3}}{stranger}1{number}1{at}").into());
+            let filter: Value = (0..8).map(pattern).collect::<serde_json::Map<_, _>>().into();
+            let (method, params) = match number % 2 {
+                0 => ("event.subscribe", json!({"sub": number, "filter": filter})),
+                _ => ("event.find", json!({"channel": "node", "filter": filter})),
+            };
+            session.send_request(method, params).await.expect("sent");
+        }
+        sessions.push(session);
+    }
+    for _ in 0..10 {
+        bystander.work().await;
+    }
+    bystander.was_not_held_up();
+    drop(sessions);
     assert_eq!(is_back(&server, At::Process, &before).await, Ok(()));
 }
