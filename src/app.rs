@@ -87,8 +87,11 @@ pub struct App {
 
 impl App {
     /// Opens the store and the log, makes the first admin if there is none.
-    pub async fn build(config: Config) -> Result<(Arc<App>, Option<FirstAdmin>)> {
+    pub async fn build(mut config: Config) -> Result<(Arc<App>, Option<FirstAdmin>)> {
         config.check()?;
+        if matches!(config.backend()?, Backend::Embedded) {
+            config.quotas.suit_embedded();
+        }
         metrics::install(config.instance.as_deref().unwrap_or("api"));
         let secret = bootstrap::secret(&config)?;
         let Opened { store, log, kv } = open(&config).await?;
@@ -242,8 +245,8 @@ pub async fn open(config: &Config) -> Result<Opened> {
                     Synchronous::Full => sqlite::Synchronous::Full,
                     Synchronous::Normal => sqlite::Synchronous::Normal,
                 },
-                // Beside the slow ones there is always room for quick ones.
-                readers: sqlite::Options::default().readers + config.quotas.max_scans as usize,
+                // As many as run at a time: beside the slow ones there is always room for quick ones.
+                readers: (config.quotas.max_searches + config.quotas.max_scans) as usize,
                 ..sqlite::Options::default()
             };
             let (store, log) = sqlite::open(&config.data, options).await.with_context(|| {

@@ -10,6 +10,9 @@ use crate::hub;
 use crate::quota::{Binding, Kept, Limits, Pace, Width};
 use crate::session;
 
+/// The embedded store shares the processors with everything else: more searches at a time make each of them slower.
+const EMBEDDED_SEARCHES: u32 = 8;
+
 /// What clients may have, at a time or for as long as they like. A share of a user or of an address is looked at when more
 /// than half of what the server has is taken; strangers together leave a quarter to users.
 #[derive(Args, Clone, Debug)]
@@ -117,7 +120,7 @@ pub struct Quotas {
     #[arg(long, env = "LARGE_REQUESTS_PER_USER", default_value_t = 2,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub large_requests_per_user: u32,
-    /// Searches that an index serves and that run at a time.
+    /// Searches that an index serves and that run at a time; on the embedded store 8 if this is more.
     #[arg(long, env = "MAX_SEARCHES", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_searches: u32,
@@ -310,6 +313,12 @@ impl Quotas {
     /// How many searches that an index serves run at a time.
     pub fn searches(&self) -> Width {
         width(self.max_searches, self.searches_per_user, self.searches_per_address)
+    }
+
+    /// What the embedded store searches at a time stands in line here, where users are not behind strangers, and not in
+    /// the store.
+    pub fn suit_embedded(&mut self) {
+        self.max_searches = self.max_searches.min(EMBEDDED_SEARCHES);
     }
 
     /// How many searches that no index serves run at a time.

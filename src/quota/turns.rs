@@ -26,6 +26,14 @@ pub struct Width {
     pub address: usize,
 }
 
+impl Width {
+    /// For strangers together: each that runs makes those of users slower, and half as many as there may be of both are
+    /// enough to be slow.
+    fn strangers(self) -> usize {
+        (self.server / 2).max(1)
+    }
+}
+
 /// Work of one kind on this instance.
 pub struct Turns {
     running: Arc<Semaphore>,
@@ -44,10 +52,10 @@ impl Turns {
         let lanes = |width: usize| (0..LANES).map(|_| Arc::new(Semaphore::new(width))).collect();
         Turns {
             running: Arc::new(Semaphore::new(width.server)),
-            strangers: Arc::new(Semaphore::new((width.server - width.server / 4).max(1))),
+            strangers: Arc::new(Semaphore::new(width.strangers())),
             places,
             users: lanes(width.user),
-            addresses: lanes(width.address),
+            addresses: lanes(width.address.min(width.strangers())),
             seed: RandomState::new(),
         }
     }
@@ -102,7 +110,7 @@ mod tests {
         let places =
             Limits { server: 20, user: 10, address: 10, binding: Binding::Always, full: Kind::TooMany };
         let places = Pool::new("works", places);
-        let turns = Turns::new(Width { server: 2, user: 2, address: 1 }, places.clone());
+        let turns = Turns::new(Width { server: 4, user: 2, address: 1 }, places.clone());
         let (much, little) = (Holder::Address(1), Holder::Address(2));
         let mut first = turns.turn(much).now_or_never().unwrap().unwrap();
         let mut more: Vec<_> = (0..9).map(|_| Box::pin(turns.turn(much))).collect();
