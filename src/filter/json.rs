@@ -86,7 +86,7 @@ pub(super) fn is_plain(kind: FieldType) -> bool {
 }
 
 /// How much of what [`limits`] allow is used up.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Budget {
     terms: usize,
     listed: usize,

@@ -19,6 +19,7 @@ pub(crate) mod path;
 pub(crate) mod pattern;
 pub(crate) mod pcre;
 mod query;
+mod sources;
 pub(crate) mod term;
 
 use serde_json::Value;
@@ -175,6 +176,7 @@ pub use cost::PATTERN as PATTERN_COST;
 pub use demand::Demand;
 pub(crate) use matches::strings_at;
 pub use pattern::Pattern;
+pub use sources::Sources;
 
 impl Filter {
     /// Matches every document.

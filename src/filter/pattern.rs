@@ -39,26 +39,24 @@ static KNOWN: Mutex<BTreeMap<String, Weak<Compiled>>> = Mutex::new(BTreeMap::new
 const KEPT: usize = 1024;
 
 impl Pattern {
-    /// Compiles what a client wrote; the error says what is wrong with it.
+    /// Compiles what a client wrote, or takes it from those in use; the error says what is wrong with it.
     pub fn new(source: &str) -> Result<Pattern, String> {
-        if source.chars().count() > limits::PATTERN {
-            return Err(format!("a regular expression has at most {} characters", limits::PATTERN));
-        }
-        let tree = ast::parse::ParserBuilder::new().nest_limit(NEST).build().parse(source);
-        let tree = tree.map_err(|error| format!("not a regular expression: {}", error.kind()))?;
-        let edits = ast::visit(&tree, Edits::default()).unwrap_or_default();
-        if edits.ignores_case && edits.wide > FOLDED {
-            return Err(format!(
-                "with (?i) a regular expression has at most {FOLDED} negated or wide parts inside of classes"
-            ));
-        }
-        Pattern::of_ascii(&ascii(source, edits)?)
+        Pattern::of_ascii(&read(source)?)
+    }
+
+    /// What a client wrote, if it is in use; the error if it cannot be.
+    pub fn in_use(source: &str) -> Result<Option<Pattern>, String> {
+        Ok(Pattern::known(&read(source)?))
+    }
+
+    fn known(text: &str) -> Option<Pattern> {
+        lock(&KNOWN).get(text).and_then(Weak::upgrade).map(Pattern)
     }
 
     /// Compiles a pattern whose classes are ASCII already ([`Pattern::text`]), or takes it from those in use.
     pub(crate) fn of_ascii(text: &str) -> Result<Pattern, String> {
-        if let Some(known) = lock(&KNOWN).get(text).and_then(Weak::upgrade) {
-            return Ok(Pattern(known));
+        if let Some(known) = Pattern::known(text) {
+            return Ok(known);
         }
         // Not under the lock: it may take a millisecond.
         let (regex, weight) = match build(text, SMALL) {
@@ -88,6 +86,22 @@ impl Pattern {
     pub fn weight(&self) -> usize {
         self.0.weight
     }
+}
+
+/// The pattern with ASCII classes of what a client wrote.
+fn read(source: &str) -> Result<String, String> {
+    if source.chars().count() > limits::PATTERN {
+        return Err(format!("a regular expression has at most {} characters", limits::PATTERN));
+    }
+    let tree = ast::parse::ParserBuilder::new().nest_limit(NEST).build().parse(source);
+    let tree = tree.map_err(|error| format!("not a regular expression: {}", error.kind()))?;
+    let edits = ast::visit(&tree, Edits::default()).unwrap_or_default();
+    if edits.ignores_case && edits.wide > FOLDED {
+        return Err(format!(
+            "with (?i) a regular expression has at most {FOLDED} negated or wide parts inside of classes"
+        ));
+    }
+    ascii(source, edits)
 }
 
 fn build(pattern: &str, size: usize) -> Result<Regex, String> {

@@ -22,12 +22,12 @@ use crate::auth::Access;
 use crate::auth::tokens::Token;
 use crate::connection::Link;
 use crate::error::{Error, Kind, Result};
-use crate::filter::{EVENT, Filter};
+use crate::filter::{EVENT, Filter, Sources};
 use crate::health::Part;
 use crate::hub::{self, Item};
 use crate::model::{NODE_CHANNEL, Position};
 use crate::ops::Peer;
-use crate::ops::patterns::Sources;
+use crate::ops::patterns::compile;
 use crate::ops::subscriptions::{From, Start, may_follow, start};
 use crate::quota::Holder;
 use crate::session::{close, credentials};
@@ -77,7 +77,7 @@ async fn open(
         from = read_from(last)?;
     }
     let pairs = conditions.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let patterns = Sources::in_pairs(pairs.clone())?.compile(app, holder).await?;
+    let patterns = compile(app, holder, Sources::in_query(pairs.clone())?).await?;
     let filter = Filter::from_query(pairs, &EVENT)?;
     drop(patterns);
     let weight = app.quotas.filter(holder, filter.weight())?;

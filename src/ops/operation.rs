@@ -139,6 +139,8 @@ pub struct Operation {
     pub takes_much: bool,
     /// Ends with whoever asked for it, though it writes: it waits for something, and takes nothing before it has it.
     waits: bool,
+    /// It has a filter, which may have regular expressions.
+    takes_filter: bool,
     /// Schema of the parameters.
     params: Schema,
     /// What it cannot do without.
@@ -162,8 +164,8 @@ impl Operation {
             app.known_addresses.note(token.user, neighbourhood(context.peer.address));
         }
         // Until the operation has read its filter.
-        let _patterns = match self.has_param("filter") {
-            true => patterns::compile(&context, &params).await?,
+        let _patterns = match self.takes_filter {
+            true => patterns::compile(&app, context.holder(), patterns::in_params(&params)?).await?,
             false => Vec::new(),
         };
         let (needs, tasks) = (self.needs, app.work.clone());
@@ -249,7 +251,7 @@ impl Table {
             }),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         });
-        let operation = Operation {
+        let mut operation = Operation {
             name,
             access,
             effect: Effect::of(access),
@@ -262,10 +264,12 @@ impl Table {
             quick: false,
             waits: false,
             takes_much: false,
+            takes_filter: false,
             needs: &[Part::Store],
             look: None,
             run,
         };
+        operation.takes_filter = operation.has_param("filter");
         self.by_name.insert(name, self.operations.len());
         self.operations.push(operation);
         self
