@@ -2,6 +2,7 @@
 
 mod address;
 mod events;
+mod events_by_time;
 mod examples;
 mod groups;
 mod hierarchies;

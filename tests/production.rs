@@ -8,3 +8,4 @@ mod loss;
 mod relay;
 mod standalone;
 mod support;
+mod time;

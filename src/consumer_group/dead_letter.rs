@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::model::event::Entry;
-use crate::model::{Event, ObjectId, Timestamp};
+use crate::model::{Event, EventTime, ObjectId};
 use crate::store::consumers::APART;
 
 /// What the names of all of them begin with.
@@ -68,7 +68,7 @@ pub(super) fn letter(dead: Dead<'_>) -> Event {
         source: dead.source.to_owned(),
         kind: TYPE.to_owned(),
         subject: attribute("subject"),
-        time: Timestamp::now(),
+        time: EventTime::now(),
         owner: Some(dead.owner.to_owned()),
         partitionkey: attribute("partitionkey"),
         extensions: Map::new(),

@@ -5,7 +5,8 @@
 //! (Streams for order and the hot window, MongoDB for history).
 //!
 //! * Order: an event's place is given once, atomically with its append; numbers are dense; nothing becomes visible
-//!   behind a reader.
+//!   behind a reader. With its place an event gets its time, later than that of every other one on any channel: who reads
+//!   by time goes on behind the last time and misses nothing.
 //! * Exactly once: an event id stands in a log at most once, however often its relay was repeated.
 //! * No silent hole: a reader whose next event is no longer retained is told the exact range ([`Read::gap`]).
 //! * A channel begins with its first event, and ends when it has none any more. Its numbers are not given again.
@@ -21,7 +22,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::model::event::Entry;
-use crate::model::{Event, ObjectId, Position, Timestamp};
+use crate::model::{Event, EventTime, ObjectId, Position};
 
 /// See the module's documentation for what every implementation promises.
 #[async_trait]
@@ -40,8 +41,8 @@ pub trait EventLog: Send + Sync + 'static {
     }
     /// The lowest sequence number that can still be read; head + 1 when nothing is retained.
     async fn floor(&self, channel: &str) -> Result<u64>;
-    /// The sequence number behind which the events that happened at `time` or later begin.
-    async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64>;
+    /// The sequence number behind which the events that came at `time` or later begin.
+    async fn seq_before(&self, channel: &str, time: EventTime) -> Result<u64>;
     /// Up to `limit` events after `seq`, without waiting; fewer if they are large ([`READ_BYTES`]).
     async fn read_after(&self, channel: &str, seq: u64, limit: usize) -> Result<Read>;
     /// As [`EventLog::read_after`], for a position of this or of an earlier epoch: numbers only grow from one epoch to
@@ -62,6 +63,8 @@ pub trait EventLog: Send + Sync + 'static {
     async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>>;
     /// How many acknowledged events have no place in the log yet.
     async fn pending(&self) -> Result<u64>;
+    /// Waits until what this process has acknowledged before has its place, or a second.
+    async fn settled(&self) {}
     /// Stops background work after what was acknowledged is safe.
     async fn close(&self);
 }
@@ -123,6 +126,6 @@ pub struct HistoryQuery {
 pub enum After {
     /// In one channel: behind this sequence number.
     Seq(u64),
-    /// Behind this time and event id.
-    Time(Timestamp, ObjectId),
+    /// Behind this time and event id. (Only events of KernelCI's own server have the same time.)
+    Time(EventTime, ObjectId),
 }

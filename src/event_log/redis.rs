@@ -7,6 +7,7 @@
 //! what a process remembers of channels, `ends` how they end.
 
 mod clean;
+mod clock;
 pub(crate) mod connection;
 pub(crate) mod ends;
 pub(crate) mod epoch;
@@ -35,16 +36,17 @@ pub use self::relay::RelayMode;
 use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, Read, Tail};
 use crate::error::{Error, Result};
 use crate::model::event::Entry;
-use crate::model::{Event, ObjectId, Position, Timestamp};
+use crate::model::{Event, EventTime, Position};
 use crate::store::mongo::bson_json::from_json;
-use crate::store::mongo::document::date;
 use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
-use crate::store::mongo::filter;
 use crate::store::mongo::stored::Stored;
+use crate::store::mongo::{filter, moment};
 use crate::sync::Pauses;
 
 /// How long `publish` waits for the event's number before it puts the event into the outbox.
 const PUBLISH: Duration = Duration::from_secs(5);
+/// The longest that [`EventLog::settled`] waits.
+const SETTLED: Duration = Duration::from_secs(1);
 /// How many of the oldest events [`EventLog::floor`] checks for holes that expiry has made.
 const FLOOR_WINDOW: usize = 1000;
 
@@ -103,7 +105,7 @@ impl EventLog for RedisLog {
         Ok(gone.map_or(first, |(_, high)| stream.min(high + 1)))
     }
 
-    async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64> {
+    async fn seq_before(&self, channel: &str, time: EventTime) -> Result<u64> {
         let (epoch, head) = self.inner.head(channel).await?;
         let first = self.inner.channels.history.first_since(channel, &epoch, time).await?;
         Ok(first.map_or(head, |first| first.saturating_sub(1)))
@@ -145,14 +147,19 @@ impl EventLog for RedisLog {
         if query.limit == 0 {
             return Ok(Vec::new());
         }
+        let by_seq = query.channel.is_some() && !matches!(query.after, Some(After::Time(..)));
         let translated = filter::to_mongo_event(&query.filter);
         let mut conditions = vec![translated.query];
         conditions.extend(query.channel.as_ref().map(|channel| doc! {"channel": channel}));
         conditions.extend(query.after.map(behind));
-        let sort = match (&query.channel, query.after) {
-            // No second key: the index has none, and numbers of a channel do not repeat.
-            (Some(_), None | Some(After::Seq(_))) => doc! {"sequence_id": 1},
-            _ => doc! {"timestamp": 1, "_id": 1},
+        if query.channel.is_none() && query.filter.ids().is_none() {
+            conditions.push(moment::until(self.inner.channels.redis.horizon().await?));
+        }
+        // By number no second key: the index has none, and numbers of a channel do not repeat.
+        let sort = if by_seq {
+            doc! {"sequence_id": 1}
+        } else {
+            moment::order()
         };
         let mut find = self.inner.channels.history.events.find(doc! {"$and": conditions}).sort(sort);
         let mut skip = query.skip;
@@ -188,6 +195,14 @@ impl EventLog for RedisLog {
 
     async fn pending(&self) -> Result<u64> {
         self.relay.pending().await
+    }
+
+    async fn settled(&self) {
+        tokio::select! {
+            () = self.relay.settled() => {}
+            () = self.inner.channels.redis.fails() => {}
+            () = tokio::time::sleep(SETTLED) => {}
+        }
     }
 
     async fn close(&self) {
@@ -242,14 +257,11 @@ impl RedisLog {
 fn behind(after: After) -> Document {
     match after {
         After::Seq(seq) => doc! {"sequence_id": {"$gt": number(seq)}},
-        After::Time(time, id) => behind_time(time, id),
+        After::Time(time, id) => {
+            let same = doc! {"$and": [moment::at(time), {"_id": {"$gt": id}}]};
+            doc! {"timestamp": {"$gte": moment::parts(time).0}, "$or": [moment::after(time), same]}
+        }
     }
-}
-
-fn behind_time(time: Timestamp, id: ObjectId) -> Document {
-    let time = date(time);
-    // The first condition says nothing new; it is what the index on the time is used for.
-    doc! {"timestamp": {"$gte": time}, "$or": [{"timestamp": {"$gt": time}}, {"_id": {"$gt": id}}]}
 }
 
 impl Inner {

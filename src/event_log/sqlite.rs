@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, READ_BYTES, Read, Tail};
 use crate::error::{Error, Result};
-use crate::filter::{Filter, Test};
+use crate::filter::Filter;
 use crate::model::event::Entry;
-use crate::model::{Event, Position, Timestamp};
+use crate::model::{Event, EventTime, Position, Timestamp};
 use crate::store::sqlite::filter::{Param, Sql, to_sql};
 use crate::store::sqlite::{Database, EventRow, SEQ_BITS, prepare};
 
@@ -54,7 +54,7 @@ impl EventLog for SqliteLog {
         Ok(known.unwrap_or_else(|| self.db.channels.base(channel) + 1))
     }
 
-    async fn seq_before(&self, channel: &str, time: Timestamp) -> Result<u64> {
+    async fn seq_before(&self, channel: &str, time: EventTime) -> Result<u64> {
         let base = self.db.channels.base(channel);
         let Some(channel) = self.db.channels.get(channel) else { return Ok(base) };
         let (number, floor, head) = (channel.number, channel.floor(), channel.head());
@@ -175,14 +175,18 @@ fn entries(connection: &Connection, number: i64, seq: u64, head: u64, last: u64)
 
 /// The last place before the channel's clock reached `time`. The clock never decreases, so bisection finds it; what
 /// is not retained any more counts as before.
-fn bisect(connection: &Connection, number: i64, floor: u64, head: u64, time: Timestamp) -> Result<u64> {
-    let mut statement = connection.prepare_cached("SELECT clock FROM event WHERE n = ?")?;
+fn bisect(connection: &Connection, number: i64, floor: u64, head: u64, time: EventTime) -> Result<u64> {
+    let mut statement = connection.prepare_cached("SELECT clock, us FROM event WHERE n = ?")?;
     // Before `low` everything is earlier, from `high` on nothing is.
     let (mut low, mut high) = (floor, head + 1);
     while low < high {
         let middle = low + (high - low) / 2;
-        let clock: Option<i64> = statement.query_row([place(number, middle)], |row| row.get(0)).optional()?;
-        if clock.is_some_and(|clock| clock >= time.millis()) {
+        let clock = statement
+            .query_row([place(number, middle)], |row| {
+                Ok(EventTime::from_parts(Timestamp::from_millis(row.get(0)?), row.get(1)?))
+            })
+            .optional()?;
+        if clock.is_some_and(|clock| clock >= time) {
             high = middle;
         } else {
             low = middle + 1;
@@ -199,7 +203,7 @@ fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
             number => number,
         },
     };
-    let ids = ids(&query.filter);
+    let ids = query.filter.ids();
     let mut values: Vec<Param> = Vec::new();
     let (from_ids, which) = match ids {
         None => (None, ""),
@@ -222,15 +226,17 @@ fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
         (number, after) => {
             number.into_iter().for_each(|number| span(number, 0));
             values.extend(match after {
-                Some(After::Time(time, id)) => [time.millis().into(), id.to_hex().into()],
-                _ => [i64::MIN.into(), String::new().into()],
+                Some(After::Time(time, id)) => {
+                    [time.to_millis().millis().into(), time.us().into(), id.to_hex().into()]
+                }
+                _ => [i64::MIN.into(), 0.into(), String::new().into()],
             });
             let at = match number {
-                None => "(time, id) > (?, ?)",
-                Some(_) => "n BETWEEN ? AND ? AND (time, id) > (?, ?)",
+                None => "(time, us, id) > (?, ?, ?)",
+                Some(_) => "n BETWEEN ? AND ? AND (time, us, id) > (?, ?, ?)",
             };
             // Not left to the planner, which might rather sort the whole history.
-            ("event INDEXED BY event_by_time", at, "time, id")
+            ("event INDEXED BY event_by_time", at, "time, us, id")
         }
     };
     let from = from_ids.unwrap_or(from);
@@ -269,17 +275,6 @@ fn find(connection: &Connection, query: &HistoryQuery) -> Result<Vec<Logged>> {
         found.push(logged);
     }
     Ok(found)
-}
-
-/// The ids that the filter allows, if it names any: those events are looked up, not searched for.
-fn ids(filter: &Filter) -> Option<Vec<String>> {
-    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
-    match filter {
-        Filter::And(parts) => parts.iter().find_map(ids),
-        Filter::Field { path, test: Test::Eq(id), .. } if path == "id" => text(id).map(|id| vec![id]),
-        Filter::Field { path, test: Test::In(ids), .. } if path == "id" => ids.iter().map(text).collect(),
-        _ => None,
-    }
 }
 
 fn mentions(filter: &Filter, field: &str) -> bool {

@@ -31,7 +31,7 @@ use crate::error::Result;
 pub enum FieldType {
     /// A date: a BSON date in MongoDB; in JSON the wire form of node fields (`Timestamp::to_wire`).
     NodeDate,
-    /// A date: a BSON date in MongoDB; in JSON the form of CloudEvent `time` (`Timestamp::to_event_time`).
+    /// A date: a BSON date and microseconds in MongoDB; in JSON the form of CloudEvent `time` (`EventTime::to_text`).
     EventDate,
     /// An ObjectId in MongoDB, 24 hex digits in JSON.
     Id,
@@ -198,6 +198,16 @@ impl Filter {
         schema: &Schema,
     ) -> Result<Filter> {
         query::read(&mut pairs.into_iter(), schema)
+    }
+    /// The ids that it allows, if it names any: those documents need not be searched for.
+    pub fn ids(&self) -> Option<Vec<String>> {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        match self {
+            Filter::And(parts) => parts.iter().find_map(Filter::ids),
+            Filter::Field { path, test: Test::Eq(id), .. } if path == "id" => text(id).map(|id| vec![id]),
+            Filter::Field { path, test: Test::In(ids), .. } if path == "id" => ids.iter().map(text).collect(),
+            _ => None,
+        }
     }
     /// What it costs to try it on a document, in simple comparisons.
     pub fn cost(&self) -> usize {

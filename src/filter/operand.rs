@@ -4,7 +4,7 @@ use serde_json::{Number, Value};
 
 use super::{FieldType, Pattern, Test};
 use crate::error::Error;
-use crate::model::{ObjectId, Timestamp};
+use crate::model::{EventTime, ObjectId};
 
 /// The names of operators, as they stand behind `__`. Equality has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,10 +133,10 @@ pub(super) fn native(kind: FieldType, value: &Value) -> Result<Value, Fault> {
 
 /// A date in the form that the field has in JSON.
 pub(super) fn date(kind: FieldType, text: &str) -> Result<Value, Fault> {
-    let time = Timestamp::parse_iso(text).map_err(Fault::Known)?;
+    let time = EventTime::parse_iso(text).map_err(Fault::Known)?;
     Ok(match kind {
-        FieldType::EventDate => time.to_event_time().into(),
-        _ => time.to_wire().into(),
+        FieldType::EventDate => time.to_text().into(),
+        _ => time.to_millis().to_wire().into(),
     })
 }
 

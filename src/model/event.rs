@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::footprint::{Account, Footprint, heap};
-use super::{ObjectId, Timestamp};
+use super::{EventTime, ObjectId};
 
 /// The channel on which every write of a node appears.
 pub const NODE_CHANNEL: &str = "node";
@@ -39,8 +39,8 @@ pub struct Event {
     pub kind: String,
     /// CloudEvent `subject`: the id of the node that it is about.
     pub subject: Option<String>,
-    /// When it happened.
-    pub time: Timestamp,
+    /// When it was made. In the log it has the time at which it came there ([`stamp`]).
+    pub time: EventTime,
     /// Extension `owner`: the owner of the node, or the user who published.
     pub owner: Option<String>,
     /// Extension `partitionkey`: the tree id.
@@ -69,7 +69,7 @@ impl Serialize for Event {
         put(&mut map, "source", Some(&self.source))?;
         put(&mut map, "type", Some(&self.kind))?;
         put(&mut map, "subject", self.subject.as_deref())?;
-        put(&mut map, "time", Some(&self.time.to_event_time()))?;
+        put(&mut map, "time", Some(&self.time.to_text()))?;
         map.serialize_entry("data", self.extensions.get("data").unwrap_or(&self.data))?;
         put(&mut map, "owner", self.owner.as_deref())?;
         put(&mut map, "partitionkey", self.partitionkey.as_deref())?;
@@ -95,6 +95,23 @@ impl Event {
     pub fn to_text(&self) -> String {
         // Texts and JSON values can always be written.
         serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Where the time stands in an event's text.
+const TIME: &str = "\"time\":\"";
+
+/// Gives an event ([`Event::to_text`]) the time at which it comes into the log. A text that does not have one at the place
+/// and in the form that we write stays as it is.
+pub fn stamp(event: &mut String, time: EventTime) {
+    // Within other values quotes are escaped, so the first one is the attribute: `data` stands behind it.
+    let Some(begin) = event.find(TIME).map(|at| at + TIME.len()) else { return };
+    let (end, text) = (begin + EventTime::TEXT, time.to_text());
+    if text.len() == EventTime::TEXT
+        && event.as_bytes().get(end) == Some(&b'"')
+        && event.is_char_boundary(end)
+    {
+        event.replace_range(begin..end, &text);
     }
 }
 
@@ -179,5 +196,39 @@ impl Entry {
     /// The CloudEvent's `subject`: the node that it is about.
     pub fn subject(&self) -> Option<ObjectId> {
         self.value().get("subject")?.as_str()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_has_the_time_at_which_it_came() {
+        let (made, came) =
+            (EventTime::from_micros(1_700_000_000_123_456), EventTime::from_micros(1_800_000_000_000_001));
+        let event = Event {
+            id: ObjectId::new(),
+            channel: "ch".into(),
+            source: "a \"time\":\"b\"".into(),
+            kind: "\"time\":\"".into(),
+            subject: None,
+            time: made,
+            owner: Some("\"time\":\"".into()),
+            partitionkey: None,
+            extensions: Map::new(),
+            data: json!({"time": made.to_text(), "ü": "\"time\":\""}),
+        };
+        let mut text = event.to_text();
+        stamp(&mut text, came);
+        assert_eq!(text, Event { time: came, ..event }.to_text());
+        for other in ["{}", "{\"time\":\"", "{\"time\":\"2024\"}", "{\"time\":\"ääääääääääääääääääää\"}"]
+        {
+            let mut text = other.to_owned();
+            stamp(&mut text, came);
+            assert_eq!(text, other, "not ours");
+        }
     }
 }

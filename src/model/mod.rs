@@ -16,6 +16,6 @@ pub mod user;
 pub use bson::oid::ObjectId;
 pub use event::{Event, NODE_CHANNEL, Position};
 pub use node::Node;
-pub use timestamp::Timestamp;
+pub use timestamp::{EventTime, Timestamp};
 pub use token::{NamedToken, Scope};
 pub use user::User;

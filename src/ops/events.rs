@@ -12,7 +12,7 @@ use crate::auth::rights::EDIT_ANY;
 use crate::consumer_group::dead_letter;
 use crate::error::{Error, Kind, Result};
 use crate::health::Part;
-use crate::model::{Event, NODE_CHANNEL, ObjectId, Timestamp, User};
+use crate::model::{Event, EventTime, NODE_CHANNEL, ObjectId, User};
 use crate::ops::nodes::{editable, idempotency_key};
 
 /// CloudEvent `type` where nobody says another.
@@ -133,7 +133,7 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         kind: text("type", params.kind, EVENT_TYPE)?,
         channel: params.channel,
         subject,
-        time: Timestamp::now(),
+        time: EventTime::now(),
         owner: Some(user.username.clone()),
         partitionkey: None,
         extensions: attributes,

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind};
 use crate::event_log::{After, Logged};
 use crate::fuzz::{Fuzz, json as texts};
 use crate::model::event::Entry;
-use crate::model::{ObjectId, Timestamp};
+use crate::model::{EventTime, ObjectId};
 use crate::store::{SORTABLE, mongo, sqlite};
 
 const WORDS: &[&str] = &["-created,-id", "id", "created,id", "-group,name,-id", "job", "a", "-name,id"];
@@ -94,7 +94,7 @@ fn a_cursor_leads_behind_its_item() {
 fn place_of(after: &After) -> Value {
     match after {
         After::Seq(seq) => json!([seq]),
-        After::Time(time, id) => json!([time.to_event_time(), id.to_hex()]),
+        After::Time(time, id) => json!([time.to_text(), id.to_hex()]),
     }
 }
 
@@ -237,7 +237,7 @@ fn any_event_is_published_whole_or_refused() {
                 source: "s".into(),
                 kind: "t".into(),
                 subject: None,
-                time: Timestamp::from_millis(0),
+                time: EventTime::from_micros(0),
                 owner: Some(text("channel").to_owned()),
                 partitionkey: None,
                 extensions: extensions.clone(),

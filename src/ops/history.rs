@@ -1,9 +1,10 @@
 //! The history of events (contract 5.1).
 //!
 //! One channel is read in the order of its sequence, so that a reader who goes on behind the last `sequence_id` misses
-//! nothing. Over all channels, and from a time on, the order is that of time. Clients that poll with
-//! `from=<the last timestamp>` go on behind that millisecond; so an answer to them does not end inside one: it may have
-//! more events than `limit` then.
+//! nothing. Over all channels, and from a time on, the order is that of time, which is the order in which events came into
+//! the log: a client that polls with `from=<the last timestamp>` misses nothing either. Only events of KernelCI's own
+//! server have the same time; an answer from a time on does not end between those, and may have more events than `limit`.
+//! What was acknowledged before the request is in the answer.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -23,7 +24,7 @@ use super::{Context, Reply, RestBody, RestReply};
 use crate::error::{Error, Result};
 use crate::event_log::{After, HISTORY_BYTES, HistoryQuery, Logged};
 use crate::filter::{EVENT, Filter, PATTERN_COST, Pattern, Test};
-use crate::model::{ObjectId, Timestamp};
+use crate::model::{EventTime, ObjectId};
 use crate::quota::Place;
 use crate::store::Wire;
 use crate::sync::apart;
@@ -32,7 +33,7 @@ use crate::sync::apart;
 const MOST_FOUND: usize = 10_000;
 /// Most events of one answer that carry their nodes.
 const MOST_RECURSIVE: usize = 1000;
-/// Most further events of the last millisecond.
+/// Most further events of the same time.
 const MOST_MORE: usize = 1000;
 /// Bytes of a piece of a large answer.
 const PIECE: usize = 64 << 10;
@@ -76,8 +77,8 @@ pub struct Find {
     /// `sequence_id`.
     #[serde(default)]
     after: Option<String>,
-    /// Only events later than this ISO date. An answer does not end inside a millisecond, so it may have more than
-    /// `limit` events.
+    /// Only events later than this ISO date, e.g. the `timestamp` of the last one: nothing comes later that is earlier.
+    /// An answer does not end between events of the same time, so it may have more than `limit` events.
     #[serde(default)]
     from: Option<String>,
     /// The event with this id.
@@ -165,9 +166,10 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
         None => from.map(|time| After::Time(time, ObjectId::from_bytes([0xff; 12]))),
     };
     if let (Some(time), true) = (from, params.after.is_some()) {
-        let later = Test::Gt(time.to_event_time().into());
+        let later = Test::Gt(time.to_text().into());
         query.filter = Filter::And(vec![query.filter, test("time", later)]);
     }
+    context.app.log.settled().await;
     let turn = context.search(is_quick(&query.filter)).await?;
     let mut found = context.app.log.find(&query).await?;
     let bytes: usize = found.iter().map(|logged| logged.entry.json.len()).sum();
@@ -206,8 +208,8 @@ fn limit(params: &Find, recursive: bool) -> Result<usize> {
     Ok(limit)
 }
 
-fn read_from(text: &str) -> Result<Timestamp> {
-    Timestamp::parse_iso(text)
+fn read_from(text: &str) -> Result<EventTime> {
+    EventTime::parse_iso(text)
         .map_err(|_| Error::bad_request("Invalid 'from' parameter, must be an ISO 8601 datetime"))
 }
 
@@ -318,10 +320,10 @@ fn is_quick(filter: &Filter) -> bool {
     filter.cost() < PATTERN_COST
 }
 
-/// What happened in the same millisecond as `last` and stands behind it.
+/// What has the same time as `last` and stands behind it.
 async fn rest_of_moment(context: &Context, query: &HistoryQuery, last: &Logged) -> Result<Vec<Logged>> {
     let After::Time(time, id) = read_cursor(&cursor(last, false))? else { return Ok(Vec::new()) };
-    let same = test("time", Test::Lte(time.to_event_time().into()));
+    let same = test("time", Test::Lte(time.to_text().into()));
     let query = HistoryQuery {
         filter: Filter::And(vec![query.filter.clone(), same]),
         after: Some(After::Time(time, id)),
@@ -348,7 +350,7 @@ impl Items {
     fn write(&self, logged: &Logged, with_revision: bool, out: &mut String) -> Result<()> {
         let event: &RawValue = serde_json::from_str(&logged.entry.json).map_err(Error::internal)?;
         let parts: Parts<'_> = serde_json::from_str(event.get()).map_err(Error::internal)?;
-        let time = parts.time.and_then(|text| Timestamp::parse_iso(&text).ok());
+        let time = parts.time.and_then(|text| EventTime::parse_iso(&text).ok());
         let node = subject(parts.data).and_then(|id| self.nodes.get(&id.to_hex()));
         let node = node.map(|node| {
             let mut node = node.clone();
@@ -358,7 +360,7 @@ impl Items {
             node
         });
         let shown = Shown {
-            timestamp: time.map(Timestamp::to_wire),
+            timestamp: time.map(EventTime::to_wire),
             sequence_id: logged.entry.seq,
             channel: &logged.channel,
             owner: parts.owner,
@@ -508,7 +510,7 @@ pub(super) fn read_cursor(text: &str) -> Result<After> {
         match place.as_slice() {
             [seq] => Some(After::Seq(seq.as_u64()?)),
             [time, id] => {
-                Some(After::Time(Timestamp::parse_iso(time.as_str()?).ok()?, id.as_str()?.parse().ok()?))
+                Some(After::Time(EventTime::parse_iso(time.as_str()?).ok()?, id.as_str()?.parse().ok()?))
             }
             _ => None,
         }

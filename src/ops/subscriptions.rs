@@ -18,7 +18,7 @@ use crate::auth::{Caller, Effect};
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
 use crate::hub::Channel;
-use crate::model::{NODE_CHANNEL, Position, Timestamp};
+use crate::model::{EventTime, NODE_CHANNEL, Position};
 use crate::session::subscription::{Include, Subscription};
 pub use durable::LARGEST_WINDOW;
 
@@ -112,7 +112,7 @@ impl From {
         match text {
             "now" => Ok(From::Now),
             "earliest" => Ok(From::Word(FromWord::Earliest)),
-            time => Timestamp::parse_iso(time).map(|_| From::Time(FromTime { time: time.to_owned() })),
+            time => EventTime::parse_iso(time).map(|_| From::Time(FromTime { time: time.to_owned() })),
         }
     }
 }
@@ -322,7 +322,7 @@ pub async fn start(log: &dyn EventLog, channel: &str, from: &From) -> Result<Sta
     match from {
         From::Now | From::Word(FromWord::Now) => Ok(at(head.seq)),
         From::Word(FromWord::Earliest) => Ok(at(log.floor(channel).await?.saturating_sub(1))),
-        From::Time(FromTime { time }) => Ok(at(log.seq_before(channel, Timestamp::parse_iso(time)?).await?)),
+        From::Time(FromTime { time }) => Ok(at(log.seq_before(channel, EventTime::parse_iso(time)?).await?)),
         From::Position(wanted) if wanted.epoch != head.epoch => {
             // Numbers of another epoch say nothing here: whatever this epoch has seen may be missing.
             Ok(Start { missed: Some(Missed { from: 1, to: head.seq }), ..at(head.seq) })

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::event_log::{EventLog, HistoryQuery, Logged, Read, Tail};
 use crate::hub::{self, Hub};
 use crate::model::event::Entry;
-use crate::model::{Event, NODE_CHANNEL, Position, Timestamp};
+use crate::model::{Event, EventTime, NODE_CHANNEL, Position};
 use crate::ops::Peer;
 use crate::ops::subscriptions::{From, FromWord, in_step, start};
 use crate::quota::Holder;
@@ -174,7 +174,7 @@ impl EventLog for Log {
     async fn floor(&self, _: &str) -> Result<u64> {
         self.call(|state| state.floor).await
     }
-    async fn seq_before(&self, _: &str, _: Timestamp) -> Result<u64> {
+    async fn seq_before(&self, _: &str, _: EventTime) -> Result<u64> {
         Ok(0)
     }
     async fn read_after(&self, _: &str, seq: u64, limit: usize) -> Result<Read> {

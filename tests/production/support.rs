@@ -7,7 +7,7 @@ use kernelci_live::event_log::redis::{RedisLog, RelayMode};
 use kernelci_live::event_log::{EventLog, Read};
 use kernelci_live::model::event::{Entry, NODE_CHANNEL};
 use kernelci_live::model::node::State;
-use kernelci_live::model::{Event, Node, ObjectId, Timestamp};
+use kernelci_live::model::{Event, EventTime, Node, ObjectId, Timestamp};
 use kernelci_live::store::mongo::{self, MongoStore, Options};
 use kernelci_live::store::{Commit, Expect, Write};
 use serde_json::{Map, Value, json};
@@ -166,7 +166,7 @@ pub fn event(channel: &str, data: Value) -> Event {
         source: "https://example.org/".into(),
         kind: "api.kernelci.org".into(),
         subject: None,
-        time: Timestamp::now(),
+        time: EventTime::now(),
         owner: Some("tester".into()),
         partitionkey: None,
         extensions: Map::new(),

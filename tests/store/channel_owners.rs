@@ -20,11 +20,7 @@ async fn a_channel_is_whose_who_begins_it_until_it_ends(f: Fixture) {
     claim("ch", &ann).await.unwrap();
     claim("ch", &bob).await.unwrap();
     assert_eq!((count(ann).await, count(bob).await), (1, 0), "it is Ann's already");
-    let old = kernelci_live::model::Event {
-        time: Timestamp::now().plus_seconds(-2 * 3600),
-        ..event("ch", json!(1))
-    };
-    published(&*f.log, old).await;
+    f.publish_at(Timestamp::now().plus_seconds(-2 * 3600), event("ch", json!(1))).await;
     claim("never", &ann).await.unwrap();
     let over = Over { thing: Thing::Channels, used: 2, most: 2 };
     assert_eq!(claim("more", &ann).await, Err(over));

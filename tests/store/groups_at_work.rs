@@ -325,7 +325,7 @@ async fn retention_is_told_to_the_group(f: Fixture) {
     let site = Site::new(f).await;
     let old = Timestamp::now().plus_seconds(-7200);
     for n in 0..4 {
-        published(&*site.f.log, Event { time: old, ..event("ch", json!(n)) }).await;
+        site.f.publish_at(old, event("ch", json!(n))).await;
     }
     site.publish(2, 0).await;
     site.f.retained_from("ch", 5).await;

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kernelci_live::event_log::READ_BYTES;
+use kernelci_live::event_log::{HistoryQuery, READ_BYTES};
+use kernelci_live::filter::Filter;
 use kernelci_live::model::event::{Entry, NODE_CHANNEL};
-use kernelci_live::model::{Event, ObjectId, Timestamp};
+use kernelci_live::model::{EventTime, ObjectId, Timestamp};
 use kernelci_live::store::{Committed, Expect};
 use macro_rules_attribute::apply;
 use serde_json::json;
@@ -21,7 +22,7 @@ async fn an_unknown_channel_is_empty(f: Fixture) {
     assert_eq!(head.seq, 0);
     assert!(!head.epoch.is_empty());
     assert_eq!(f.log.floor("nobody").await.unwrap(), 1);
-    assert_eq!(f.log.seq_before("nobody", Timestamp::now()).await.unwrap(), 0);
+    assert_eq!(f.log.seq_before("nobody", EventTime::now()).await.unwrap(), 0);
     let read = f.log.read_after("nobody", 0, 10).await.unwrap();
     assert!(read.entries.is_empty() && read.gap.is_none());
     assert_eq!(*read.epoch, head.epoch);
@@ -235,21 +236,40 @@ async fn a_read_ends_when_its_events_are_many_bytes(f: Fixture) {
     assert_eq!(read.entries.len(), 2);
 }
 
-fn at(time: Timestamp, channel: &str) -> Event {
-    Event { time, ..event(channel, json!(time.to_wire())) }
-}
-
 #[apply(both_backends!)]
 async fn a_time_is_a_place(f: Fixture) {
     let begun = Timestamp::now().plus_seconds(-100);
     for second in [0, 10, 10, 20, 40] {
-        published(&*f.log, at(begun.plus_seconds(second), "ch")).await;
+        f.publish_at(begun.plus_seconds(second), event("ch", json!(second))).await;
     }
     f.settled("ch", 5).await;
-    for (second, before) in [(-5, 0), (0, 0), (1, 1), (10, 1), (11, 3), (20, 3), (39, 4), (40, 4), (41, 5)] {
-        let found = f.log.seq_before("ch", begun.plus_seconds(second)).await.unwrap();
+    for (second, before) in [(-5, 0), (0, 0), (1, 1), (10, 1), (12, 3), (20, 3), (39, 4), (40, 4), (60, 5)] {
+        let found = f.log.seq_before("ch", begun.plus_seconds(second).into()).await.unwrap();
         assert_eq!(found, before, "{second} s");
     }
+    for entry in f.events_from("ch", 1).await {
+        let time = EventTime::parse_iso(entry.value()["time"].as_str().unwrap()).unwrap();
+        assert_eq!(f.log.seq_before("ch", time).await.unwrap(), entry.seq - 1, "itself included");
+        let later = EventTime::from_micros(time.micros() + 1);
+        assert_eq!(f.log.seq_before("ch", later).await.unwrap(), entry.seq, "to the microsecond");
+    }
+}
+
+#[apply(both_backends!)]
+async fn times_follow_the_order_of_places_whatever_the_clock_does(f: Fixture) {
+    let now = Timestamp::now();
+    for (n, seconds) in [0, -3 * 3600, -1, 0, -3600].into_iter().enumerate() {
+        f.publish_at(now.plus_seconds(seconds), event(["a", "b"][n % 2], json!({"n": n}))).await;
+    }
+    f.settled("a", 3).await;
+    let query = HistoryQuery { channel: None, filter: Filter::all(), after: None, skip: 0, limit: 10 };
+    let found = f.log.find(&query).await.unwrap();
+    let numbers: Vec<_> = found.iter().map(|one| one.entry.value()["data"]["n"].clone()).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4]);
+    let times: Vec<_> = found.iter().map(|one| one.entry.value()["time"].as_str().unwrap()).collect();
+    assert!(times.is_sorted_by(|one, two| one < two), "{times:?}");
+    let last = EventTime::parse_iso(times[4]).unwrap();
+    assert!(last.to_millis() <= Timestamp::now(), "none is ahead of the clock");
 }
 
 fn long_ago() -> Timestamp {
@@ -259,7 +279,7 @@ fn long_ago() -> Timestamp {
 #[apply(both_backends!)]
 async fn what_retention_took_is_reported(f: Fixture) {
     for _ in 0..20 {
-        published(&*f.log, at(long_ago(), "ch")).await;
+        f.publish_at(long_ago(), event("ch", json!(0))).await;
     }
     for i in 0..5 {
         published(&*f.log, event("ch", json!(i))).await;
@@ -281,7 +301,7 @@ async fn what_retention_took_is_reported(f: Fixture) {
 #[apply(both_backends!)]
 async fn a_channel_that_retention_emptied_goes_on(f: Fixture) {
     for _ in 0..3 {
-        published(&*f.log, at(long_ago(), "ch")).await;
+        f.publish_at(long_ago(), event("ch", json!(0))).await;
     }
     f.retained_from("ch", 4).await;
     assert_eq!(f.log.head("ch").await.unwrap().seq, 3);
@@ -305,7 +325,7 @@ async fn a_look_at_a_channel_leaves_nothing_behind(f: Fixture) {
         let head = f.log.head(&name).await.unwrap();
         assert_eq!(f.log.head_again(&name).await.unwrap(), head);
         assert_eq!(f.log.floor(&name).await.unwrap(), head.seq + 1);
-        f.log.seq_before(&name, Timestamp::now()).await.unwrap();
+        f.log.seq_before(&name, EventTime::now()).await.unwrap();
         assert!(f.log.read_after(&name, head.seq, 9).await.unwrap().gap.is_none());
         assert!(f.log.read_across(&name, head.seq, 9).await.unwrap().gap.is_none());
     }
@@ -333,10 +353,10 @@ async fn a_channel_begins_where_its_readers_stand(f: Fixture) {
 
 #[apply(both_backends!)]
 async fn a_channel_ends_and_its_numbers_are_not_given_again(f: Fixture) {
-    published(&*f.log, event("other", json!(1))).await;
     for _ in 0..5 {
-        published(&*f.log, at(long_ago(), "ch")).await;
+        f.publish_at(long_ago(), event("ch", json!(0))).await;
     }
+    published(&*f.log, event("other", json!(1))).await;
     f.settled("other", 1).await;
     let mut tail = f.log.tail("ch", 5).await.unwrap();
     f.ended("ch").await;

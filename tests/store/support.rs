@@ -8,16 +8,21 @@ use kernelci_live::event_log::{EventLog, Tail};
 use kernelci_live::filter::{Filter, NODE, Test};
 use kernelci_live::model::event::{Entry, NODE_CHANNEL};
 use kernelci_live::model::node::State;
-use kernelci_live::model::{Event, Node, ObjectId, Timestamp};
+use kernelci_live::model::timestamp::WallClock;
+use kernelci_live::model::{Event, EventTime, Node, ObjectId, Timestamp};
 use kernelci_live::store::{Commit, Committed, Expect, Query, SortKey, Store, Write, mongo, sqlite};
 use serde_json::{Map, Value, json};
 
-use crate::support::{Backend, Database, For, Looks, PATIENCE, PerBackend, services, to_redis, until_within};
+use crate::support::{
+    Backend, Database, For, Looks, PATIENCE, PerBackend, published, services, to_redis, until_within,
+};
 
 /// A back end of its own for one test. Events older than an hour are removed within seconds.
 pub struct Fixture {
     pub store: Arc<dyn Store>,
     pub log: Arc<dyn EventLog>,
+    /// The clock that events get their times from.
+    pub wall: WallClock,
     below: Below,
 }
 
@@ -53,8 +58,10 @@ impl PerBackend for Fixture {
 /// A SQLite file.
 pub async fn embedded() -> Fixture {
     let files = tempfile::tempdir().unwrap();
-    let (store, log) = sqlite::open(files.path(), options()).await.unwrap();
-    Fixture { store, log, below: Below::Files(files) }
+    let options = options();
+    let wall = options.wall.clone();
+    let (store, log) = sqlite::open(files.path(), options).await.unwrap();
+    Fixture { store, log, wall, below: Below::Files(files) }
 }
 
 /// A database and a key prefix of its own on MongoDB and Redis.
@@ -74,12 +81,20 @@ pub async fn production() -> Fixture {
     let often = bson::doc! {"setParameter": 1, "ttlMonitorSleepSecs": 1};
     client.database("admin").run_command(often).await.unwrap();
     let below = client.database(&database.name);
+    let wall = options.wall.clone();
     let (store, log) = mongo::open(options).await.unwrap();
     database.keep(For::Stores).await;
-    Fixture { store, log, below: Below::Mongo { database: below, _taken: database } }
+    Fixture { store, log, wall, below: Below::Mongo { database: below, _taken: database } }
 }
 
 impl Fixture {
+    /// Publishes an event as if it were so late; its number.
+    pub async fn publish_at(&self, time: Timestamp, event: Event) -> u64 {
+        self.wall.set(time.into());
+        let seq = published(&*self.log, event).await;
+        self.wall.set(EventTime::now());
+        seq
+    }
     /// Commits one write and expects it to succeed.
     pub async fn write(&self, node: &Node, expect: Expect) {
         assert_eq!(self.try_write(node, expect).await, Committed::Done);
@@ -358,7 +373,7 @@ pub fn event(channel: &str, data: Value) -> Event {
         source: "https://example.org/".to_owned(),
         kind: "api.kernelci.org".to_owned(),
         subject: None,
-        time: Timestamp::now(),
+        time: EventTime::now(),
         owner: Some("tester".to_owned()),
         partitionkey: None,
         extensions: Map::new(),

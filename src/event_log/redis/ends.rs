@@ -91,7 +91,7 @@ impl Channels {
     /// Events from before this time are removed.
     fn oldest_kept(&self) -> Timestamp {
         let age = i64::try_from(self.ages.retention_seconds).unwrap_or(i64::MAX);
-        Timestamp::now().plus_seconds(age.saturating_neg())
+        self.redis.clock.wall().to_millis().plus_seconds(age.saturating_neg())
     }
 
     /// Removes from a stream what is as old as MongoDB removes from the history.

@@ -18,11 +18,12 @@ use bson::{Document, doc};
 use futures::TryStreamExt;
 use mongodb::options::ReturnDocument;
 
-use super::ends;
 use super::history::{History, number};
 use super::known::{Known, Memory};
 use super::stream::{Redis, State};
+use super::{clock, ends};
 use crate::error::{Error, Kind, Result};
+use crate::model::EventTime;
 use crate::store::mongo::document::integer;
 use crate::store::mongo::errors::{self, call, is_duplicate};
 use crate::store::mongo::stored::Stored;
@@ -214,6 +215,7 @@ impl Channels {
     /// Starts MongoDB's generation in Redis, behind everything that is in the history now.
     async fn start(&self, channel: &str, written: &Written) -> Result<()> {
         let head = self.highest(channel, written).await?;
+        self.set_clock().await?;
         // A write that a majority has, after that read: what was read will not be rolled back.
         self.history.remember(channel, head).await?;
         if !self.redis.seed(channel, &written.epoch, written.generation, head, written.base).await? {
@@ -228,6 +230,15 @@ impl Channels {
         }
         let filter = doc! {"_id": channel, "generation": number(written.generation)};
         call(self.history.channels.update_one(filter, doc! {"$set": {"seeded": true}})).await.map(drop)
+    }
+
+    /// From now on this process has no time given that is not later than those of the history.
+    pub(crate) async fn set_clock(&self) -> Result<()> {
+        let now = self.redis.clock.wall().micros().saturating_add(clock::AHEAD.as_micros() as i64);
+        if let Some(latest) = self.history.latest(EventTime::from_micros(now)).await? {
+            self.redis.clock.saw(latest);
+        }
+        Ok(())
     }
 
     /// Writes down the highest number that this process has given in a channel since the last time. The history has it

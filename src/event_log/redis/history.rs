@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 
 use bson::{Bson, Document, doc};
-use chrono::DateTime;
 use futures::TryStreamExt;
 use mongodb::{Collection, Database};
 use serde_json::{Map, Value};
@@ -14,11 +13,12 @@ use super::stream::Item;
 use crate::error::{Error, Result};
 use crate::event_log::READ_BYTES;
 use crate::model::event::{Entry, NODE_CHANNEL};
-use crate::model::{Event, ObjectId, Timestamp};
+use crate::model::{Event, EventTime, ObjectId, Timestamp};
 use crate::store::mongo::bson_json::{from_json, object, to_json};
 use crate::store::mongo::channel_owners;
-use crate::store::mongo::document::{date, integer};
+use crate::store::mongo::document::integer;
 use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
+use crate::store::mongo::moment;
 use crate::store::mongo::stored::Stored;
 use crate::sync::Pauses;
 
@@ -117,6 +117,14 @@ impl History {
         call(self.channels.update_one(doc! {"_id": channel}, update)).await.map(drop)
     }
 
+    /// The latest time of an event up to `now`.
+    pub(crate) async fn latest(&self, now: EventTime) -> Result<Option<EventTime>> {
+        let latest =
+            self.events.find_one(moment::until(now)).sort(doc! {"timestamp": -1, "us": -1, "_id": -1});
+        let latest = latest.projection(doc! {"timestamp": 1, "us": 1}).max_time(QUERY_TIME);
+        Ok(call(latest).await?.as_deref().and_then(moment::read))
+    }
+
     /// The numbers of those of these events that are in the history.
     pub(crate) async fn numbers(&self, ids: &[ObjectId]) -> Result<Vec<(ObjectId, u64)>> {
         let find = self.events.find(doc! {"_id": {"$in": ids}}).projection(doc! {"sequence_id": 1});
@@ -186,16 +194,16 @@ impl History {
         Ok((gap, found.iter().take(whole + 1).map(|event| entry(event)).collect()))
     }
 
-    /// The lowest number among the first and the last thousand events, by time, of an epoch that happened at `time` or
-    /// later. (Numbers follow times only roughly: an event may have waited in an outbox, or have the time of a clock that
-    /// was wrong.)
+    /// The lowest number among the first and the last thousand events, by time, of an epoch that came at `time` or later.
+    /// (Numbers of older versions follow times only roughly: those were the times at which events were made.)
     pub(crate) async fn first_since(
         &self,
         channel: &str,
         epoch: &str,
-        time: Timestamp,
+        time: EventTime,
     ) -> Result<Option<u64>> {
-        let query = doc! {"channel": channel, "timestamp": {"$gte": date(time)}, "epoch": epoch};
+        let mut query = doc! {"channel": channel, "epoch": epoch};
+        query.extend(moment::since(time));
         let end = async |order: i32| -> Result<Option<u64>> {
             let find = self.events.find(query.clone()).sort(doc! {"timestamp": order}).limit(1000);
             let find = find.projection(doc! {"sequence_id": 1}).max_time(QUERY_TIME);
@@ -228,19 +236,20 @@ fn document(channel: &str, item: &Item) -> Result<Document> {
     };
     let broken = || Error::internal(anyhow::anyhow!("event {} of {channel} is no CloudEvent", item.seq));
     let id: ObjectId = take("id").and_then(|id| id.parse().ok()).ok_or_else(broken)?;
-    let time = take("time").and_then(|time| DateTime::parse_from_rfc3339(&time).ok()).ok_or_else(broken)?;
-    let time = Timestamp::from_millis(time.timestamp_millis());
+    let time = take("time").and_then(|time| EventTime::parse_iso(&time).ok()).ok_or_else(broken)?;
+    let (timestamp, us) = moment::parts(time);
     let [source, kind, subject] = ["source", "type", "subject"].map(&mut take);
     let [owner, partitionkey, _] = ["owner", "partitionkey", "specversion"].map(&mut take);
     let data = event.shift_remove("data").unwrap_or_default();
     let text = |text: Option<String>| text.map_or(Bson::Null, Bson::String);
     let mut document = doc! {
         "_id": id,
-        "timestamp": date(time),
+        "timestamp": timestamp,
         "sequence_id": number(item.seq),
         "channel": channel,
         "owner": text(owner),
         "data": from_json("data", &data)?,
+        "us": us,
         "epoch": &item.epoch,
         "source": text(source),
         "type": text(kind),
@@ -257,10 +266,8 @@ fn document(channel: &str, item: &Item) -> Result<Document> {
 pub(crate) fn entry(doc: &Document) -> Entry {
     let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
     let id = doc.get_object_id("_id").unwrap_or_else(|_| ObjectId::from_bytes([0; 12]));
-    let time = match doc.get("timestamp") {
-        Some(Bson::DateTime(time)) => time.timestamp_millis(),
-        _ => id.timestamp().timestamp_millis(),
-    };
+    let made = || Timestamp::from_millis(id.timestamp().timestamp_millis()).into();
+    let time = moment::read(doc).unwrap_or_else(made);
     let data = doc.get("data").map(to_json).unwrap_or_default();
     let channel = text("channel").unwrap_or_default();
     let subject = match doc.contains_key("epoch") {
@@ -274,7 +281,7 @@ pub(crate) fn entry(doc: &Document) -> Entry {
         source: text("source").unwrap_or_else(|| OLD_SOURCE.to_owned()),
         kind: text("type").unwrap_or_else(|| OLD_TYPE.to_owned()),
         subject,
-        time: Timestamp::from_millis(time),
+        time,
         owner: text("owner"),
         partitionkey: text("partitionkey"),
         extensions: doc.get_document("extensions").map(object).unwrap_or_default(),
@@ -298,7 +305,7 @@ mod tests {
             source: "https://x/".into(),
             kind: "t".into(),
             subject: Some("s".into()),
-            time: Timestamp::from_millis(1_700_000_000_123),
+            time: EventTime::from_micros(1_700_000_000_123_045),
             owner: Some("bob".into()),
             partitionkey: None,
             extensions,

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -24,6 +25,7 @@ use super::stream::Item;
 use super::sweep::Sweep;
 use crate::error::{Error, Result};
 use crate::model::ObjectId;
+use crate::model::event::stamp;
 
 /// Events that are appended, persisted and cleaned up in one step.
 const BATCH: usize = 256;
@@ -55,6 +57,9 @@ pub(crate) struct Relay {
     outboxes: Outboxes,
     queue: mpsc::Sender<(Vec<Job>, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
+    /// Commits that have entered the queue, and that have left it.
+    taken: Arc<AtomicU64>,
+    relayed: Arc<watch::Sender<u64>>,
     stop: CancellationToken,
     done: watch::Receiver<bool>,
 }
@@ -66,8 +71,9 @@ impl Relay {
             return;
         }
         let permit = self.room.clone().try_acquire_many_owned(units(&jobs));
-        if permit.is_ok_and(|permit| self.queue.try_send((jobs, permit)).is_ok()) {
-            return;
+        if let (Ok(permit), Ok(place)) = (permit, self.queue.try_reserve()) {
+            self.taken.fetch_add(1, SeqCst);
+            return place.send((jobs, permit));
         }
         tracing::debug!("the relay's queue is full; the events stay in their outboxes for now");
     }
@@ -77,7 +83,19 @@ impl Relay {
         let Ok(permit) = self.room.clone().acquire_many_owned(units(std::slice::from_ref(&job))).await else {
             return;
         };
-        _ = self.queue.send((vec![job], permit)).await;
+        if let Ok(place) = self.queue.reserve().await {
+            self.taken.fetch_add(1, SeqCst);
+            place.send((vec![job], permit));
+        }
+    }
+
+    /// Waits until what is in the queue now has been relayed.
+    pub(crate) async fn settled(&self) {
+        // Counted before it enters the queue: at least as many as stand before the last one that the caller knows of.
+        let taken = self.taken.load(SeqCst);
+        let mut relayed = self.relayed.subscribe();
+        // The sender lives as long as `self`.
+        drop(relayed.wait_for(|relayed| *relayed >= taken).await);
     }
 
     /// How many events wait in the outboxes of all instances.
@@ -97,6 +115,7 @@ struct Worker {
     channels: Arc<Channels>,
     mode: RelayMode,
     queue: mpsc::Receiver<(Vec<Job>, OwnedSemaphorePermit)>,
+    relayed: Arc<watch::Sender<u64>>,
     stop: CancellationToken,
     /// What the sweep has found.
     overdue: mpsc::Receiver<Vec<Job>>,
@@ -108,10 +127,13 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
     let (sender, queue) = mpsc::channel(QUEUE);
     let (finished, done) = watch::channel(false);
     let stop = CancellationToken::new();
+    let relayed = Arc::new(watch::Sender::new(0));
     let relay = Relay {
         outboxes: outboxes.clone(),
         queue: sender,
         room: Arc::new(Semaphore::new(QUEUE_UNITS)),
+        taken: Arc::default(),
+        relayed: relayed.clone(),
         stop: stop.clone(),
         done,
     };
@@ -120,7 +142,7 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
     if mode == RelayMode::Run {
         tokio::spawn(Sweep::new(channels.clone(), outboxes, found).run(stop.clone()));
     }
-    let worker = Worker { channels, mode, queue, stop, overdue, cleaner };
+    let worker = Worker { channels, mode, queue, relayed, stop, overdue, cleaner };
     tokio::spawn(async move {
         worker.run().await;
         finished.send_replace(true);
@@ -167,6 +189,7 @@ impl Worker {
             permits.push(permit);
         }
         self.relay_all(jobs).await;
+        self.relayed.send_modify(|relayed| *relayed += permits.len() as u64);
     }
 
     async fn relay_all(&mut self, jobs: Vec<Job>) {
@@ -266,7 +289,9 @@ impl Worker {
                 return Ok(());
             }
             let item = |(event, &seq): (&&Pending, &u64)| {
-                (seq, Item { seq, epoch: known.epoch.to_string(), json: event.json.clone() })
+                let mut json = event.json.clone();
+                stamp(&mut json, given.time_of(seq));
+                (seq, Item { seq, epoch: known.epoch.to_string(), json })
             };
             let mut own: BTreeMap<u64, Item> = events.iter().zip(&given.numbers).map(item).collect();
             if let (Some(first), Some(last)) = (given.known.iter().min(), given.known.iter().max()) {

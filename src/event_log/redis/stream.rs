@@ -1,29 +1,34 @@
 //! What Redis holds of a channel, and the few commands that touch it.
 //!
 //! `<prefix>{<channel>}:state` is a hash `epoch, generation, head, given, base, seed` ([`State`]); `…:stream` a stream
-//! whose ids are `<seq>-0` and whose entries are `e` (epoch) and `j` (CloudEvent); `…:pending` another one, with what has a
-//! number and is not in the history yet (and `i`, the event's id); `…:seen:<event id>` remembers for an hour which number
-//! an event got. The channel is the hash tag, so that a cluster keeps all of it on one shard.
+//! whose ids are `<seq>-0` and whose entries are `e` (epoch), `j` (CloudEvent as it was made) and `t` (the time that the
+//! event got, in microseconds since 1970); `…:pending` another one, with what has a number and is not in the history yet
+//! (and `i`, the event's id); `…:seen:<event id>` remembers for an hour which number an event got. The channel is the hash
+//! tag, so that a cluster keeps all of it on one shard; only the clock of all channels (`clock.rs`) would be on another.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use redis::{AsyncConnectionConfig, RedisResult, Script};
 use tokio::sync::watch;
 
+use super::clock::Clock;
 use super::connection::{Connection, RESPONSE, connect, in_time, wait};
 use super::outbox::Pending;
 use crate::error::{Error, Result};
 use crate::event_log::READ_BYTES;
-use crate::model::{ObjectId, Timestamp};
+use crate::model::event::stamp;
+use crate::model::timestamp::WallClock;
+use crate::model::{EventTime, ObjectId, Timestamp};
 
 /// About how many events stay in the stream; older ones are read from the history.
 const STREAM_LENGTH: usize = 100_000;
 /// How long an appended event is recognised without asking the history.
 const SEEN_SECONDS: usize = 3600;
+/// Channels with events on their way that are looked at.
+const MOST_IN_FLIGHT: usize = 1000;
 /// How long `XREAD` waits on the server; less than any answer may take.
 const BLOCK: Duration = Duration::from_secs(1);
 
@@ -38,6 +43,7 @@ pub(crate) struct Redis {
     confirm: Arc<Script>,
     seed: Arc<Script>,
     end: Arc<Script>,
+    pub(super) clock: Arc<Clock>,
     /// Whether the last command failed.
     failing: Arc<watch::Sender<bool>>,
 }
@@ -88,6 +94,7 @@ impl State {
 pub(crate) struct Item {
     pub(crate) seq: u64,
     pub(crate) epoch: String,
+    /// The CloudEvent with the time at which it came into the log, without `sequence`.
     pub(crate) json: String,
 }
 
@@ -100,10 +107,20 @@ pub(crate) type Glance = (Option<(u64, u64, u64)>, Option<Item>);
 pub(crate) struct Given {
     /// The number of the newest event that readers see.
     pub(crate) head: u64,
+    /// The number and the time of the first new one.
+    first: (u64, EventTime),
     /// The number of each event.
     pub(crate) numbers: Vec<u64>,
     /// Those of them that were given before.
     pub(crate) known: Vec<u64>,
+}
+
+impl Given {
+    /// The time of a new one: each is a microsecond later than the one before.
+    pub(crate) fn time_of(&self, number: u64) -> EventTime {
+        let (first, time) = self.first;
+        EventTime::from_micros(time.micros() + number.saturating_sub(first) as i64)
+    }
 }
 
 impl Item {
@@ -116,7 +133,7 @@ impl Item {
         }
         serde_json::from_str::<Id<'_>>(&self.json).ok()?.id.parse().ok()
     }
-    /// When the event happened.
+    /// When the event came into the log.
     pub(crate) fn time(&self) -> Option<Timestamp> {
         #[derive(serde::Deserialize)]
         struct Time<'a> {
@@ -124,14 +141,13 @@ impl Item {
             time: std::borrow::Cow<'a, str>,
         }
         let event: Time<'_> = serde_json::from_str(&self.json).ok()?;
-        let time = DateTime::parse_from_rfc3339(&event.time).ok()?;
-        Some(Timestamp::from_millis(time.timestamp_millis()))
+        Timestamp::parse_iso(&event.time).ok()
     }
 }
 
 impl Redis {
     /// Connects at the first command, and again whenever it must.
-    pub(crate) fn new(url: &str, db: Option<i64>, prefix: &str) -> Result<Redis> {
+    pub(crate) fn new(url: &str, db: Option<i64>, prefix: &str, wall: WallClock) -> Result<Redis> {
         let (client, manager) = connect(url, db)?;
         Ok(Redis {
             client,
@@ -142,8 +158,13 @@ impl Redis {
             confirm: Arc::new(Script::new(include_str!("confirm.lua"))),
             seed: Arc::new(Script::new(include_str!("seed.lua"))),
             end: Arc::new(Script::new(include_str!("end.lua"))),
+            clock: Clock::new(prefix, wall),
             failing: Arc::default(),
         })
+    }
+
+    pub(super) fn connection(&self) -> Connection {
+        self.manager.clone()
     }
 
     fn key(&self, channel: &str, what: &str) -> String {
@@ -222,8 +243,8 @@ impl Redis {
     ) -> Result<Option<Given>> {
         let mut script = self.append.prepare_invoke();
         script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
-        script.key(self.key(channel, "pending"));
-        script.arg(generation).arg(floor).arg(SEEN_SECONDS);
+        script.key(self.key(channel, "pending")).key(&self.clock.keys);
+        script.arg(generation).arg(floor).arg(SEEN_SECONDS).arg(&self.clock.args()).arg(channel);
         for event in events {
             script.key(self.key(channel, &format!("seen:{}", event.id)));
             script.arg(event.id.to_hex()).arg(&event.json);
@@ -238,21 +259,34 @@ impl Redis {
             Some(Ok(word)) if word == "ok" => {
                 let answered: Vec<i64> =
                     answer.map(redis::from_redis_value).collect::<Result<_, _>>().map_err(Error::internal)?;
-                let (Some((head, numbers)), true) =
-                    (answered.split_first(), answered.len() == events.len() + 1)
+                let ([head, time, numbers @ ..], true) =
+                    (answered.as_slice(), answered.len() == events.len() + 2)
                 else {
                     let count = answered.len();
                     return Err(Error::internal(anyhow::anyhow!("append.lua answered {count} numbers")));
                 };
                 let known = numbers.iter().filter(|number| **number < 0);
-                Ok(Some(Given {
+                let first = numbers.iter().filter(|number| **number > 0).min().copied().unwrap_or(0);
+                let given = Given {
                     head: head.unsigned_abs(),
+                    first: (first.unsigned_abs(), EventTime::from_micros(*time)),
                     numbers: numbers.iter().map(|number| number.unsigned_abs()).collect(),
                     known: known.map(|number| number.unsigned_abs()).collect(),
-                }))
+                };
+                let last = numbers.iter().max().copied().unwrap_or(0).unsigned_abs();
+                self.clock.saw(given.time_of(last));
+                Ok(Some(given))
             }
             _ => Ok(None),
         }
+    }
+
+    /// The channels that have events on their way into the history (some, those with the oldest first), and since when.
+    pub(crate) async fn in_flight(&self) -> Result<Vec<(String, f64)>> {
+        let mut connection = self.manager.clone();
+        let mut command = redis::cmd("ZRANGE");
+        command.arg(&self.clock.keys[1]).arg(0).arg(MOST_IN_FLIGHT - 1).arg("WITHSCORES");
+        self.wait(command.query_async(&mut connection)).await
     }
 
     /// Shows events to readers, which are in the history under these numbers: the first one and those behind it. Answers
@@ -266,8 +300,8 @@ impl Redis {
     ) -> Result<Option<u64>> {
         let mut script = self.confirm.prepare_invoke();
         script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
-        script.key(self.key(channel, "pending"));
-        script.arg(generation).arg(STREAM_LENGTH).arg(first);
+        script.key(self.key(channel, "pending")).key(&self.clock.keys[1]);
+        script.arg(generation).arg(STREAM_LENGTH).arg(first).arg(channel);
         for id in ids {
             script.arg(id.to_hex());
         }
@@ -295,8 +329,8 @@ impl Redis {
     ) -> Result<bool> {
         let mut script = self.seed.prepare_invoke();
         script.key(self.key(channel, "state")).key(self.key(channel, "stream"));
-        script.key(self.key(channel, "pending"));
-        script.arg(epoch).arg(generation).arg(head).arg(base);
+        script.key(self.key(channel, "pending")).key(&self.clock.keys[1]);
+        script.arg(epoch).arg(generation).arg(head).arg(base).arg(channel);
         let mut connection = self.manager.clone();
         self.wait(script.invoke_async(&mut connection)).await
     }
@@ -375,7 +409,7 @@ impl Redis {
     }
 
     /// Waits for Redis, but not for ever: while it is away the connection manager retries without end.
-    async fn wait<T>(&self, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
+    pub(super) async fn wait<T>(&self, command: impl Future<Output = RedisResult<T>>) -> Result<T> {
         self.note(wait("log", command).await)
     }
 
@@ -412,5 +446,10 @@ fn seq_of(id: &str) -> Option<u64> {
 }
 
 fn item(entry: &StreamId) -> Option<Item> {
-    Some(Item { seq: seq_of(&entry.id)?, epoch: entry.get("e")?, json: entry.get("j")? })
+    let mut json = entry.get("j")?;
+    // An older version gave no times.
+    if let Some(time) = entry.get::<String>("t").and_then(|time| time.parse().ok()) {
+        stamp(&mut json, EventTime::from_micros(time));
+    }
+    Some(Item { seq: seq_of(&entry.id)?, epoch: entry.get("e")?, json })
 }

@@ -44,12 +44,21 @@ pub(super) struct Sweep {
     seen: HashSet<ObjectId>,
     /// Channels that had events which were not shown at the last look, and the number up to which others were.
     unshown: HashMap<String, u64>,
+    /// Channels that had events on their way at the last look, and since when.
+    in_flight: Vec<(String, f64)>,
 }
 
 impl Sweep {
     /// Overdue events go to `relay`.
     pub(super) fn new(channels: Arc<Channels>, outboxes: Outboxes, relay: mpsc::Sender<Vec<Job>>) -> Sweep {
-        Sweep { channels, outboxes, relay, seen: HashSet::new(), unshown: HashMap::new() }
+        Sweep {
+            channels,
+            outboxes,
+            relay,
+            seen: HashSet::new(),
+            unshown: HashMap::new(),
+            in_flight: Vec::new(),
+        }
     }
 
     pub(super) async fn run(mut self, stop: CancellationToken) {
@@ -67,6 +76,9 @@ impl Sweep {
                         EVERY
                     }
                 };
+                if let Err(error) = self.look_at_flights().await {
+                    tracing::debug!(%error, "it is not known which events are on their way");
+                }
                 self.look_after_busy().await;
                 if pruned.elapsed() > self.channels.ages.prune_every {
                     if let Err(error) = self.channels.prune().await {
@@ -141,6 +153,20 @@ impl Sweep {
             pending.extend(events);
         }
         Ok(overdue)
+    }
+
+    /// Finds the channels whose events have been on their way for more than a look: the instance that gave them numbers may
+    /// have died, and nobody who reads by time sees what came later ([`super::clock`]).
+    async fn look_at_flights(&mut self) -> Result<()> {
+        let now = self.channels.redis.in_flight().await?;
+        for (channel, since) in &now {
+            if self.in_flight.contains(&(channel.clone(), *since)) {
+                let known = self.channels.known(channel).await?;
+                self.channels.memory.attend(&known);
+            }
+        }
+        self.in_flight = now;
+        Ok(())
     }
 
     /// Looks after the channels in which something has happened since the last time, or was left then.

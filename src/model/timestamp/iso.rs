@@ -3,7 +3,7 @@
 
 use chrono::{Datelike, NaiveDate, Weekday};
 
-/// Milliseconds since 1970 in UTC; `None`: not such a date, or outside of the years 1 to 9999.
+/// Microseconds since 1970 in UTC; `None`: not such a date, or outside of the years 1 to 9999.
 pub(super) fn parse(text: &str) -> Option<i64> {
     let (date, time) = split(text)?;
     let date = parse_date(date)?;
@@ -12,7 +12,8 @@ pub(super) fn parse(text: &str) -> Option<i64> {
         None => (0, 0),
     };
     let days = i64::from(date.num_days_from_ce() - UNIX_EPOCH_FROM_CE);
-    in_range((days * DAY + micros - offset).div_euclid(1000))
+    let micros = days * DAY + micros - offset;
+    in_range(micros.div_euclid(1000)).map(|_| micros)
 }
 
 pub(super) const UNIX_EPOCH_FROM_CE: i32 = 719_163;

@@ -357,7 +357,7 @@ pub(super) fn event(
         source: context.app.config.cloud_events_source.clone(),
         kind: EVENT_TYPE.to_owned(),
         subject: Some(node.id.to_hex()),
-        time: node.updated.max(Timestamp::now()),
+        time: node.updated.max(Timestamp::now()).into(),
         owner: node.owner.clone(),
         partitionkey: node.treeid.clone(),
         extensions: Object::new(),

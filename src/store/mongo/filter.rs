@@ -8,9 +8,10 @@
 use bson::{Bson, DateTime, Document, doc};
 use serde_json::Value;
 
+use super::moment;
 use crate::filter::pcre::{self, Pcre};
 use crate::filter::{FieldType, Filter, Pattern, Test};
-use crate::model::{ObjectId, Timestamp};
+use crate::model::{EventTime, ObjectId, Timestamp};
 
 /// A condition for MongoDB.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,6 +130,11 @@ impl Writer<'_> {
     }
 
     fn field(&mut self, name: &str, kind: FieldType, test: &Test, more: bool) -> Document {
+        if kind == FieldType::EventDate
+            && let Some(query) = event_time(test)
+        {
+            return query;
+        }
         let compare = |op: &str, value: &Value| {
             let mut forms = operands(kind, value).into_iter().map(|value| doc! {name: {op: value}});
             match (forms.next(), forms.next()) {
@@ -169,6 +175,32 @@ impl Writer<'_> {
                 doc! {name: {"$type": "string"}}
             }
         }
+    }
+}
+
+/// A test of an event's time, which stands in two fields; `None` if no time is in it.
+fn event_time(test: &Test) -> Option<Document> {
+    let time = |value: &Value| value.as_str().and_then(|text| EventTime::parse_iso(text).ok());
+    let any = |values: &[Value]| -> Option<Document> {
+        let any: Vec<Document> =
+            values.iter().map(|value| time(value).map(moment::at)).collect::<Option<_>>()?;
+        Some(if any.is_empty() {
+            never()
+        } else {
+            doc! {"$or": any}
+        })
+    };
+    let none = |any: Document| doc! {"$nor": [any]};
+    match test {
+        Test::Eq(value) => time(value).map(moment::at),
+        Test::Ne(value) => time(value).map(moment::at).map(none),
+        Test::Lt(value) => time(value).map(moment::before),
+        Test::Lte(value) => time(value).map(moment::until),
+        Test::Gt(value) => time(value).map(moment::after),
+        Test::Gte(value) => time(value).map(moment::since),
+        Test::In(values) => any(values),
+        Test::Nin(values) => any(values).map(none),
+        Test::Re(_) | Test::Exists(_) => None,
     }
 }
 
@@ -257,7 +289,9 @@ mod tests {
     fn events_have_other_names() {
         let filter = json!({"time__lte": "1970-01-01", "data.op": "created", "sequence": "1"});
         let filter = Filter::from_json(&filter, &EVENT).unwrap();
-        let time = doc! {"timestamp": {"$lte": DateTime::from_millis(0)}};
+        let epoch = DateTime::from_millis(0);
+        let not_later = doc! {"us": {"$not": {"$gt": 0}}};
+        let time = doc! {"timestamp": {"$lte": epoch}, "$or": [{"timestamp": {"$lt": epoch}}, not_later]};
         let query = doc! {"$and": [time, {"data.op": {"$eq": "created"}}, {}]};
         assert_eq!(to_mongo_event(&filter), Mongo { query, exact: false });
     }

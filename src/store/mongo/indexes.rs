@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::channel_owners;
 use super::document::integer;
 use super::errors::{self, translate};
+use super::moment;
 use super::queues::depth;
 use super::single::KEY_SECONDS;
 use super::stored::Stored;
@@ -93,7 +94,7 @@ fn wanted(kept: Kept) -> Vec<Wanted> {
             )
         },
         index("eventhistory", "channel_timestamp", doc! {"channel": 1, "timestamp": 1}),
-        index("eventhistory", "timestamp_id", doc! {"timestamp": 1, "_id": 1}),
+        index("eventhistory", "timestamp_us_id", moment::order()),
         Wanted { expire: Some(kept.telemetry), ..index("telemetry", "ts_1", doc! {"ts": 1}) },
         index("telemetry", "kind_1_ts_-1", doc! {"kind": 1, "ts": -1}),
         index("telemetry", "runtime_1_device_type_1_ts_-1", doc! {"runtime": 1, "device_type": 1, "ts": -1}),

@@ -21,6 +21,7 @@ pub mod filter;
 mod groups;
 mod indexes;
 mod leases;
+pub(crate) mod moment;
 mod purge;
 mod queues;
 mod single;
@@ -55,6 +56,7 @@ use crate::event_log::redis::stream::Redis;
 use crate::event_log::redis::{RedisLog, RelayMode};
 use crate::filter::Filter;
 use crate::model::ObjectId;
+use crate::model::timestamp::WallClock;
 use crate::quota::Lanes;
 use crate::sync::Pauses;
 
@@ -85,6 +87,9 @@ pub struct Options {
     /// For tests of crashes.
     #[doc(hidden)]
     pub relay: RelayMode,
+    /// The clock of events.
+    #[doc(hidden)]
+    pub wall: WallClock,
 }
 
 impl Default for Options {
@@ -100,6 +105,7 @@ impl Default for Options {
             prune_every: Duration::from_secs(60),
             query_time: QUERY_TIME,
             relay: RelayMode::Run,
+            wall: WallClock::default(),
         }
     }
 }
@@ -157,11 +163,12 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
 
     let outboxes =
         Outboxes { nodes: db.collection("node"), events: db.collection("eventoutbox"), indexed: is_indexed };
-    let redis = Redis::new(&options.redis_url, options.redis_db, &options.key_prefix)?;
+    let redis = Redis::new(&options.redis_url, options.redis_db, &options.key_prefix, options.wall)?;
     let history = History::new(&db);
     let first_epoch = ends::first_epoch(&history).await?;
     let ages = Ages { retention_seconds: options.event_retention_seconds, prune_every: options.prune_every };
     let channels = Arc::new(Channels::new(redis, history, &first_epoch, ages));
+    channels.set_clock().await?;
     let relay = relay::start(channels.clone(), outboxes.clone(), options.relay);
     single::forget_old_keys(db.collection("node"), stop.clone());
 

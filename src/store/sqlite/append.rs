@@ -10,7 +10,8 @@ use super::channels::{Channels, Placed};
 use super::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::event_log::ended::place;
-use crate::model::{Event, Timestamp};
+use crate::model::event::stamp;
+use crate::model::{Event, EventTime, Timestamp};
 
 /// How many bits of `event.n` are the sequence number: at 1,000 events a second they last for 34 years, and leave
 /// room for eight million channels.
@@ -22,19 +23,13 @@ const MAX_CHANNEL: i64 = (1 << (63 - SEQ_BITS)) - 1;
 pub(crate) struct EventRow {
     id: String,
     channel: String,
-    time: i64,
-    json: Arc<str>,
+    json: String,
 }
 
 impl EventRow {
     /// Serialises the event (on the caller's thread, not on the writer's).
     pub(crate) fn new(event: &Event) -> EventRow {
-        EventRow {
-            id: event.id.to_hex(),
-            channel: event.channel.clone(),
-            time: event.time.millis(),
-            json: event.to_text().into(),
-        }
+        EventRow { id: event.id.to_hex(), channel: event.channel.clone(), json: event.to_text() }
     }
 }
 
@@ -53,6 +48,8 @@ pub(super) struct Appender {
     fresh: Vec<Placed>,
     shared: Arc<Channels>,
     clock: Clock,
+    /// The latest time that an event got.
+    last: EventTime,
     /// It was undone: what is known of the channels that it has changed may be ahead of the file.
     stale: bool,
 }
@@ -89,11 +86,27 @@ impl Appender {
         let last =
             "SELECT max(coalesce(max(number), 0), (SELECT coalesce(max(number), 0) FROM ended)) FROM channel";
         let last: i64 = connection.query_row(last, [], |row| row.get(0))?;
+        let last_time =
+            "SELECT time, us FROM event INDEXED BY event_by_time ORDER BY time DESC, us DESC LIMIT 1";
+        let last_time = connection.query_row(last_time, [], |row| {
+            Ok(EventTime::from_parts(Timestamp::from_millis(row.get(0)?), row.get(1)?))
+        });
+        let last_time = last_time.optional()?.unwrap_or(EventTime::from_micros(0));
         let ended = ended(connection)?;
         let (changed, ended_at) = (channels.keys().cloned().collect(), ended.keys().copied().collect());
         let (next, fresh) = (last + 1, Vec::new());
-        let mut appender =
-            Appender { channels, ended, next, changed, ended_at, fresh, shared, clock, stale: false };
+        let mut appender = Appender {
+            channels,
+            ended,
+            next,
+            changed,
+            ended_at,
+            fresh,
+            shared,
+            clock,
+            last: last_time,
+            stale: false,
+        };
         appender.publish();
         Ok(appender)
     }
@@ -157,17 +170,18 @@ pub(crate) struct Batch<'a> {
     /// When the transaction began, by the clock that ages are measured by.
     pub(super) now: Timestamp,
     /// The same by the wall clock.
-    wall: Timestamp,
+    wall: EventTime,
     appender: &'a mut Appender,
 }
 
 impl<'a> Batch<'a> {
     pub(super) fn new(connection: &'a Connection, appender: &'a mut Appender) -> Result<Self> {
         appender.refresh(connection)?;
-        Ok(Batch { connection, now: appender.clock.now(), wall: Timestamp::now(), appender })
+        Ok(Batch { connection, now: appender.clock.now(), wall: appender.clock.wall.now(), appender })
     }
 
-    /// Puts the event at the end of its channel and returns its sequence number. An event that stands there already
+    /// Puts the event at the end of its channel, with a time that is later than that of all others, and returns its
+    /// sequence number. An event that stands there already
     /// keeps its place.
     pub(crate) fn append(&mut self, event: &EventRow) -> Result<u64> {
         if !self.appender.channels.contains_key(&event.channel) {
@@ -177,25 +191,30 @@ impl<'a> Batch<'a> {
             return Err(Error::internal(anyhow!("channel {} was added and is not there", event.channel)));
         };
         let seq = state.head + 1;
-        // A client's clock must not push the channel's into the future.
-        let clock = state.clock.max(event.time.min(self.wall.millis()));
+        let time = self.wall.max(EventTime::from_micros(self.appender.last.micros() + 1));
+        let millis = time.to_millis().millis();
+        let clock = state.clock.max(millis);
+        let mut json = event.json.clone();
+        stamp(&mut json, time);
+        let json: Arc<str> = json.into();
         let added = self
             .connection
             .prepare_cached(
-                "INSERT INTO event (n, id, time, clock, doc) VALUES (?, ?, ?, ?, jsonb(?))
+                "INSERT INTO event (n, id, time, us, clock, doc) VALUES (?, ?, ?, ?, ?, jsonb(?))
                  ON CONFLICT (id) DO NOTHING",
             )?
-            .execute(params![state.number << SEQ_BITS | seq, event.id, event.time, clock, event.json])?;
+            .execute(params![state.number << SEQ_BITS | seq, event.id, millis, time.us(), clock, json])?;
         if added == 0 {
             let number = state.number;
             return self.place_of(event, number);
         }
         (state.head, state.clock) = (seq, clock);
+        self.appender.last = time;
         if !std::mem::replace(&mut state.changed, true) {
             self.appender.changed.push(event.channel.clone());
         }
         let (channel, seq) = (state.number, seq as u64);
-        self.appender.fresh.push(Placed { channel, seq, json: event.json.clone() });
+        self.appender.fresh.push(Placed { channel, seq, json });
         Ok(seq)
     }
 

@@ -44,8 +44,8 @@ fn wanted() -> Vec<Wanted> {
         Wanted {
             on: "event",
             name: "event_by_time",
-            keys: "time, id".to_owned(),
-            sql: "CREATE INDEX event_by_time ON event (time, id)".to_owned(),
+            keys: "time, us, id".to_owned(),
+            sql: "CREATE INDEX event_by_time ON event (time, us, id)".to_owned(),
             statistics: None,
         },
         Wanted {

@@ -48,6 +48,7 @@ use crate::event_log::sqlite::SqliteLog;
 use crate::filter::Filter;
 use crate::kv::sqlite::SqliteKv;
 use crate::model::ObjectId;
+use crate::model::timestamp::WallClock;
 
 pub(crate) use append::{Batch, EventRow, SEQ_BITS};
 pub(crate) use channels::Channels;
@@ -74,6 +75,9 @@ pub struct Options {
     pub search_limit: Duration,
     /// What an acknowledged write survives.
     pub synchronous: Synchronous,
+    /// The clock of events.
+    #[doc(hidden)]
+    pub wall: WallClock,
 }
 
 impl Default for Options {
@@ -86,6 +90,7 @@ impl Default for Options {
             read_limit: Duration::from_secs(15),
             search_limit: Duration::from_secs(15),
             synchronous: Synchronous::Full,
+            wall: WallClock::default(),
         }
     }
 }
@@ -163,8 +168,8 @@ impl Database {
         let path: PathBuf = dir.join(schema::FILE);
         let (connection, epoch) = schema::open(&path, options.synchronous)?;
         let channels = Arc::new(Channels::default());
-        let clock = Clock::start();
-        let writer = Writer::start(connection, channels.clone(), clock, lock)?;
+        let clock = Clock::start(options.wall.clone());
+        let writer = Writer::start(connection, channels.clone(), clock.clone(), lock)?;
         Ok(Database {
             epoch: epoch.into(),
             channels,

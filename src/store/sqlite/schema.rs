@@ -39,7 +39,8 @@ pub(super) const PARTS: &[&str] = &[
 /// filters read several times faster than text.
 ///
 /// `event.n` is `channel.number << 40 | seq`: a channel's events lie together, in order, and need no second index.
-/// `event.clock` is the latest time up to there in the channel; it never decreases, so that places in time are found
+/// `event.time` is in milliseconds, `us` the microseconds within.
+/// `event.clock` is the latest time (in milliseconds) up to there in the channel; it never decreases, so that places in time are found
 /// by bisection and what retention removes is always a prefix.
 /// `ended` has, by place, the highest sequence number and channel number of those that have ended: neither is given again.
 /// The idempotency table is read by its key and pruned by rowid, which is the order in which it was written.
@@ -50,7 +51,7 @@ CREATE TABLE IF NOT EXISTS channel (number INTEGER PRIMARY KEY, name TEXT NOT NU
     floor INTEGER NOT NULL DEFAULT 1, clock INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS ended (place INTEGER PRIMARY KEY, head INTEGER NOT NULL, number INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS event (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time INTEGER NOT NULL, clock INTEGER NOT NULL,
-    doc BLOB NOT NULL);
+    doc BLOB NOT NULL, us INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS idempotency (n INTEGER PRIMARY KEY, user TEXT NOT NULL, method TEXT NOT NULL, key TEXT NOT NULL,
     at INTEGER NOT NULL, ids TEXT NOT NULL, UNIQUE (user, method, key));
 ";
@@ -94,7 +95,11 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     match transaction.pragma_query_value(None, "user_version", |row| row.get(0))? {
         version @ 0..=VERSION => {
-            ["queue_item", "kv"].iter().try_for_each(|table| add_owner(&transaction, table))?;
+            ["queue_item", "kv"]
+                .iter()
+                .try_for_each(|table| add_column(&transaction, table, "owner", "TEXT"))?;
+            add_column(&transaction, "consumer", "session", "TEXT")?;
+            add_column(&transaction, "event", "us", "INTEGER NOT NULL DEFAULT 0")?;
             // Version 2 only added tables.
             PARTS.iter().try_for_each(|tables| transaction.execute_batch(tables))?;
             if version < 3 {
@@ -121,15 +126,15 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
     Ok((connection, epoch))
 }
 
-/// Makes room for owners in the table of an older file, if it has it. Such a file stays of use to older programs: what they
-/// write is nobody's, and triggers count what they remove.
-fn add_owner(transaction: &Transaction<'_>, table: &str) -> Result<()> {
-    let columns = "SELECT count(*), sum(name = 'owner') FROM pragma_table_info(?)";
+/// Adds a column to the table of an older file, if it has it. Such a file stays of use to older programs: what they write
+/// is nobody's and on the millisecond, and triggers count what they remove.
+fn add_column(transaction: &Transaction<'_>, table: &str, column: &str, kind: &str) -> Result<()> {
+    let columns = "SELECT count(*), sum(name = ?2) FROM pragma_table_info(?1)";
     let columns: (i64, Option<i64>) =
-        transaction.query_row(columns, [table], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        transaction.query_row(columns, [table, column], |row| Ok((row.get(0)?, row.get(1)?)))?;
     match columns {
         (1.., Some(0)) => {
-            Ok(transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN owner TEXT"))?)
+            Ok(transaction.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?)
         }
         (_, None | Some(_)) => Ok(()),
     }

@@ -255,7 +255,7 @@ mod tests {
 
     use super::super::{Database, EventRow, Options};
     use super::*;
-    use crate::model::{Event, ObjectId, Timestamp};
+    use crate::model::{Event, EventTime, ObjectId};
 
     fn event() -> EventRow {
         let event = Event {
@@ -264,7 +264,7 @@ mod tests {
             source: "test".to_owned(),
             kind: "test".to_owned(),
             subject: None,
-            time: Timestamp::now(),
+            time: EventTime::now(),
             owner: None,
             partitionkey: None,
             extensions: serde_json::Map::new(),

@@ -67,7 +67,7 @@ impl Bare {
                     .prepare_cached(
                         "INSERT INTO event (n, id, time, clock, doc) VALUES (?1, ?2, ?3, ?3, jsonb(?4))",
                     )?
-                    .execute((count, event.id.to_hex(), event.time.millis(), event.to_text()))?;
+                    .execute((count, event.id.to_hex(), event.time.to_millis().millis(), event.to_text()))?;
             }
             connection.prepare_cached("COMMIT")?.execute([])?;
             times.saturating_record_n(at.elapsed().as_micros() as u64, u64::from(self.group));
@@ -86,7 +86,7 @@ fn row() -> Result<(String, Event)> {
         source: "https://api.kernelci.org/".to_owned(),
         kind: "api.kernelci.org".to_owned(),
         subject: Some(node.id.to_hex()),
-        time: now,
+        time: now.into(),
         owner: Some("admin".to_owned()),
         partitionkey: node.treeid.clone(),
         extensions: serde_json::Map::new(),

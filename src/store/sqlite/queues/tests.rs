@@ -7,6 +7,7 @@ use super::super::channels::Channels;
 use super::super::clock::Clock;
 use super::super::{Synchronous, schema};
 use super::*;
+use crate::model::timestamp::WallClock;
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -30,7 +31,9 @@ struct Counted {
 impl Counted {
     fn open(path: &Path) -> Counted {
         let (mut connection, _) = schema::open(path, Synchronous::Normal).unwrap();
-        let appender = Appender::load(&connection, Arc::new(Channels::default()), Clock::start()).unwrap();
+        let appender =
+            Appender::load(&connection, Arc::new(Channels::default()), Clock::start(WallClock::default()))
+                .unwrap();
         let steps = Arc::new(AtomicU64::new(0));
         let counter = steps.clone();
         let count = move || {
