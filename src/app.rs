@@ -26,7 +26,7 @@ use crate::metrics;
 use crate::ops::nodes::Lists;
 use crate::ops::{self, Table, polling};
 use crate::quota::rate::Limits;
-use crate::quota::{Pool, Quotas};
+use crate::quota::{Lanes, Pool, Quotas};
 use crate::session::roster::{self, Roster};
 use crate::signals::{self, Signals};
 use crate::store::{IndexStatus, Store, mongo, sqlite};
@@ -73,6 +73,8 @@ pub struct App {
     pub known_addresses: KnownAddresses,
     /// Sends mail.
     pub mail: Mailer,
+    /// Opening consumers, those of one name one after the other.
+    pub openings: Lanes,
     /// The operations.
     pub table: Table,
     /// Sessions and feeds that live on after their request.
@@ -119,6 +121,7 @@ impl App {
             identities: Identities::new(store.clone(), signals.clone()),
             signals,
             lists: Lists::new(config.quotas.long_lists()),
+            openings: Lanes::default(),
             table: ops::table(),
             sessions: TaskTracker::new(),
             roster: Arc::default(),

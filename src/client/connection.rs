@@ -160,7 +160,7 @@ impl Connection {
 
     async fn serve(&mut self, socket: Socket, session: Session) -> End {
         self.requests.set_limits(session.limits);
-        self.feeds.resume(&mut self.requests);
+        self.feeds.resume(&session.session, &mut self.requests);
         self.away.send_if_modified(|away| !std::mem::take(away).is_empty());
         let silence = session.silence_limit();
         self.state.send_replace(State::Connected(Arc::new(session)));
@@ -329,8 +329,8 @@ impl Connection {
                 self.feeds.gap(params_of::<GapParams>(method, params)?, &mut self.requests);
             }
             "unsubscribed" => {
-                let UnsubscribedParams { sub, reason } = params_of(method, params)?;
-                self.feeds.unsubscribed(sub, &reason);
+                let UnsubscribedParams { sub, reason, by } = params_of(method, params)?;
+                self.feeds.unsubscribed(sub, &reason, &by, &mut self.requests);
             }
             "session.degraded" => {
                 let DegradedParams { parts } = params_of(method, params)?;

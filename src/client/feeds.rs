@@ -1,6 +1,6 @@
 //! The connection's side of subscriptions: which are open, how far each has come, which wait for their reader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,6 +22,9 @@ pub(super) struct NewFeed {
     /// Told the position where it begins, or why there is no subscription.
     pub(super) opened: oneshot::Sender<Result<Position>>,
 }
+
+/// Sessions of this client that are remembered.
+const KNOWN_SESSIONS: usize = 16;
 
 enum Phase {
     /// `event.subscribe` is on its way. Events that overtake its answer wait here.
@@ -82,6 +85,13 @@ impl Feed {
     fn has_seen(&self, seq: u64) -> bool {
         // What a group gives comes in any order, and again.
         self.subscribe.group.is_none() && self.position.as_ref().is_some_and(|position| seq <= position.seq)
+    }
+    /// The server knows of no such subscription: it begins where it stood, as soon as the reader has room.
+    fn begin_again(&mut self) {
+        self.phase = Phase::Parked;
+        if !self.half_read() {
+            self.shared.parked.store(true, Ordering::SeqCst);
+        }
     }
     fn half_read(&self) -> bool {
         self.items.capacity() >= QUEUE / 2
@@ -154,6 +164,8 @@ impl Feed {
 #[derive(Default)]
 pub(super) struct Feeds {
     feeds: BTreeMap<u32, Feed>,
+    /// The last sessions of this client, the newest first.
+    sessions: VecDeque<String>,
 }
 
 impl Feeds {
@@ -372,20 +384,24 @@ impl Feeds {
             feed.advance(seq);
         }
     }
-    /// Notification `unsubscribed`.
-    pub(super) fn unsubscribed(&mut self, sub: u32, reason: &str) {
-        if self.feeds.get(&sub).is_some_and(|feed| !matches!(feed.phase, Phase::Leaving | Phase::Parked)) {
-            self.end(sub, reason);
+    /// Notification `unsubscribed`; `by` is the session that has taken the subscription over, if one has.
+    pub(super) fn unsubscribed(&mut self, sub: u32, reason: &str, by: &str, requests: &mut Requests) {
+        let is_own = self.sessions.iter().any(|session| session == by);
+        match self.feeds.get_mut(&sub).filter(|feed| !matches!(feed.phase, Phase::Leaving | Phase::Parked)) {
+            // A request of a connection that was lost has come late: nobody else wants the subscription.
+            Some(feed) if is_own => {
+                feed.begin_again();
+                self.scan(requests);
+            }
+            Some(_) => self.end(sub, reason),
+            None => {}
         }
     }
     /// The server of the new session knows of no subscription: all begin again where they stood.
-    pub(super) fn resume(&mut self, requests: &mut Requests) {
-        for feed in self.feeds.values_mut() {
-            feed.phase = Phase::Parked;
-            if !feed.half_read() {
-                feed.shared.parked.store(true, Ordering::SeqCst);
-            }
-        }
+    pub(super) fn resume(&mut self, session: &str, requests: &mut Requests) {
+        self.feeds.values_mut().for_each(Feed::begin_again);
+        self.sessions.truncate(KNOWN_SESSIONS - 1);
+        self.sessions.push_front(session.to_owned());
         self.scan(requests);
     }
     /// The client ends.

@@ -125,6 +125,9 @@ pub(super) struct UnsubscribedParams {
     pub(super) sub: u32,
     #[serde(default)]
     pub(super) reason: String,
+    /// The session that has taken it over.
+    #[serde(default)]
+    pub(super) by: String,
 }
 
 #[cfg(test)]

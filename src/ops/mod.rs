@@ -18,6 +18,7 @@ pub mod kv;
 pub mod limits;
 mod loose;
 pub mod nodes;
+mod opening;
 mod operation;
 mod paging;
 pub mod patterns;

@@ -14,11 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::Context;
 use super::consumers::new_name_check;
 use super::events::channel_name;
+use super::opening::open_consumer;
 use super::subscriptions::Done;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::{Error, Kind, Result};
-use crate::store::consumers::{Consumer, ConsumerKey, Cursor, NewConsumer, Opened, Owner};
+use crate::store::consumers::{Consumer, ConsumerKey, Cursor, NewConsumer, Owner};
 pub use cleaning::clean_up;
 pub use envelope::Message;
 #[cfg(test)]
@@ -72,36 +73,15 @@ pub async fn open(context: Context, params: Open) -> Result<Subscription> {
     let head = app.log.head(&params.channel).await?;
     let cursor = Cursor::at(&head.epoch, head.seq);
     let (channel, promiscuous) = (params.channel, params.promisc);
-    let new = NewConsumer { name, channel, owner, promiscuous, cursor, share: Some(context.share()?) };
-    let consumer = open_consumer(app, "subscriber_id", &new).await?;
+    let share = Some(context.share()?);
+    let new = NewConsumer { name, channel, owner, promiscuous, cursor, share, session: None };
+    let consumer = open_consumer(app, "subscriber_id", new).await?.keep();
     Ok(Subscription {
         id: consumer.id.unwrap_or_default(),
         channel: consumer.channel,
         user: user.username.clone(),
         promiscuous: consumer.promiscuous,
     })
-}
-
-/// Opens a consumer; whoever read for it before is told. `field` is what a refused name came in.
-pub(super) async fn open_consumer(app: &App, field: &str, new: &NewConsumer) -> Result<Consumer> {
-    match app.store.open_consumer(new).await? {
-        Opened::Open { consumer, taken_over } => {
-            if let Some(before) = taken_over {
-                app.signals.send(&topic(before)).await;
-            }
-            Ok(*consumer)
-        }
-        Opened::Over(over) => Err(over.into()),
-        Opened::OtherChannel(channel) => {
-            let detail = format!("{field}: it is a consumer of channel {channel}; delete it or take another");
-            Err(Error::new(Kind::Conflict, detail))
-        }
-        Opened::Group => {
-            let detail =
-                format!("{field}: it is a group; join it with \"group\": true, delete it or take another");
-            Err(Error::new(Kind::Conflict, detail))
-        }
-    }
 }
 
 /// Waits for the next event, and acknowledges the one before. Of several polls at once the newest gets it. After a

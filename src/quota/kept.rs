@@ -1,7 +1,7 @@
 //! What stays until somebody removes it, or until its time is over: how much of it one user may have, on all instances
 //! together. It is counted where it is kept, with what it counts, so a count is never wrong for long.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -190,9 +190,10 @@ impl From<Over> for Error {
 /// Lanes of users. Who shares one waits a little longer, no more.
 const LANES: usize = 1 << 10;
 
-/// One at a time for each user, on this instance: counting what there is and adding to it belong together, where the
-/// store does not see to that. So of many requests at once as many get through as there are instances, at the most,
-/// beyond what a user may have.
+/// One at a time for each user, or whatever it is for, on this instance, in the order in which they came.
+///
+/// Counting what there is and adding to it belong together, where the store does not see to that. So of many requests at
+/// once as many get through as there are instances, at the most, beyond what a user may have.
 pub struct Lanes {
     lanes: Box<[Mutex<()>]>,
     seed: RandomState,
@@ -205,8 +206,8 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Waits until nobody else adds anything for this user.
-    pub async fn of(&self, user: ObjectId) -> MutexGuard<'_, ()> {
+    /// Waits until nobody else is at work for this user.
+    pub async fn of(&self, user: impl Hash) -> MutexGuard<'_, ()> {
         self.lanes[self.seed.hash_one(user) as usize % LANES].lock().await
     }
 }

@@ -71,6 +71,13 @@ impl Acks {
             (Acks::Group(_), Receipt::Durable(_)) => Ok(()),
         }
     }
+    /// The session that reads now, of a subscription that was taken over by one.
+    pub(super) fn taker(&self) -> Option<String> {
+        match self {
+            Acks::Durable(durable) => durable.taker(),
+            Acks::Group(_) => None,
+        }
+    }
     /// Waits, not for ever, until a subscription that was let go of has left its place.
     pub async fn left(&self) {
         match self {

@@ -75,6 +75,8 @@ struct State {
     /// Writes that have failed.
     failures: u64,
     end: Option<End>,
+    /// The session that has taken it over.
+    taker: Option<String>,
 }
 
 /// What is to be written next.
@@ -120,6 +122,7 @@ impl Durable {
                 working: false,
                 failures: 0,
                 end: None,
+                taker: None,
             }),
         };
         let durable = Arc::new(durable);
@@ -133,6 +136,10 @@ impl Durable {
 
     pub(super) fn end(&self) -> Option<End> {
         lock(&self.state).end
+    }
+
+    pub(super) fn taker(&self) -> Option<String> {
+        lock(&self.state).taker.clone()
     }
 
     /// Acknowledges everything up to `seq`: 422 beyond what was delivered, 409 if the consumer is another's now.
@@ -281,7 +288,10 @@ impl Durable {
         Ok(Some(match store.consumer(ConsumerKey::Name(&self.name)).await? {
             None => End::Deleted,
             Some(consumer) if consumer.id.is_none() => End::Moved,
-            Some(_) => End::TakenOver,
+            Some(consumer) => {
+                lock(&self.state).taker = consumer.session;
+                End::TakenOver
+            }
         }))
     }
 }

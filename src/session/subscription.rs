@@ -424,7 +424,8 @@ fn progress_frame(sub: u32, seq: u64) -> Frame {
     rpc::notification("progress", &format!("{{\"sub\":{sub},\"seq\":{seq}}}")).into()
 }
 
-/// Tells the client that a subscription has ended.
-pub fn unsubscribed_frame(sub: u32, reason: &str) -> Frame {
-    rpc::notification("unsubscribed", &format!("{{\"sub\":{sub},\"reason\":\"{reason}\"}}")).into()
+/// Tells the client that a subscription has ended, and if another session has taken it over, which one.
+pub fn unsubscribed_frame(sub: u32, reason: &str, taker: Option<&str>) -> Frame {
+    let taker = taker.map_or_else(String::new, |taker| format!(",\"by\":\"{taker}\""));
+    rpc::notification("unsubscribed", &format!("{{\"sub\":{sub},\"reason\":\"{reason}\"{taker}}}")).into()
 }

@@ -489,7 +489,8 @@ impl Session {
                 *reading = None;
             }
             if let Some(reason) = reason {
-                out.push(subscription::unsubscribed_frame(sub.sub(), reason));
+                let taker = sub.acks.as_ref().and_then(|held| held.0.taker());
+                out.push(subscription::unsubscribed_frame(sub.sub(), reason, taker.as_deref()));
             }
             false
         });

@@ -144,6 +144,8 @@ pub struct NewConsumer {
     pub cursor: Cursor,
     /// How many consumers the owner may have; `None`: as many as they like.
     pub share: Option<Share>,
+    /// The session that reads for it, if one does.
+    pub session: Option<String>,
 }
 
 /// How opening ended.
@@ -209,6 +211,8 @@ pub struct Consumer {
     pub last_poll: Option<Timestamp>,
     /// What it was made with, if it is a group ([`super::ConsumerGroups`]).
     pub group: Option<String>,
+    /// The session that opened it last, if one did.
+    pub session: Option<String>,
 }
 
 impl Consumer {

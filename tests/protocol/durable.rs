@@ -116,9 +116,14 @@ async fn take_over_silently(server: &Server) {
 
 /// The reason for which a subscription ends.
 async fn ended(raw: &mut Raw, sub: u64) -> String {
-    let params = raw.next_notification("unsubscribed", PATIENCE).await;
+    ended_by(raw, sub).await.0
+}
+
+/// The same, and the session that took it over.
+async fn ended_by(raw: &mut Raw, sub: u64) -> (String, Value) {
+    let mut params = raw.next_notification("unsubscribed", PATIENCE).await;
     assert_eq!(params["sub"], sub, "{params}");
-    params["reason"].as_str().unwrap().to_owned()
+    (params["reason"].as_str().unwrap().to_owned(), params["by"].take())
 }
 
 /// Acknowledged is done; all else comes again, in order, also after the server was killed.
@@ -249,7 +254,9 @@ async fn a_second_subscription_takes_over(server: Server) {
     let answer = subscribe(&mut two, 4, json!({})).await;
     assert_eq!((&answer["resumed"], &answer["position"]["seq"]), (&json!(true), &json!(1)), "{answer}");
     expect(&mut two, 4, 2..=3).await;
-    assert_eq!(ended(&mut one, 1).await, "taken over");
+    let session =
+        two.call("session.refresh", json!({"token": server.token().await})).await["session"].clone();
+    assert_eq!(ended_by(&mut one, 1).await, ("taken over".to_owned(), session));
     let error = one.fail("event.ack", json!({"sub": 1, "seq": 3})).await;
     assert_eq!(
         (&error["data"]["status"], &error["data"]["detail"]),
@@ -276,6 +283,30 @@ async fn a_second_subscription_takes_over(server: Server) {
     expect(&mut one, 1, 2..=3).await;
     assert_eq!(http.get(&format!("/latest/listen/{id}")).await.status, 404);
     ack(&mut one, 1, 3).await;
+}
+
+/// A connection is cut while it subscribes, and its client comes back at once on another one.
+#[apply(both_backends!)]
+async fn a_request_of_a_dead_connection_takes_nothing_over(server: Server) {
+    let mut number = 0;
+    for round in 0..40 {
+        let (mut dead, mut live) = (server.admin().await, server.admin().await);
+        let params = json!({"sub": 1, "channel": "lab", "durable": "d"});
+        dead.send_request("event.subscribe", params).await.unwrap();
+        drop(dead.into_stream());
+        // Sometimes before the other one has begun, sometimes in the midst of it.
+        for _ in 0..round % 8 {
+            live.call("node.count", json!({"filter": {"kind": "none"}})).await;
+        }
+        subscribe(&mut live, 1, json!({})).await;
+        for _ in 0..3 {
+            number += 1;
+            publish(&mut live, number..=number).await;
+            expect(&mut live, 1, number..=number).await;
+            ack(&mut live, 1, number).await;
+        }
+        live.assert_none_came("unsubscribed", 1);
+    }
 }
 
 #[apply(both_backends!)]

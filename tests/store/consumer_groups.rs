@@ -17,6 +17,7 @@ fn new(owner: &Owner) -> NewConsumer {
         promiscuous: true,
         cursor: Cursor::at("e", 5),
         share: None,
+        session: None,
     }
 }
 

@@ -21,6 +21,7 @@ fn new(name: Option<&str>, owner: &Owner) -> NewConsumer {
         promiscuous: false,
         cursor: Cursor::at("e", 5),
         share: None,
+        session: None,
     }
 }
 

@@ -58,6 +58,7 @@ impl Site {
             promiscuous: true,
             cursor: self.begin.clone(),
             share: None,
+            session: None,
         };
         let wake = Arc::new(Bell::default());
         let Joined { member, .. } = instance.join(&new, wish, window, &wake).await.unwrap();

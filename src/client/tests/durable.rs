@@ -91,8 +91,11 @@ async fn a_place_that_was_moved_back_while_away_is_read_again() {
     }
     events.ack(2);
     peer.acked(2).await;
-    // Taken over, it ends; it is not for this client to take it back.
-    peer.notify("unsubscribed", json!({"sub": 1, "reason": "taken over"})).await;
+    // By a request of its own connection that was lost, it subscribes again.
+    peer.notify("unsubscribed", json!({"sub": 1, "reason": "taken over", "by": "s"})).await;
+    peer.resumed(1).await;
+    // Taken over by somebody else, it ends; it is not for this client to take it back.
+    peer.notify("unsubscribed", json!({"sub": 1, "reason": "taken over", "by": "other"})).await;
     assert!(timeout(PATIENCE, events.next()).await.unwrap().is_none());
     assert_eq!(events.ended(), Some(Ended::TakenOver));
 }

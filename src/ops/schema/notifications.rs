@@ -102,6 +102,10 @@ struct Unsubscribed {
     /// was put to another place (`consumer.seek`). `deleted`: it was removed (`consumer.delete`). Otherwise the session
     /// has lost the user that the subscription needs.
     reason: String,
+    /// The `session` that has taken it over (`session.hello`). A client that was cut off while it subscribed finds one of
+    /// its own here, and subscribes again.
+    #[schemars(with = "String", default)]
+    by: (),
 }
 
 #[derive(JsonSchema)]

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::model::Position;
 use crate::ops::Context;
 use crate::ops::consumers::new_name_check;
-use crate::ops::polling::{open_consumer, owner, topic};
+use crate::ops::opening::open_consumer;
+use crate::ops::polling::{owner, topic};
 use crate::session::Reserved;
 use crate::session::acks::{Acks, Held};
 use crate::session::durable::Durable;
@@ -72,8 +73,10 @@ pub(super) async fn open(
         promiscuous: true,
         cursor: Cursor::at(&start.position.epoch, start.position.seq),
         share: Some(context.share()?),
+        session: Some(context.session()?.id().to_owned()),
     };
-    let mut consumer = open_consumer(app, "durable", &new).await?;
+    let opening = open_consumer(app, "durable", new).await?;
+    let mut consumer = opening.consumer().clone();
     // A new one has not been touched yet.
     let resumed = consumer.turn > 0;
     let (start, recovered) = match resumed {
@@ -86,6 +89,7 @@ pub(super) async fn open(
     let listener = app.signals.listen_with(&topic(consumer.id.unwrap_or_default()), reserved.wake());
     let place = (start.position.epoch.as_str().into(), start.position.seq);
     let durable = Durable::new(app.clone(), &consumer, wanted.window, listener, reserved.wake(), place);
+    opening.keep();
     let acks = Acks::Durable(durable);
     reserved.acknowledged_to(acks.clone());
     Ok(Opened { start, recovered, resumed, held: Held(acks), weight: 0 })

@@ -97,6 +97,7 @@ pub(super) async fn join(
         promiscuous: true,
         cursor: Cursor::at(&start.position.epoch, start.position.seq),
         share: Some(context.share()?),
+        session: None,
     };
     let joined = app.groups.join(&new, &wanted.wish, wanted.window, &reserved.wake()).await?;
     let resumed = joined.resumed;

@@ -67,6 +67,7 @@ impl Consumers for MongoStore {
                 "promiscuous": new.promiscuous,
                 "offered": Bson::Null,
                 "handed": false,
+                "session": &new.session,
             };
             if !found.contains_key("epoch") {
                 let seq = self.own_number(&consumer.channel, consumer.cursor.seq).await?;
@@ -365,6 +366,7 @@ pub(super) fn document(id: i64, subscriber_id: Bson, new: &NewConsumer) -> Docum
         "last_poll": Bson::Null,
         "id": id,
         "user_id": new.owner.id,
+        "session": &new.session,
         "turn": 0_i64,
     };
     document.extend(place(&new.cursor));
@@ -411,5 +413,6 @@ pub(super) fn read(document: &Document) -> Option<Consumer> {
         created: time("created_at").unwrap_or(Timestamp::from_millis(0)),
         last_poll: time("last_poll"),
         group: document.get_str("group").ok().map(str::to_owned),
+        session: document.get_str("session").ok().map(str::to_owned),
     })
 }

@@ -17,7 +17,8 @@ use crate::store::consumers::{
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS consumer (n INTEGER PRIMARY KEY, id INTEGER UNIQUE, name TEXT UNIQUE, channel TEXT NOT NULL,
     user TEXT NOT NULL, user_id TEXT, promiscuous INTEGER NOT NULL, epoch TEXT NOT NULL, seq INTEGER NOT NULL,
-    offered INTEGER, handed INTEGER NOT NULL, turn INTEGER NOT NULL, created INTEGER NOT NULL, last_poll INTEGER);
+    offered INTEGER, handed INTEGER NOT NULL, turn INTEGER NOT NULL, created INTEGER NOT NULL, last_poll INTEGER,
+    session TEXT);
 CREATE TABLE IF NOT EXISTS reserved_consumer (name TEXT PRIMARY KEY, user TEXT NOT NULL) WITHOUT ROWID;
 ";
 
@@ -237,15 +238,15 @@ fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
     let taken_over = match &found {
         Some(found) => {
             let sql = "UPDATE consumer SET id = ?, user = ?, user_id = ?, promiscuous = ?, offered = NULL, handed = 0,
-                 turn = turn + 1, last_poll = ? WHERE name = ?";
+                 turn = turn + 1, last_poll = ?, session = ? WHERE name = ?";
             let now = batch.now.millis();
-            let params = params![id, new.owner.name, user_id, new.promiscuous, now, stored];
+            let params = params![id, new.owner.name, user_id, new.promiscuous, now, new.session, stored];
             connection.prepare_cached(sql)?.execute(params)?;
             found.id
         }
         None => {
-            let sql = "INSERT INTO consumer (id, name, channel, user, user_id, promiscuous, epoch, seq, handed, turn, created)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?)";
+            let sql = "INSERT INTO consumer (id, name, channel, user, user_id, promiscuous, epoch, seq, handed, turn, created, session)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)";
             let (cursor, now) = (&new.cursor, batch.now.millis());
             let params = params![
                 id,
@@ -256,7 +257,8 @@ fn open(batch: &mut Batch<'_>, new: &NewConsumer) -> Result<Opened> {
                 new.promiscuous,
                 cursor.epoch,
                 cursor.seq as i64,
-                now
+                now,
+                new.session
             ];
             connection.prepare_cached(sql)?.execute(params)?;
             None
@@ -362,5 +364,6 @@ pub(super) fn read(row: &Row<'_>) -> Result<Consumer> {
         created: Timestamp::from_millis(row.get("created")?),
         last_poll: row.get::<_, Option<i64>>("last_poll")?.map(Timestamp::from_millis),
         group: row.get("settings")?,
+        session: row.get("session")?,
     })
 }
