@@ -174,7 +174,7 @@ async fn hello(
         if let (Auth::Password { user, password }, None) = (&options.auth, &*token) {
             *token = Some(login(socket, url, user, password).await?);
         }
-        let params = json!({"token": token, "client": options.name});
+        let params = json!({"token": token, "client": options.name, "max_message": MESSAGE_LIMIT});
         match ask(socket, url, 2 + u64::from(last), "session.hello", params).await {
             // The token that an earlier login gave may have expired meanwhile.
             Err(error) if error.status() == Some(401) && known && !last => match options.auth {

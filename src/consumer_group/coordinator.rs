@@ -23,7 +23,7 @@ use super::clock::Clock;
 use super::dead_letter::{self, Dead};
 use super::member::{Ask, Ended, Gap, Local, Shared};
 use super::plan::{Outcome, Plan, Source, Wants, apply};
-use super::state::{Group, Rules};
+use super::state::{Group, Rules, Stalled};
 use crate::error::{Error, Result};
 use crate::hub::Follower;
 use crate::metrics;
@@ -79,6 +79,8 @@ pub(super) struct Coordinator {
     signal_at: Option<Instant>,
     /// Events could not be read.
     retry_at: Option<Instant>,
+    /// So many events are held back that nothing is given.
+    is_stalled: bool,
 }
 
 /// What does not change during a run.
@@ -143,7 +145,7 @@ impl Coordinator {
             turn: kept.consumer.turn,
             clock: Clock::at(kept.now),
             looked: group.fetched().1,
-            told: (group.gaps().0, Arc::from(group.fetched().0)),
+            told: (group.gaps().1, Arc::from(group.fetched().0)),
             group,
             batch: 0,
             asks: Vec::new(),
@@ -155,6 +157,7 @@ impl Coordinator {
             signalled: (false, now),
             signal_at: None,
             retry_at: None,
+            is_stalled: false,
         }
     }
 
@@ -213,7 +216,7 @@ impl Coordinator {
             }
             let mut next = plan.next.clone();
             let epoch = next.fetched().0.to_owned();
-            next.fetch(&epoch, &[], plan.looked);
+            next.fetch(&epoch, &[], plan.looked, self.clock.now());
             if self.write(next).await? {
                 return Ok(self.finish(plan));
             }
@@ -227,6 +230,7 @@ impl Coordinator {
         let now = self.clock.now();
         let mut next = self.group.clone();
         next.expire(now);
+        next.told(self.told.0);
         let outcomes = apply(&mut next, &self.asks, &self.shared, now);
         let members = self.members(&outcomes);
         next.present(self.about.agent, &self.about.instance, &members, now, self.about.renew);
@@ -363,6 +367,7 @@ impl Coordinator {
         drop(inner);
         self.shared.have_left();
         let more = plan.more || !joined.is_empty();
+        self.tell_stall();
         for (number, reply) in joined {
             // Whoever does not wait any more drops the member, and so leaves.
             let _ = reply.send(number.map(|number| self.shared.member(number)));
@@ -372,17 +377,47 @@ impl Coordinator {
 
     /// Tells the members what they will not get.
     fn tell_gaps(&mut self) {
-        let (count, last) = self.group.gaps();
         let (epoch, fetched) = self.group.fetched();
-        let lost = (*self.told.1 != *epoch).then(|| Arc::from(epoch));
-        let range = last.filter(|_| count > self.told.0);
-        if range.is_some() || lost.is_some() {
-            let (from, to) = range.unwrap_or((fetched.saturating_add(1), fetched));
+        let mut lost: Option<Arc<str>> = (*self.told.1 != *epoch).then(|| Arc::from(epoch));
+        let mut ranges = self.group.gaps_after(self.told.0);
+        if ranges.is_empty() && lost.is_some() {
+            ranges.push((fetched.saturating_add(1), fetched));
+        }
+        let mut inner = self.shared.lock();
+        // Who joins is told, if nobody is here now.
+        if ranges.is_empty() || inner.locals.is_empty() {
+            return;
+        }
+        for (from, to) in ranges {
             tracing::warn!(group = self.about.name, from, to, epoch, "a group has missed events");
-            for local in self.shared.lock().locals.values_mut() {
+            let lost = lost.take();
+            for local in inner.locals.values_mut() {
                 local.tell_gap(Gap { from, to, epoch: lost.clone() });
             }
-            self.told = (count, Arc::from(epoch));
+        }
+        drop(inner);
+        self.told = (self.group.gaps().0, Arc::from(epoch));
+    }
+
+    /// Tells the members that nothing comes for a while, once each time.
+    fn tell_stall(&mut self) {
+        let stalled = self.group.stalled(self.clock.now());
+        if let Some(stalled) = stalled {
+            let begins = !std::mem::replace(&mut self.is_stalled, true);
+            if begins {
+                let Stalled { delayed, in_ms } = stalled;
+                tracing::warn!(
+                    group = self.about.name,
+                    delayed,
+                    in_ms,
+                    "a group waits for what was given back"
+                );
+            }
+            for local in self.shared.lock().locals.values_mut() {
+                local.tell_stall(stalled);
+            }
+        } else if std::mem::take(&mut self.is_stalled) {
+            self.shared.lock().locals.values_mut().for_each(Local::go_on);
         }
     }
 
@@ -420,8 +455,8 @@ impl Coordinator {
     async fn signal(&mut self) {
         let now = self.clock.now();
         let others = self.group.agents().len() > 1;
-        let anything =
-            self.group.free(now) > 0 || (self.group.room() > 0 && self.source.channel.head() > self.looked);
+        let anything = self.group.free(now) > 0
+            || (self.group.room(now) > 0 && self.source.channel.head() > self.looked);
         if !others || !anything {
             (self.signalled.0, self.signal_at) = (false, None);
         } else if !self.signalled.0 {

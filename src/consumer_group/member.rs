@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::state::{MOST_KEPT, Stalled};
 use crate::error::{Error, Kind, Result};
 use crate::model::event::Entry;
 use crate::sync::{Bell, lock};
 
 /// Things that members have asked and that are not done yet, of one group on one instance.
 const MOST_ASKS: usize = 4096;
-/// Ranges of missed events that a session has yet to be told.
-const MOST_GAPS: usize = 16;
+/// Ranges of missed events that a session has yet to be told; more become one, of which parts were not missed.
+const MOST_GAPS: usize = MOST_KEPT;
 /// Bytes of events that wait for a session before its member gets more.
 pub(super) const READY_BYTES: usize = 1 << 20;
 
@@ -23,6 +24,8 @@ pub enum Delivery {
     Event(Arc<Entry>, u32),
     /// These events can no longer be read by anybody in the group.
     Gap(Gap),
+    /// Nothing comes until events are due that were given back.
+    Stalled(Stalled),
 }
 
 /// A range of numbers that nobody in the group gets.
@@ -100,6 +103,10 @@ impl Member {
         if let Some(gap) = local.gaps.pop_front() {
             return Some(Delivery::Gap(gap));
         }
+        if let Some(Stall::Untold(stalled)) = local.stall {
+            local.stall = Some(Stall::Told);
+            return Some(Delivery::Stalled(stalled));
+        }
         let (entry, deliveries) = local.ready.pop_front()?;
         let was_full = local.is_full();
         local.bytes = local.bytes.saturating_sub(entry.json.len());
@@ -112,7 +119,7 @@ impl Member {
     /// Whether [`Member::next`] has something.
     pub fn has_next(&self) -> bool {
         let inner = lock(&self.shared.inner);
-        inner.locals.get(&self.number).is_some_and(|local| !local.ready.is_empty() || !local.gaps.is_empty())
+        inner.locals.get(&self.number).is_some_and(Local::has_next)
     }
 
     /// Why it is no member any more, if so.
@@ -192,6 +199,7 @@ pub(super) struct Local {
     ready: VecDeque<(Arc<Entry>, u32)>,
     bytes: usize,
     gaps: VecDeque<Gap>,
+    stall: Option<Stall>,
     pub(super) excused: bool,
     leaving: bool,
 }
@@ -204,6 +212,7 @@ impl Local {
             ready: VecDeque::new(),
             bytes: 0,
             gaps: VecDeque::new(),
+            stall: None,
             excused: false,
             leaving: false,
         }
@@ -235,9 +244,27 @@ impl Local {
         self.bytes = self.ready.iter().map(|(entry, _)| entry.json.len()).sum();
     }
 
+    fn has_next(&self) -> bool {
+        !self.ready.is_empty() || !self.gaps.is_empty() || matches!(self.stall, Some(Stall::Untold(_)))
+    }
+
+    /// Nothing comes for a while. Told once, until it goes on.
+    pub(super) fn tell_stall(&mut self, stalled: Stalled) {
+        if self.stall.is_none() {
+            self.stall = Some(Stall::Untold(stalled));
+            self.session.call();
+        }
+    }
+
+    /// Something comes again.
+    pub(super) fn go_on(&mut self) {
+        self.stall = None;
+    }
+
     pub(super) fn tell_gap(&mut self, gap: Gap) {
         let full = self.gaps.len() >= MOST_GAPS;
-        match self.gaps.back_mut().filter(|_| full) {
+        let follows = |last: &Gap| gap.epoch.is_none() && last.to.checked_add(1) == Some(gap.from);
+        match self.gaps.back_mut().filter(|last| full || follows(last)) {
             Some(last) => {
                 (last.from, last.to) = (last.from.min(gap.from), last.to.max(gap.to));
                 last.epoch = gap.epoch.or(last.epoch.take());
@@ -246,6 +273,12 @@ impl Local {
         }
         self.session.call();
     }
+}
+
+/// Whether a session knows that nothing comes.
+enum Stall {
+    Untold(Stalled),
+    Told,
 }
 
 /// What is asked of a group's task.

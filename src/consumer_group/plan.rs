@@ -138,14 +138,14 @@ impl Plan {
                 }
             }
             let missing = wants.left();
-            if missing == 0 || self.next.room() == 0 || !self.may_have_more(source) {
+            if missing == 0 || self.next.room(now) == 0 || !self.may_have_more(source) {
                 break;
             }
             if reads == READS {
                 self.more = true;
                 break;
             }
-            if !self.scan(source, missing, &mut found).await? {
+            if !self.scan(source, missing, &mut found, now).await? {
                 break;
             }
         }
@@ -164,6 +164,7 @@ impl Plan {
         source: &Source,
         missing: usize,
         found: &mut HashMap<u64, Arc<Entry>>,
+        now: i64,
     ) -> Result<bool> {
         let channel = &source.channel;
         // The tail hears of a new epoch later than whoever asks the log; the group does not go back to the old one.
@@ -178,7 +179,7 @@ impl Plan {
         } else if read.entries.is_empty() {
             return Ok(false);
         }
-        let most = missing.min(self.next.room());
+        let most = missing.min(self.next.room(now));
         let (mut matching, mut bytes) = (Vec::new(), 0);
         for entry in read.entries {
             self.looked = entry.seq;
@@ -194,7 +195,7 @@ impl Plan {
         }
         let other_epoch = *read.epoch != *self.next.fetched().0;
         if other_epoch || !matching.is_empty() {
-            self.next.fetch(&read.epoch, &matching, self.looked);
+            self.next.fetch(&read.epoch, &matching, self.looked, now);
         }
         Ok(true)
     }

@@ -18,9 +18,12 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 pub use super::item::{Item, Place};
+use super::missed::Missed;
 
-/// Events that are out at a time.
+/// Events that are out at a time: in somebody's hands, or ready to be. Those that are held back do not count …
 pub const MOST_ITEMS: usize = 1024;
+/// … but with those there are no more than this.
+pub const MOST_KEPT: usize = 4 * MOST_ITEMS;
 /// Members of one group.
 pub const MOST_MEMBERS: usize = 1024;
 /// The longest that an event that was given back can be held back, in milliseconds.
@@ -60,6 +63,17 @@ pub struct Group {
     /// How many ranges the group has missed, and the last one.
     gaps: u64,
     gap: Option<(u64, u64)>,
+    #[serde(default)]
+    missed: Missed,
+}
+
+/// A group that has nothing to give for a while, because events were given back with a delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// How many are held back.
+    pub delayed: usize,
+    /// In how many milliseconds the first of them is due.
+    pub in_ms: i64,
 }
 
 /// One instance that has members of the group.
@@ -113,6 +127,7 @@ impl Group {
             agents: Vec::new(),
             gaps: 0,
             gap: None,
+            missed: Missed::default(),
         }
     }
 
@@ -121,7 +136,7 @@ impl Group {
         Ok(Group { rules, ..serde_json::from_str(text)? })
     }
 
-    /// The state as text, at most some 100 KiB.
+    /// The state as text, at most some 300 KiB.
     pub fn to_text(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
@@ -142,8 +157,28 @@ impl Group {
     }
 
     /// How many more events can be out.
-    pub fn room(&self) -> usize {
-        MOST_ITEMS.saturating_sub(self.items.len())
+    pub fn room(&self, now: i64) -> usize {
+        let out = self.items.len() - self.delayed(now);
+        MOST_ITEMS.saturating_sub(out).min(MOST_KEPT.saturating_sub(self.items.len()))
+    }
+
+    /// How many events are held back: they were given back with a delay.
+    pub fn delayed(&self, now: i64) -> usize {
+        let is_delayed = |item: &&Item| matches!(item.place, Place::Free { from, .. } if from > now);
+        self.items.iter().filter(is_delayed).count()
+    }
+
+    /// Whether the group looks no further because so many events are held back: nobody gets anything until they are due.
+    pub fn stalled(&self, now: i64) -> Option<Stalled> {
+        if self.items.len() < MOST_KEPT || self.free(now) > 0 {
+            return None;
+        }
+        let due = self.items.iter().filter_map(|item| match item.place {
+            Place::Free { from, .. } if from > now => Some(from),
+            _ => None,
+        });
+        let in_ms = due.min()?.saturating_sub(now);
+        Some(Stalled { delayed: self.delayed(now), in_ms })
     }
 
     /// The instances that have members.
@@ -156,9 +191,21 @@ impl Group {
         self.agents.iter().map(|agent| agent.members.len()).sum()
     }
 
-    /// How many ranges were missed, and the last one.
-    pub fn gaps(&self) -> (u64, Option<(u64, u64)>) {
-        (self.gaps, self.gap)
+    /// How many ranges were missed, and how many of these have been told to members.
+    pub fn gaps(&self) -> (u64, u64) {
+        (self.gaps, self.missed.told(self.gaps))
+    }
+
+    /// The ranges that were missed after the first `known` ones.
+    pub fn gaps_after(&self, known: u64) -> Vec<(u64, u64)> {
+        self.missed.last(self.gaps.saturating_sub(known))
+    }
+
+    /// So many ranges have been told to members.
+    pub fn told(&mut self, count: u64) {
+        if count > self.missed.told(self.gaps) {
+            self.missed.tell(count);
+        }
     }
 
     // === members ===
@@ -220,7 +267,7 @@ impl Group {
 
     /// Everything up to `up_to` was looked at: these events (numbers and partitions, in order) match. What there is no
     /// room for, and what follows it, counts as not looked at.
-    pub fn fetch(&mut self, epoch: &str, matching: &[(u64, u64)], up_to: u64) {
+    pub fn fetch(&mut self, epoch: &str, matching: &[(u64, u64)], up_to: u64, now: i64) {
         if epoch != self.epoch {
             epoch.clone_into(&mut self.epoch);
         }
@@ -228,7 +275,7 @@ impl Group {
             if seq <= self.fetched {
                 continue;
             }
-            if self.room() == 0 {
+            if self.room(now) == 0 {
                 // Behind the last one that is in.
                 self.fetched = self.fetched.max(seq - 1);
                 return;
@@ -241,8 +288,10 @@ impl Group {
 
     /// Events that can no longer be read: nobody will get them.
     pub fn missed(&mut self, from: u64, to: u64) {
+        self.missed.tell(self.missed.told(self.gaps));
         self.gaps += 1;
         self.gap = Some((from, to));
+        self.missed.add((from, to));
         self.fetched = self.fetched.max(to);
         self.items.retain(|item| item.seq < from || item.seq > to);
     }

@@ -99,6 +99,8 @@ pub struct ShownGroup {
     outstanding: usize,
     /// How many of these are in their hands.
     held: usize,
+    /// How many of these are held back: they were given back with `delay_ms`.
+    delayed: usize,
     /// The channel of its dead letters. It begins with the first one and is a channel of the user's; who may have no more
     /// channels gets them on `dead.<id of the user>.overflow` instead.
     dead_letters: String,
@@ -297,6 +299,7 @@ async fn shown_group(app: &App, consumer: &Consumer) -> Result<Option<ShownGroup
         members: group.members(),
         outstanding: group.items().len(),
         held: group.held(now).values().sum(),
+        delayed: group.delayed(now),
         dead_letters: dead_letter::channel(consumer.name.as_deref().unwrap_or_default()),
     }))
 }

@@ -4,10 +4,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::health::Part;
 use crate::model::{NODE_CHANNEL, Timestamp};
 use crate::quota::{Kept, Share};
+
+/// Bytes that a client may say it takes: a frame without data always fits.
+const LONGEST_MESSAGES: std::ops::RangeInclusive<u64> = 4 << 10..=64 << 20;
 
 /// Who is speaking.
 #[derive(Deserialize, JsonSchema)]
@@ -19,6 +22,10 @@ pub struct Hello {
     /// Name and version of the program, for the log, e.g. `scheduler/1.4`.
     #[serde(default)]
     client: Option<String>,
+    /// Bytes of the longest message that the client takes, 4,096 to 67,108,864. What an event has beyond that is left out
+    /// (`omitted`), a longer answer is an error. If it is not said, events are at most as long as `limits.message`.
+    #[serde(default)]
+    max_message: Option<u64>,
 }
 
 /// A new token for the session.
@@ -67,6 +74,12 @@ pub async fn hello(context: Context, params: Hello) -> Result<Facts> {
     let session = context.session()?;
     if let Some(client) = &params.client {
         session.set_client(client);
+    }
+    if let Some(bytes) = params.max_message {
+        if !LONGEST_MESSAGES.contains(&bytes) {
+            return Err(Error::invalid("max_message", "expected 4,096 to 67,108,864"));
+        }
+        session.takes(bytes as usize);
     }
     if let Some(token) = &params.token {
         session.check_origin()?;

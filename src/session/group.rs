@@ -6,13 +6,15 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::acks::End;
+use super::event_frame::{Included, event_frame_with};
 use super::frame::Frame;
 use super::limits;
-use super::subscription::{Include, frame, gap_frame, included, new_epoch, nodes_of};
+use super::subscription::{Include, gap_frame, included, new_epoch, nodes_of};
 use crate::app::App;
-use crate::consumer_group::{Delivery, Ended, Joined, Member, Said, Verdict};
+use crate::consumer_group::{Delivery, Ended, Joined, Member, Said, Stalled, Verdict};
 use crate::error::Result;
 use crate::model::event::Entry;
+use crate::rpc;
 use crate::store::Store;
 use crate::store::consumers::Owner;
 
@@ -84,8 +86,8 @@ pub(super) struct Given(Vec<Delivery>);
 
 impl Given {
     /// As frames, without anything that takes time.
-    pub(super) fn frames(&self, sub: u32) -> Vec<(Frame, u64)> {
-        self.with(sub, |_| String::new())
+    pub(super) fn frames(&self, sub: u32, longest: usize) -> Vec<(Frame, u64)> {
+        self.with(sub, longest, |_| None)
     }
 
     /// As frames that include nodes.
@@ -93,26 +95,36 @@ impl Given {
         &self,
         sub: u32,
         include: Include,
+        longest: usize,
         store: &dyn Store,
     ) -> Result<Vec<(Frame, u64)>> {
         let entries = self.0.iter().filter_map(|delivery| match delivery {
             Delivery::Event(entry, _) => Some(entry),
-            Delivery::Gap(_) => None,
+            Delivery::Gap(_) | Delivery::Stalled(_) => None,
         });
         let entries: Vec<&Arc<Entry>> = entries.collect();
         let nodes = nodes_of(store, &entries, include).await?;
-        Ok(self.with(sub, |entry| included(entry, include, &nodes)))
+        Ok(self.with(sub, longest, |entry| Some(included(entry, include, &nodes))))
     }
 
-    fn with(&self, sub: u32, more: impl Fn(&Entry) -> String) -> Vec<(Frame, u64)> {
+    fn with(
+        &self,
+        sub: u32,
+        longest: usize,
+        included: impl Fn(&Entry) -> Option<Included>,
+    ) -> Vec<(Frame, u64)> {
         let frame = |delivery: &Delivery| match delivery {
             Delivery::Event(entry, deliveries) => {
-                let more = format!(",\"deliveries\":{deliveries}{}", more(entry));
-                (frame(sub, entry, &more), entry.seq)
+                let (deliveries, included) = (format!(",\"deliveries\":{deliveries}"), included(entry));
+                (event_frame_with(sub, entry, &deliveries, included.as_ref(), longest), entry.seq)
             }
             Delivery::Gap(gap) => {
                 let epoch = gap.epoch.as_deref().map(new_epoch).unwrap_or_default();
                 (gap_frame(sub, gap.from, gap.to, &epoch), gap.to)
+            }
+            Delivery::Stalled(Stalled { delayed, in_ms }) => {
+                let params = format!("{{\"sub\":{sub},\"delayed\":{delayed},\"in_ms\":{in_ms}}}");
+                (rpc::notification("stalled", &params).into(), 0)
             }
         };
         self.0.iter().map(frame).collect()

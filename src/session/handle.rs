@@ -1,6 +1,7 @@
 //! What operations see of the session that they run in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +27,8 @@ pub struct Handle {
     limits: Arc<Limits>,
     state: Mutex<State>,
     large: Arc<Semaphore>,
+    /// Bytes of the longest message that the client takes; 0: it has not said so.
+    longest: AtomicUsize,
     /// Wakes the session's task: the log has moved, or the state here has changed.
     pub(super) wake: Arc<Bell>,
 }
@@ -56,7 +59,16 @@ pub(super) struct News {
 impl Handle {
     pub(super) fn new(id: String, peer: Arc<Peer>, origin_allowed: bool, limits: Arc<Limits>) -> Handle {
         let large = Arc::new(Semaphore::new(limits.large_answers));
-        Handle { id, peer, origin_allowed, limits, state: Mutex::default(), large, wake: Arc::default() }
+        Handle {
+            id,
+            peer,
+            origin_allowed,
+            limits,
+            state: Mutex::default(),
+            large,
+            longest: AtomicUsize::new(0),
+            wake: Arc::default(),
+        }
     }
 
     /// Identifies the session in logs.
@@ -78,6 +90,17 @@ impl Handle {
     /// Keeps what the client calls itself, shortened.
     pub fn set_client(&self, name: &str) {
         lock(&self.state).client = name.chars().filter(|c| !c.is_control()).take(64).collect();
+    }
+    /// The client takes messages of so many bytes.
+    pub fn takes(&self, bytes: usize) {
+        self.longest.store(bytes, Relaxed);
+    }
+    /// Bytes of the longest answer that the client takes, as far as it has said so.
+    pub fn longest_answer(&self) -> usize {
+        match self.longest.load(Relaxed) {
+            0 => usize::MAX,
+            longest => longest,
+        }
     }
     /// 403 if credentials are not accepted from this web origin.
     pub fn check_origin(&self) -> Result<()> {
@@ -116,6 +139,10 @@ impl Handle {
         let state = lock(&self.state);
         let changed = state.changes.as_ref().is_some_and(Listener::take);
         News { changed, unsubscribed: state.unsubscribed.clone() }
+    }
+    /// Subscriptions to let go of.
+    pub(super) fn unsubscribed(&self) -> BTreeSet<u32> {
+        lock(&self.state).unsubscribed.clone()
     }
     /// When the token ends, if there is one that has not ended.
     pub(super) fn expires(&self) -> Option<Timestamp> {
@@ -223,6 +250,14 @@ impl Reserved {
     /// What to notify when the log has moved.
     pub fn wake(&self) -> Arc<Bell> {
         self.handle.wake.clone()
+    }
+    /// Bytes of the longest event that the client is sent: as long as a message may be that it sends, unless it has said
+    /// otherwise.
+    pub(super) fn longest_frame(&self) -> usize {
+        match self.handle.longest.load(Relaxed) {
+            0 => self.handle.limits.message,
+            longest => longest,
+        }
     }
     /// Says what acknowledgements of this subscription go to.
     pub fn acknowledged_to(&self, acks: Acks) {

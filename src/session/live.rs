@@ -6,9 +6,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::event_frame::event_frame;
 use super::limits;
 use super::outlet::Outlet;
-use super::subscription::event_frame;
 use crate::hub::{Direct, Fresh, SharedFilter};
 use crate::model::event::Entry;
 use crate::sync::{Bell, lock};
@@ -80,7 +80,7 @@ impl Direct for Live {
             return false;
         }
         let matching: Vec<&Arc<Entry>> = fresh.entries.iter().filter(|entry| self.matches(entry)).collect();
-        let frames = matching.iter().map(|entry| event_frame(self.sub, entry).bytes());
+        let frames = matching.iter().map(|entry| event_frame(self.sub, entry, usize::MAX).bytes());
         let Some(all) = self.outlet.send_now(frames) else { return false };
         place.seq = fresh.last();
         place.told = matching.last().map_or(place.told, |entry| entry.seq);

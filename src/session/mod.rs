@@ -15,6 +15,7 @@
 pub mod acks;
 pub mod close;
 pub mod durable;
+mod event_frame;
 mod frame;
 #[cfg(test)]
 mod fuzz;
@@ -26,6 +27,7 @@ mod inbound;
 mod interleavings;
 pub mod limits;
 pub mod live;
+mod order;
 mod outbox;
 mod outlet;
 mod reading;

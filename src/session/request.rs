@@ -9,7 +9,7 @@ use super::close::{self, CloseCode};
 use super::handle::{Handle, Slot};
 use super::subscription::Subscription;
 use crate::app::App;
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 use crate::metrics;
 use crate::ops::{Context, Handover, HandoverSlot, Params, rpc_text};
 use crate::quota::{Holder, Place};
@@ -27,17 +27,21 @@ pub(super) struct Answered {
     /// Among the large answers on their way.
     pub(super) counted: Option<Place>,
     pub(super) close: Option<CloseCode>,
+    /// The subscription that it was about, if others about it wait.
+    pub(super) sub: Option<u32>,
     /// It was about the session's credentials, which have been looked at.
     pub(super) greeted: bool,
     /// Held until the answer goes out, if it may be large.
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Runs one request and puts its answer into words. `_counted`: the place of what has come in, if that is much.
+/// Runs one request and puts its answer into words. `sub`: the subscription that it keeps others from; `_counted`: the place
+/// of what has come in, if that is much.
 pub(super) async fn perform(
     app: Arc<App>,
     handle: Arc<Handle>,
     request: rpc::Request,
+    sub: Option<u32>,
     _counted: Option<Box<Place>>,
 ) -> Answered {
     let slot: Slot = Arc::new(Mutex::new(None));
@@ -54,6 +58,13 @@ pub(super) async fn perform(
         let asked = context.handover();
         let reply = app.table.get(&request.method)?.call(context, Params::Text(&request.params)).await?;
         let reply = rpc_text(reply).await?;
+        if reply.len() > handle.longest_answer() {
+            let detail = format!(
+                "the answer has {} bytes, more than the client takes: ask for fewer items or fields",
+                reply.len()
+            );
+            return Err(Error::new(Kind::TooLarge, detail));
+        }
         *lock(&handover) = lock(&asked).take();
         Ok(reply)
     };
@@ -74,5 +85,5 @@ pub(super) async fn perform(
     let text = request.id.map(|id| rpc::answer(&id, result));
     let opened = lock(&slot).take().map(Box::new);
     let handover = lock(&handover).take();
-    Answered { text, opened, handover, counted, close, greeted, _place: place }
+    Answered { text, opened, handover, counted, close, sub, greeted, _place: place }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::acks::{Acks, Delivered, Held};
+use super::event_frame::{Included, event_frame, event_frame_with};
 use super::frame::Frame;
 use super::group::{Given, Group};
 use super::handle::Reserved;
@@ -107,6 +108,8 @@ impl Subscription {
         if self.acks.is_some()
             || self.include.node
             || self.busy
+            // What the channel writes is never longer than this.
+            || self.reserved.longest_frame() < 2 * limits::BATCH
             || !self.follower.is_broad()
             || self.filter.as_ref().is_some_and(|filter| !filter.is_cheap())
             || self.is_behind()
@@ -146,7 +149,7 @@ impl Subscription {
         match self.group() {
             None => self.read_live().map(|read| self.look(&read)),
             Some(_) if self.include.node => None,
-            Some(group) => Some(self.batch(group.take().frames(self.sub()))),
+            Some(group) => Some(self.batch(group.take().frames(self.sub(), self.reserved.longest_frame()))),
         }
     }
 
@@ -228,7 +231,8 @@ impl Subscription {
         let mut frames = gap_frames(self.sub(), read);
         let gap = !frames.is_empty();
         let (matching, seq, looked) = select(read, self.filter.as_ref(), self.seq, self.room());
-        frames.extend(matching.iter().map(|entry| (event_frame(self.sub(), entry), entry.seq)));
+        let longest = self.reserved.longest_frame();
+        frames.extend(matching.iter().map(|entry| (event_frame(self.sub(), entry, longest), entry.seq)));
         Batch { frames, gap, seq, epoch: read.epoch.clone(), looked }
     }
 
@@ -245,7 +249,7 @@ impl Subscription {
                 filter: self.filter.clone(),
             }),
         };
-        Reader { sub: self.sub(), include, source }
+        Reader { sub: self.sub(), include, longest: self.reserved.longest_frame(), source }
     }
 }
 
@@ -254,6 +258,8 @@ pub struct Reader {
     /// The number of the subscription.
     pub sub: u32,
     include: Include,
+    /// Bytes of the longest message that the client takes.
+    longest: usize,
     source: Source,
 }
 
@@ -277,9 +283,9 @@ impl Reader {
     /// Reads what comes next, from the log if need be, with everything that is to be included.
     pub async fn read(&self, store: &dyn Store) -> Result<Batch> {
         match &self.source {
-            Source::Log(log) => log.read(self.sub, self.include, store).await,
+            Source::Log(log) => log.read(self.sub, self.include, self.longest, store).await,
             Source::Group(given, stand) => {
-                let frames = given.frames_with(self.sub, self.include, store).await?;
+                let frames = given.frames_with(self.sub, self.include, self.longest, store).await?;
                 Ok(Batch { frames, gap: false, seq: stand.seq, epoch: stand.epoch.clone(), looked: 0 })
             }
         }
@@ -287,7 +293,7 @@ impl Reader {
 }
 
 impl Log {
-    async fn read(&self, sub: u32, include: Include, store: &dyn Store) -> Result<Batch> {
+    async fn read(&self, sub: u32, include: Include, longest: usize, store: &dyn Store) -> Result<Batch> {
         let (read, mut frames);
         match &self.across {
             None => {
@@ -309,12 +315,12 @@ impl Log {
         let gap = !frames.is_empty();
         let (matching, seq, looked) = select(&read, self.filter.as_ref(), self.seq, self.room);
         if !include.node {
-            frames.extend(matching.iter().map(|entry| (event_frame(sub, entry), entry.seq)));
+            frames.extend(matching.iter().map(|entry| (event_frame(sub, entry, longest), entry.seq)));
         } else if !matching.is_empty() {
             let nodes = nodes_of(store, &matching, include).await?;
             for entry in matching {
-                let more = included(entry, include, &nodes);
-                frames.push((frame(sub, entry, &more), entry.seq));
+                let included = included(entry, include, &nodes);
+                frames.push((event_frame_with(sub, entry, "", Some(&included), longest), entry.seq));
             }
         }
         Ok(Batch { frames, gap, seq, epoch: read.epoch, looked })
@@ -376,7 +382,7 @@ fn id_at(node: &Wire, key: &str) -> Option<ObjectId> {
 }
 
 /// What is included with an event, as members of its frame.
-pub(super) fn included(entry: &Entry, include: Include, nodes: &HashMap<ObjectId, Wire>) -> String {
+pub(super) fn included(entry: &Entry, include: Include, nodes: &HashMap<ObjectId, Wire>) -> Included {
     let node = entry.subject().and_then(|id| nodes.get(&id));
     let mut more = format!(",\"node\":{}", node.map_or("null".into(), text));
     if include.ancestors {
@@ -391,20 +397,12 @@ pub(super) fn included(entry: &Entry, include: Include, nodes: &HashMap<ObjectId
         above.reverse();
         more += &format!(",\"ancestors\":[{}]", above.join(","));
     }
-    more
+    let without = if include.ancestors { ",\"node\":null,\"ancestors\":null" } else { ",\"node\":null" };
+    Included { members: more, without }
 }
 
 fn text(node: &Wire) -> String {
     serde_json::to_string(node).unwrap_or_else(|_| "null".into())
-}
-
-pub(super) fn event_frame(sub: u32, entry: &Entry) -> Frame {
-    Frame::from_bytes(entry.frame(sub, || frame(sub, entry, "").bytes()))
-}
-
-pub(super) fn frame(sub: u32, entry: &Entry, more: &str) -> Frame {
-    let (seq, json) = (entry.seq, &entry.json);
-    rpc::notification("event", &format!("{{\"sub\":{sub},\"seq\":{seq},\"event\":{json}{more}}}")).into()
 }
 
 fn gap_frames(sub: u32, read: &Read) -> Vec<(Frame, u64)> {

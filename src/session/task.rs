@@ -15,6 +15,7 @@ use super::close::{self, CloseCode};
 use super::frame::Frame;
 use super::handle::Handle;
 use super::limits;
+use super::order::Order;
 use super::outbox::{Io, Outbox};
 use super::reading::{Reading, finished, read_patiently};
 use super::request::{Answered, perform};
@@ -48,6 +49,7 @@ pub(super) fn run(
         seat: app.roster.take_seat(handle.wake.clone()),
         out,
         requests: JoinSet::new(),
+        order: Order::default(),
         room: None,
         coming: None,
         greets: false,
@@ -112,6 +114,7 @@ struct Session {
     seat: Seat,
     out: Outbox,
     requests: JoinSet<Answered>,
+    order: Order,
     /// For more than a little that waits for the socket.
     room: Room,
     /// For more than a little of a message that comes in.
@@ -250,7 +253,12 @@ impl Session {
     /// Whether it takes what comes in. Nothing is waited for here, so that events and pings go on: not what looks at
     /// credentials, and not the one request too many that is quick to ask.
     fn reads(&self) -> bool {
-        !self.greets && self.requests.len() <= self.handle.limits().requests
+        !self.greets && self.in_flight() <= self.handle.limits().requests
+    }
+
+    /// Requests that are not answered.
+    fn in_flight(&self) -> usize {
+        self.requests.len() + self.order.waiting()
     }
 
     /// While it waits, the channels write new events to the socket.
@@ -297,7 +305,7 @@ impl Session {
 
     /// Whether the client has been told to go and has had its time; what it has asked for is finished first.
     fn is_over(&self) -> bool {
-        self.leaving.is_some_and(|at| at <= Instant::now()) && self.requests.is_empty()
+        self.leaving.is_some_and(|at| at <= Instant::now()) && self.in_flight() == 0
     }
 
     fn next_timer(&mut self) -> Instant {
@@ -326,7 +334,7 @@ impl Session {
         };
         if matches!(&*request.method, "session.hello" | "session.refresh") {
             self.greets = true;
-            self.perform(request);
+            self.perform(request, None);
             return None;
         }
         let quick = self.app.table.get(&request.method).is_ok_and(|operation| operation.quick);
@@ -336,12 +344,18 @@ impl Session {
             }
             return None;
         }
+        if let Some(sub) = self.order.about(&request, quick) {
+            if let Some(request) = self.order.enter(sub, request) {
+                self.perform(request, Some(sub));
+            }
+            return None;
+        }
         if !quick {
-            self.perform(request);
+            self.perform(request, None);
             return None;
         }
         // Done here and now, in the order in which they come; what is left to wait for need not hold up others.
-        let mut work = Box::pin(perform(self.app.clone(), self.handle.clone(), request, None));
+        let mut work = Box::pin(perform(self.app.clone(), self.handle.clone(), request, None, None));
         if let Some(answered) = (&mut work).now_or_never() {
             return self.answered(Ok(answered));
         }
@@ -349,7 +363,8 @@ impl Session {
         None
     }
 
-    fn perform(&mut self, request: rpc::Request) {
+    /// Begins a request. `sub`: the subscription that it keeps others from.
+    fn perform(&mut self, request: rpc::Request, sub: Option<u32>) {
         let mut place = None;
         let bytes = request.params.len();
         if bytes >= limits::INCOMING_OF_ALL
@@ -359,9 +374,21 @@ impl Session {
             if let Some(id) = &request.id {
                 self.out.push(rpc::answer(id, Err(error)));
             }
+            if let Some(sub) = sub {
+                self.next_about(sub);
+            }
             return;
         }
-        self.requests.spawn(perform(self.app.clone(), self.handle.clone(), request, place));
+        self.requests.spawn(perform(self.app.clone(), self.handle.clone(), request, sub, place));
+    }
+
+    /// Begins the next request about a subscription, which is as those before it have left it.
+    fn next_about(&mut self, sub: u32) {
+        if let Some(next) = self.order.leave(sub) {
+            let gone = self.handle.unsubscribed();
+            self.drop_unsubscribed(&gone);
+            self.perform(next, Some(sub));
+        }
     }
 
     /// Whether a request may begin.
@@ -378,7 +405,7 @@ impl Session {
             return Err(Error::new(Kind::Unavailable, detail).retry_after(0));
         }
         let most = self.handle.limits().requests;
-        if self.requests.len() >= most {
+        if self.in_flight() >= most {
             let detail = format!("a session has at most {most} requests in flight");
             return Err(Error::new(Kind::TooMany, detail).retry_after(10));
         }
@@ -415,6 +442,9 @@ impl Session {
             self.subs.push(*sub);
             // Whether it is still allowed, and not ended meanwhile.
             self.handle.wake.call();
+        }
+        if let Some(sub) = answered.sub {
+            self.next_about(sub);
         }
         answered.close
     }

@@ -73,7 +73,7 @@ async fn database(server: &Server) -> mongodb::Database {
 }
 
 /// Removes the oldest events of a server that does not run.
-async fn expire(server: &Server, events: u64) {
+pub(super) async fn expire(server: &Server, events: u64) {
     if server.backend() == Backend::Embedded {
         let oldest = "DELETE FROM event WHERE n IN (SELECT n FROM event ORDER BY n LIMIT ?)";
         assert_eq!(server.database().execute(oldest, [events as i64]).expect("deleted"), events as usize);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use super::durable::{is_noted_as_used, only_is_left};
+use super::durable::{expire, is_noted_as_used, only_is_left};
 use crate::support::{
     Backend, Lost, PATIENCE, Raw, Server, both_backends, both_backends_in_pairs, in_pairs, node, until,
 };
@@ -253,7 +253,7 @@ async fn members_agree_on_what_the_group_is(server: Server) {
     let shown = raw.call("consumer.get", json!({"name": "g"})).await;
     let expected = json!({
         "filter": {"data.n": 1}, "ordered": true, "ack_wait_ms": 5000, "max_deliveries": 7, "members": 3,
-        "outstanding": 0, "held": 0, "dead_letters": "dead.g",
+        "outstanding": 0, "held": 0, "delayed": 0, "dead_letters": "dead.g",
     });
     assert_eq!((&shown["group"], &shown["subscription"]), (&expected, &Value::Null));
     // A name is shared or it is not.
@@ -373,6 +373,77 @@ async fn it_does_not_expire_while_it_has_members(backend: Backend) {
     publish(&mut raw, 1).await;
     assert_eq!(next(&mut raw, 1).await, (1, 1));
     ack(&mut raw, 1, 1).await;
+}
+
+/// Of what expired, some was out and some had not been looked at.
+#[apply(both_backends!)]
+async fn every_range_that_was_missed_is_told(server: Server) {
+    let mut server = server;
+    let mut raw = server.admin().await;
+    join(&mut raw, 1, json!({"window": 4})).await;
+    publish(&mut raw, 6).await;
+    for seq in 1..=4 {
+        assert_eq!(next(&mut raw, 1).await, (seq, 1));
+    }
+    ack(&mut raw, 1, 2).await;
+    server.terminate().await;
+    expire(&server, 5).await;
+    server.restart().await;
+    let mut raw = server.admin().await;
+    join(&mut raw, 1, json!({})).await;
+    let mut missed = BTreeSet::new();
+    while missed.len() < 4 {
+        let gap = raw.next_notification("gap", PATIENCE).await;
+        assert_eq!(gap["sub"], 1);
+        missed.extend(gap["from"].as_u64().unwrap()..=gap["to"].as_u64().unwrap());
+    }
+    assert_eq!(missed, BTreeSet::from([1, 3, 4, 5]));
+    assert_eq!(next(&mut raw, 1).await, (6, 1));
+    ack(&mut raw, 1, 6).await;
+    // It is known to have been told.
+    server.terminate().await;
+    server.restart().await;
+    let mut raw = server.admin().await;
+    join(&mut raw, 1, json!({})).await;
+    publish(&mut raw, 1).await;
+    assert_eq!(next(&mut raw, 1).await, (7, 1));
+    raw.assert_none_came("gap", 1);
+}
+
+/// As many as may be kept.
+#[apply(both_backends!)]
+async fn a_group_goes_on_while_events_are_held_back_and_says_when_it_cannot(server: Server) {
+    const MOST: u64 = 4096;
+    let (mut raw, mut other) = (server.admin().await, server.admin().await);
+    join(&mut raw, 1, json!({"window": 256})).await;
+    let mut writer = server.admin().await;
+    let mut ids = std::collections::VecDeque::new();
+    for n in 0..=MOST {
+        let params = json!({"channel": "lab", "data": {"n": n}});
+        ids.push_back(writer.send_request("event.publish", params).await.unwrap());
+        if ids.len() >= 16 {
+            writer.answer(ids.pop_front().unwrap()).await;
+        }
+    }
+    for id in ids {
+        writer.answer(id).await;
+    }
+    for _ in 0..MOST {
+        let (seq, _) = next(&mut raw, 1).await;
+        let params = json!({"sub": 1, "seq": seq, "delay_ms": 3_600_000});
+        raw.send_text(json!({"jsonrpc": "2.0", "method": "event.nack", "params": params}).to_string()).await;
+    }
+    let stalled = raw.next_notification("stalled", PATIENCE).await;
+    let delayed = stalled["delayed"].as_u64().unwrap();
+    assert!(
+        stalled["sub"] == 1 && (MOST - 512..=MOST).contains(&delayed),
+        "but for those in its hands: {stalled}"
+    );
+    let in_ms = stalled["in_ms"].as_u64().unwrap();
+    assert!((3_000_000..=3_600_000).contains(&in_ms), "{in_ms}");
+    join(&mut other, 2, json!({})).await;
+    assert_eq!(other.next_notification("stalled", PATIENCE).await["sub"], 2, "who joins is told as well");
+    shows(&mut raw, "they are held back", |now| now["group"]["delayed"] == MOST).await;
 }
 
 /// What a server that is killed had given out comes again when its lease has ended; what it has been told does not.

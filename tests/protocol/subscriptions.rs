@@ -4,7 +4,7 @@ use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Backend, PATIENCE, Raw, Server, another_moment, both_backends, both_backends_in_pairs, node,
+    Backend, Http, PATIENCE, Raw, Server, another_moment, both_backends, both_backends_in_pairs, node,
 };
 
 /// Creates checkouts of these names, which differ in time.
@@ -163,6 +163,35 @@ async fn unsubscribing_ends_it(server: Server) {
     raw.call("event.subscribe", json!({"sub": 1, "channel": "node"})).await;
 }
 
+/// In one go, so that the second comes while the first is under way.
+#[apply(both_backends!)]
+async fn requests_about_one_subscription_are_carried_out_in_their_order(server: Server) {
+    let mut raw = server.admin().await;
+    for durable in [json!({}), json!({"durable": "d"})] {
+        for _ in 0..15 {
+            let mut subscribe = json!({"sub": 1, "channel": "node"});
+            subscribe.as_object_mut().unwrap().extend(durable.as_object().unwrap().clone());
+            let mut ids = Vec::new();
+            for (method, params) in [
+                ("event.subscribe", &subscribe),
+                ("event.unsubscribe", &json!({"sub": 1})),
+                ("event.subscribe", &subscribe),
+                ("event.subscribe", &subscribe),
+                ("event.unsubscribe", &json!({"sub": 1})),
+                ("event.unsubscribe", &json!({"sub": 1})),
+            ] {
+                ids.push(raw.send_request(method, params.clone()).await.unwrap());
+            }
+            let mut statuses = Vec::new();
+            for id in ids {
+                let answer = raw.answer(id).await;
+                statuses.push(answer["error"]["data"]["status"].as_u64().unwrap_or(200));
+            }
+            assert_eq!(statuses, [200, 200, 200, 400, 200, 404]);
+        }
+    }
+}
+
 #[apply(both_backends!)]
 async fn a_session_has_128_subscriptions_at_most(server: Server) {
     let mut raw = server.anonymous().await;
@@ -252,4 +281,48 @@ async fn own_events_are_published_and_found(server: Server) {
     let request = request.bearer_auth(server.token().await).body(large.to_string());
     let answer: Value = request.send().await.expect("answers").json().await.expect("JSON");
     assert_eq!(answer["error"]["data"]["status"], 413, "{answer}");
+}
+
+/// A client whose library takes no longer messages gets what fits, and all that follows.
+#[apply(both_backends!)]
+async fn nothing_longer_than_the_client_takes_goes_out(server: Server) {
+    const LONGEST: usize = 64 << 10;
+    let mut admin = server.admin().await;
+    let mut raw = server.connect().await;
+    let error = raw.fail("session.hello", json!({"max_message": 100})).await;
+    assert_eq!(error["data"]["detail"], "max_message: expected 4,096 to 67,108,864");
+    raw.call("session.hello", json!({"token": server.token().await, "max_message": LONGEST})).await;
+    raw.call("event.subscribe", json!({"sub": 1, "channel": "lab"})).await;
+    raw.call("event.subscribe", json!({"sub": 2, "channel": "node", "include": ["node", "ancestors"]})).await;
+    raw.call("event.subscribe", json!({"sub": 3, "channel": "lab", "durable": "g", "group": true})).await;
+    let long = "x".repeat(100_000);
+    admin.call("event.publish", json!({"channel": "lab", "data": {"text": long}})).await;
+    let small = admin.call("event.publish", json!({"channel": "lab", "data": {"text": "small"}})).await;
+    for sub in [1, 3] {
+        let event = raw.event(sub).await;
+        assert_eq!((&event["seq"], &event["event"]["data"]), (&json!(1), &Value::Null), "{event}");
+        let omitted = &event["omitted"]["event"];
+        assert!(omitted["bytes"].as_u64().unwrap() > 100_000, "{omitted}");
+        // It can be got where it says.
+        let got = Http::new(&server).get(omitted["get"].as_str().unwrap()).await.ok();
+        assert_eq!((&got[0]["id"], &got[0]["data"]["text"]), (&event["event"]["id"], &json!(long)));
+        let event = raw.event(sub).await;
+        assert_eq!((&event["event"]["id"], &event["event"]["data"]["text"]), (&small["id"], &json!("small")));
+    }
+    // The event fits, and the node with it does not; then neither does.
+    for (bytes, whole_event) in [(50_000, true), (90_000, false)] {
+        let mut made = node("checkout", "a");
+        made["data"]["text"] = "y".repeat(bytes).into();
+        let id = admin.call("node.create", json!({"node": made})).await["id"].clone();
+        let event = raw.event(2).await;
+        assert_eq!((&event["node"], &event["ancestors"]), (&Value::Null, &Value::Null));
+        assert_eq!(event["omitted"]["node"]["get"], format!("/latest/node/{}", id.as_str().unwrap()));
+        assert_eq!(
+            (event["event"]["data"].is_object(), event["omitted"]["event"].is_null()),
+            (whole_event, whole_event)
+        );
+        let answer = raw.request("node.get", json!({"id": id})).await;
+        let status = &answer["error"]["data"]["status"];
+        assert_eq!(*status, if whole_event { Value::Null } else { json!(413) }, "{status}");
+    }
 }

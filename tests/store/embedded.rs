@@ -8,9 +8,11 @@ use kernelci_live::error::{Kind, Result};
 use kernelci_live::event_log::EventLog;
 use kernelci_live::event_log::sqlite::SqliteLog;
 use kernelci_live::kv::{Kv, NewValue};
-use kernelci_live::model::ObjectId;
 use kernelci_live::model::event::NODE_CHANNEL;
+use kernelci_live::model::{ObjectId, Timestamp};
 use kernelci_live::quota::{Kept, Share};
+use kernelci_live::store::consumer_groups::{ConsumerGroups, OpenedGroup};
+use kernelci_live::store::consumers::{Cursor, NewConsumer, Owner};
 use kernelci_live::store::queues::{NewItem, Pushed, Queues};
 use kernelci_live::store::sqlite::{self, SqliteStore};
 use kernelci_live::store::{Commit, Committed, Expect, IdempotencyKey, IndexState, Store};
@@ -49,6 +51,40 @@ async fn what_was_acknowledged_survives_without_a_close() {
     let (second, expect) = next(&first);
     store.commit(commit(vec![write(&second, expect)])).await.unwrap();
     assert_eq!(log.head(NODE_CHANNEL).await.unwrap().seq, 2, "numbers go on");
+}
+
+/// While no process ran somebody has set the clock back: what waits is not late by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_goes_on_where_it_was_when_the_clock_was_set_back() {
+    for (hours, goes_on) in [(3, true), (72, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let ahead = options();
+        let later = Timestamp::now().plus_seconds(hours * 3600);
+        ahead.wall.set(later.into());
+        let (store, log) = sqlite::open(dir.path(), ahead).await.unwrap();
+        let new = NewConsumer {
+            name: Some("g".to_owned()),
+            channel: "ch".to_owned(),
+            owner: Owner { id: Some(ObjectId::new()), name: "ann".to_owned() },
+            promiscuous: true,
+            cursor: Cursor::at("e", 0),
+            share: None,
+            session: None,
+        };
+        let OpenedGroup::Open(group) = store.open_consumer_group(&new, "{}").await.unwrap() else { panic!() };
+        let id = group.consumer.id.unwrap();
+        assert!(store.move_consumer_group(id, 0, &Cursor::at("e", 0), "{}").await.unwrap());
+        store.close().await;
+        drop((store, log));
+        let (store, _log) = reopen(dir.path()).await;
+        let now = store.consumer_group(id).await.unwrap().unwrap().now;
+        assert_eq!(now >= later, goes_on, "{hours} hours");
+        assert_eq!(
+            now <= Timestamp::now().plus_seconds(60),
+            !goes_on,
+            "a clock that was wrong does not count"
+        );
+    }
 }
 
 /// What files of an older program have has no owner, and counts for nobody.

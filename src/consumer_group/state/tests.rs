@@ -20,7 +20,7 @@ fn group(ordered: bool, events: &[(u64, u64)]) -> Group {
     let mut group = Group::new(rules(ordered), "e", 0);
     assert_eq!((group.join(), group.join()), (Some(1), Some(2)));
     group.present(7, "here", &[1, 2], 0, RENEW);
-    group.fetch("e", events, 100);
+    group.fetch("e", events, 100, 0);
     group
 }
 
@@ -107,15 +107,61 @@ fn the_clock_may_jump() {
 fn a_full_group_looks_no_further() {
     let mut group = Group::new(rules(false), "e", 0);
     let many: Vec<(u64, u64)> = (1..=2000).map(|seq| (seq * 2, 0)).collect();
-    group.fetch("e", &many, 4100);
+    group.fetch("e", &many, 4100, 0);
     let most = MOST_ITEMS as u64;
-    assert_eq!((group.room(), group.fetched().1), (0, most * 2 + 1), "up to before the one that is not in");
-    group.fetch("e", &many, 4100);
+    assert_eq!((group.room(0), group.fetched().1), (0, most * 2 + 1), "up to before the one that is not in");
+    group.fetch("e", &many, 4100, 0);
     assert_eq!(group.fetched().1, most * 2 + 1);
     let text = group.to_text().unwrap();
     assert!(text.len() < 100 << 10, "{}", text.len());
     group.missed(1, 4096);
-    assert_eq!((group.items().len(), group.floor(), group.gaps()), (0, 4096, (1, Some((1, 4096)))));
+    assert_eq!((group.items().len(), group.floor(), group.gaps()), (0, 4096, (1, 0)));
+    assert_eq!(group.gaps_after(0), [(1, 4096)]);
+}
+
+#[test]
+fn what_is_held_back_does_not_count_until_it_is_too_much() {
+    let mut group = Group::new(rules(false), "e", 0);
+    let (most, hour) = (MOST_ITEMS as u64, 3_600_000);
+    let mut looked = 0;
+    for round in 0..4 {
+        assert_eq!((group.room(0), group.stalled(0)), (MOST_ITEMS, None), "round {round}");
+        let more: Vec<(u64, u64)> = (looked + 1..=looked + most).map(|seq| (seq, 0)).collect();
+        looked += most;
+        group.fetch("e", &more, looked, 0);
+        let given = group.take(&mut [Want { member: 1, count: MOST_ITEMS }], 0);
+        assert_eq!(given.len(), MOST_ITEMS);
+        for one in given {
+            assert!(group.nack(1, one.seq, None, hour, "not now", 0));
+        }
+    }
+    assert_eq!(group.room(0), 0);
+    assert_eq!(group.stalled(0), Some(Stalled { delayed: MOST_KEPT, in_ms: hour }));
+    group.fetch("e", &[(looked + 1, 0)], looked + 1, 0);
+    assert_eq!(group.fetched().1, looked, "it stands, and says so");
+    let text = group.to_text().unwrap();
+    assert!(text.len() < 300 << 10, "{}", text.len());
+    assert_eq!((group.stalled(hour), group.room(hour)), (None, 0), "all are due");
+    assert!(group.ack(1, 1, None) || take_one(&mut group, 1, hour).is_some());
+}
+
+#[test]
+fn ranges_that_were_told_are_not_told_again_after_a_restart() {
+    let mut group = group(false, &[(1, 0), (3, 0)]);
+    group.missed(1, 1);
+    group.missed(3, 3);
+    assert_eq!((group.gaps(), group.gaps_after(0)), ((2, 0), vec![(1, 1), (3, 3)]));
+    group.told(1);
+    let text = group.to_text().unwrap();
+    let read = Group::from_text(rules(false), &text).unwrap();
+    assert_eq!((read.gaps(), read.gaps_after(read.gaps().1)), ((2, 1), vec![(3, 3)]));
+    // An older version told what it knew of.
+    let mut old: serde_json::Value = serde_json::from_str(&text).unwrap();
+    old.as_object_mut().unwrap().remove("missed");
+    let mut old = Group::from_text(rules(false), &old.to_string()).unwrap();
+    assert_eq!(old.gaps(), (2, 2));
+    old.missed(7, 9);
+    assert_eq!((old.gaps(), old.gaps_after(2)), ((3, 2), vec![(7, 9)]));
 }
 
 #[test]
@@ -271,9 +317,9 @@ impl Model {
                     .map(|seq| (seq, (seq * 7 + u64::from(seed)) % 4))
                     .collect();
                 self.next += count;
-                self.group.fetch("e", &matching, self.next - 1);
+                self.group.fetch("e", &matching, self.next - 1, self.now);
                 // A second time: no effect.
-                self.group.fetch("e", &matching, self.next - 1);
+                self.group.fetch("e", &matching, self.next - 1, self.now);
                 for (seq, partition) in matching {
                     self.open.insert(seq, Known { partition, ..Known::default() });
                 }

@@ -30,6 +30,11 @@ pub(super) fn notifications() -> Vec<Notification> {
             "These sequence numbers cannot be read any more. With `epoch`, history was lost and numbers count in the \
              new epoch from here on.",
         ),
+        row::<Stalled>(
+            "stalled",
+            "To the members of a group: so many events were given back with a delay (4,096, with those that are out) that \
+             nothing comes until the first of them is due.",
+        ),
         row::<Unsubscribed>(
             "unsubscribed",
             "The server has ended the subscription. The place of a durable one is kept, unless it was deleted.",
@@ -67,6 +72,26 @@ struct Event {
     /// The nodes above it, from the root down, if the subscription includes them.
     #[schemars(with = "Vec<Node>", default)]
     ancestors: (),
+    /// What is left out because the message would be longer than the client takes (`max_message` of `session.hello`):
+    /// the event's `data`, or `node` and `ancestors`, which are null then.
+    #[schemars(with = "Omitted", default)]
+    omitted: (),
+}
+
+#[derive(JsonSchema)]
+struct Omitted {
+    /// The event has come without `data`.
+    event: Option<LeftOut>,
+    /// The nodes have not come.
+    node: Option<LeftOut>,
+}
+
+#[derive(JsonSchema)]
+struct LeftOut {
+    /// How much it is.
+    bytes: usize,
+    /// Where it can be got: a path of the REST API.
+    get: String,
 }
 
 #[derive(JsonSchema)]
@@ -91,6 +116,17 @@ struct Gap {
     /// The new epoch, if history was lost.
     #[schemars(with = "String", default)]
     epoch: (),
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "stalled")]
+struct Stalled {
+    /// The number of the subscription.
+    sub: u32,
+    /// How many events are held back.
+    delayed: usize,
+    /// In how many milliseconds the first of them is due.
+    in_ms: u64,
 }
 
 #[derive(JsonSchema)]

@@ -28,6 +28,13 @@ pub(super) fn forget_offers(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
+/// When a consumer was used last: one that is read for notes that every few seconds.
+pub(super) fn last_use(connection: &Connection) -> Result<Option<Timestamp>> {
+    let last = "SELECT max(last_poll) FROM consumer";
+    let last: Option<i64> = connection.query_row(last, [], |row| row.get(0))?;
+    Ok(last.map(Timestamp::from_millis))
+}
+
 /// A consumer's columns, for [`read`].
 macro_rules! select {
     ($rest:literal) => {

@@ -167,8 +167,9 @@ impl Database {
         let lock = schema::lock(dir)?;
         let path: PathBuf = dir.join(schema::FILE);
         let (connection, epoch) = schema::open(&path, options.synchronous)?;
+        let noted = consumers::last_use(&connection)?;
         let channels = Arc::new(Channels::default());
-        let clock = Clock::start(options.wall.clone());
+        let clock = Clock::start(options.wall.clone(), noted);
         let writer = Writer::start(connection, channels.clone(), clock.clone(), lock)?;
         Ok(Database {
             epoch: epoch.into(),

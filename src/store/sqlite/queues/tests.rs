@@ -31,9 +31,12 @@ struct Counted {
 impl Counted {
     fn open(path: &Path) -> Counted {
         let (mut connection, _) = schema::open(path, Synchronous::Normal).unwrap();
-        let appender =
-            Appender::load(&connection, Arc::new(Channels::default()), Clock::start(WallClock::default()))
-                .unwrap();
+        let appender = Appender::load(
+            &connection,
+            Arc::new(Channels::default()),
+            Clock::start(WallClock::default(), None),
+        )
+        .unwrap();
         let steps = Arc::new(AtomicU64::new(0));
         let counter = steps.clone();
         let count = move || {
