@@ -68,6 +68,10 @@ pub struct Config {
     #[arg(long, env = "ACCESS_TOKEN_EXPIRE_SECONDS", default_value_t = 2_592_000,
           value_parser = clap::value_parser!(u64).range(1..=3_155_760_000))]
     pub access_token_expire_seconds: u64,
+    /// Whether tokens of logins outlive a change of the password, as on KernelCI's own server; otherwise daemons that keep one
+    /// need a new one then. Named tokens always do. A password that is set with a mailed token ends all.
+    #[arg(long, env = "TOKENS_SURVIVE_PASSWORD", default_value_t = false, action = clap::ArgAction::Set)]
+    pub tokens_survive_password: bool,
     /// How long an invitation is good, in seconds (default: 7 days).
     #[arg(long, env = "INVITE_TOKEN_EXPIRE_SECONDS", default_value_t = 604_800,
           value_parser = clap::value_parser!(u64).range(1..=315_360_000))]

@@ -2,7 +2,7 @@
 //!
 //! Beyond the contract our own tokens say when they were issued (`iat`), which one they are (`jti`), and how often
 //! their user's password had been changed by then (`gen`). Named tokens have an audience of their own, so that no
-//! other service takes them for a login.
+//! other service takes them for a login. A new password does not end them, unless it was set with a mailed token.
 
 use std::sync::Arc;
 
@@ -55,6 +55,7 @@ impl Token {
     /// issued since the last one.
     pub fn is_current(&self, user: &User) -> bool {
         match (self.generation, user.tokens_from) {
+            (Some(generation), _) if self.named.is_some() => generation >= user.named_from,
             (Some(generation), _) => generation == user.generation,
             (None, None) => true,
             // `iat` is in whole seconds: the benefit of the doubt for the one of the change.
@@ -136,6 +137,14 @@ impl Tokens {
     pub fn remembered(&self, token: &str) -> Option<Token> {
         let login = self.verify.iter().find_map(|key| read(token, key, LOGIN, Until::Forever));
         login.map(|(_, token)| token)
+    }
+
+    /// Tells this text from all others without giving it away, to whoever has no key of ours. A token that is mailed has
+    /// that of what it changes, so that it does so once.
+    pub fn fingerprint(&self, text: &str) -> Result<String> {
+        // No signed token begins like this.
+        let message = format!("fingerprint\0{text}");
+        jsonwebtoken::crypto::sign(message.as_bytes(), &self.sign, Algorithm::HS256).map_err(Error::internal)
     }
 
     /// Signs the claims of a token that is mailed.
@@ -261,6 +270,9 @@ mod tests {
         assert!(first.is_current(&user) && foreign(None).is_current(&user));
         (user.generation, user.tokens_from) = (1, Some(Timestamp::from_millis(1_000_500)));
         assert!(!first.is_current(&user));
+        let named = Token { named: Some(ObjectId::new()), ..first.clone() };
+        assert!(named.is_current(&user));
+        assert!(!named.is_current(&User { named_from: 1, ..user.clone() }));
         assert!(tokens.verify(&tokens.issue(&user).unwrap())[0].is_current(&user));
         for (iat, current) in [(None, false), (Some(999), false), (Some(1000), true), (Some(1001), true)] {
             assert_eq!(foreign(iat).is_current(&user), current, "{iat:?}");

@@ -29,6 +29,10 @@ pub struct User {
     pub generation: u32,
     /// Tokens that name no count (other KernelCI services make them) must have been issued since then.
     pub tokens_from: Option<Timestamp>,
+    /// Named tokens that name an earlier count of [`User::generation`] have ended.
+    pub named_from: u32,
+    /// Counts the mailed tokens that have confirmed an address of theirs: each is good for the count that it names.
+    pub confirmations: u32,
 }
 
 /// A group of users, e.g. `node:edit:any` or `runtime:lava-x:node-editor`.

@@ -85,18 +85,52 @@ pub struct UserChange {
     pub email: Option<String>,
     /// The hash of a new password.
     pub hashed_password: Option<String>,
-    /// Ends all tokens that there are.
-    pub ends_tokens: bool,
+    /// Which tokens end with it.
+    pub ends: Ends,
     /// See [`User`].
     pub is_active: Option<bool>,
     /// See [`User`].
     pub is_superuser: Option<bool>,
     /// See [`User`].
     pub is_verified: Option<bool>,
+    /// A mailed token confirms their address: it is verified, and no token that was mailed before confirms it again.
+    pub confirms: bool,
     /// All groups from now on.
     pub groups: Option<Vec<Group>>,
-    /// Nothing is changed unless the password hash still is this one.
-    pub if_password: Option<String>,
+    /// Nothing is changed unless this still holds.
+    pub only_if: Unchanged,
+}
+
+/// Which tokens of a user end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ends {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those that logins have given.
+    Logins,
+    /// These, and those that the user has made and named.
+    All,
+}
+
+/// What of a user must be as it was read; `None`: as it likes.
+#[derive(Clone, Debug, Default)]
+pub struct Unchanged {
+    /// The password hash.
+    pub password: Option<String>,
+    /// The address.
+    pub email: Option<String>,
+    /// See [`User`].
+    pub confirmations: Option<u32>,
+}
+
+impl Unchanged {
+    /// Whether the user is as it says.
+    pub(super) fn holds(&self, user: &User) -> bool {
+        self.password.as_ref().is_none_or(|hash| *hash == user.hashed_password)
+            && self.email.as_ref().is_none_or(|address| *address == user.email)
+            && self.confirmations.is_none_or(|count| count == user.confirmations)
+    }
 }
 
 /// What of a user is taken by somebody else.
@@ -115,7 +149,7 @@ pub enum Changed {
     Done(Box<User>),
     /// Nothing was changed: this is taken.
     Taken(Taken),
-    /// Nothing was changed: no such user, or their password is another one.
+    /// Nothing was changed: no such user, or not as [`UserChange::only_if`] says.
     Gone,
 }
 
@@ -130,14 +164,21 @@ impl UserChange {
         if let Some(hash) = &self.hashed_password {
             user.hashed_password = hash.clone();
         }
-        if self.ends_tokens {
+        if self.ends != Ends::Nothing {
             user.generation += 1;
             user.tokens_from = Some(now);
+        }
+        if self.ends == Ends::All {
+            user.named_from = user.generation;
         }
         let set = |flag: &mut bool, new: Option<bool>| *flag = new.unwrap_or(*flag);
         set(&mut user.is_active, self.is_active);
         set(&mut user.is_superuser, self.is_superuser);
         set(&mut user.is_verified, self.is_verified);
+        if self.confirms {
+            user.is_verified = true;
+            user.confirmations += 1;
+        }
         if let Some(email) = &self.email {
             user.email.clone_from(email);
         }

@@ -114,6 +114,53 @@ async fn an_invitation_is_accepted_once(server: Server) {
 }
 
 #[apply(both_backends!)]
+async fn an_invitation_that_was_used_does_nothing_again(server: Server) {
+    let admin = Http::admin(&server).await;
+    let invite = json!({"username": "ann", "email": "ann@example.org", "return_token": true, "send_email": false,
+        "resend_if_exists": true});
+    let accept = async |token: &Value, password: &str| {
+        admin.post("/user/accept-invite", &json!({"token": token, "password": password})).await
+    };
+    let invited = admin.post("/user/invite", &invite).await.ok();
+    let id = invited["user"]["id"].as_str().expect("an id").to_owned();
+    let path = format!("/user/{id}");
+    // As KernelCI's own server has mailed it.
+    let old = server.sign(json!({"sub": id, "purpose": "invite", "email": "ann@example.org"})).await;
+    accept(&invited["token"], "first").await.ok();
+    let ann = admin.with(&server.login("ann", "first").await);
+    let named = ann.post("/user/tokens", &json!({"name": "ci", "scopes": ["read"]})).await.ok();
+    let named = admin.with(named["token"].as_str().expect("a token"));
+
+    admin.patch(&path, &json!({"is_verified": false})).await.ok();
+    let used = refused(400, "Invite already accepted");
+    for token in [&invited["token"], &json!(old)] {
+        assert_eq!(accept(token, "second").await.refusal(), used);
+    }
+    for one in [&ann, &named] {
+        assert_eq!(one.get(&path).await.ok()["is_verified"], false, "nothing has happened");
+    }
+    // A new one is good, and ends what there was.
+    let again = admin.post("/user/invite", &invite).await.ok();
+    accept(&again["token"], "second").await.ok();
+    server.login("ann", "second").await;
+    for one in [&ann, &named] {
+        assert_eq!(one.get(&path).await.status, 401);
+    }
+    assert_eq!(accept(&again["token"], "third").await.refusal(), used);
+}
+
+#[apply(both_backends!)]
+async fn an_invitation_of_kernelcis_own_server_is_good(server: Server) {
+    let admin = Http::admin(&server).await;
+    let invite = json!({"username": "ann", "email": "ann@example.org", "send_email": false});
+    let invited = admin.post("/user/invite", &invite).await.ok();
+    let claims = json!({"sub": invited["user"]["id"], "purpose": "invite", "email": "ann@example.org"});
+    let accept = json!({"token": server.sign(claims).await, "password": "chosen"});
+    admin.post("/user/accept-invite", &accept).await.ok();
+    server.login("ann", "chosen").await;
+}
+
+#[apply(both_backends!)]
 async fn links_do_not_follow_strangers(backend: Backend) {
     let server = Server::start_with(backend, &[("TRUSTED_PROXIES", "10.0.0.0/8")]).await;
     let admin = Http::admin(&server).await;

@@ -102,6 +102,69 @@ async fn confirming_an_address(backend: Backend) {
     assert!(rest.iter().all(|to| to == "<c@x.example>"), "{rest:?}");
 }
 
+/// Each does one thing once, for the address that it was mailed to.
+#[apply(both_backends!)]
+async fn a_mailed_token_is_bound_to_what_it_changes(backend: Backend) {
+    let sink = MailServer::start(Protection::None).await;
+    let settings = sink.settings();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = Server::start_with(backend, &settings).await;
+    let admin = Http::admin(&server).await;
+    let path = format!("/user/{}", member(&admin, "ann").await);
+    let take_back = async || admin.patch(&path, &json!({"is_verified": false})).await.ok();
+    let request = async || {
+        let asked = json!({"email": "ann@example.org"});
+        assert_eq!(admin.post("/user/request-verify-token", &asked).await.status, 202);
+        sink.next().await
+    };
+    let verify = async |token: &str| admin.post("/user/verify", &json!({"token": token})).await;
+
+    take_back().await;
+    let (first, second) = (request().await, request().await);
+    verify(first.token()).await.ok();
+    take_back().await;
+    for used in [&first, &second] {
+        assert_eq!(verify(used.token()).await.refusal(), refused(400, "VERIFY_USER_BAD_TOKEN"));
+    }
+    assert_eq!(admin.get(&path).await.ok()["is_verified"], false);
+    verify(request().await.token()).await.ok();
+
+    // Whoever reads the mail of an address that was theirs once sets no password.
+    let asked = json!({"email": "ann@example.org"});
+    admin.post("/user/forgot-password", &asked).await;
+    let mail = sink.next().await;
+    admin.patch(&path, &json!({"email": "ann@new.example", "is_verified": true})).await.ok();
+    let reset = json!({"token": mail.token(), "password": "stolen"});
+    let bad = refused(400, "RESET_PASSWORD_BAD_TOKEN");
+    assert_eq!(admin.post("/user/reset-password", &reset).await.refusal(), bad);
+    server.login("ann", "ann").await;
+}
+
+#[apply(both_backends!)]
+async fn no_address_is_confirmed_but_the_one_that_was_mailed_to(backend: Backend) {
+    let sink = MailServer::start(Protection::None).await;
+    let settings = sink.settings();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = Server::start_with(backend, &settings).await;
+    let admin = Http::admin(&server).await;
+    for n in 0..6 {
+        let name = format!("user{n}");
+        let path = format!("/user/{}", member(&admin, &name).await);
+        let user = logged_in(&server, &name).await;
+        user.patch("/user/me", &json!({"email": format!("{name}@mine.example")})).await.ok();
+        let mail = sink.next().await;
+        let token = json!({"token": mail.token()});
+        let other = json!({"email": format!("{name}@other.example")});
+        let (verified, moved) =
+            tokio::join!(admin.post("/user/verify", &token), user.patch("/user/me", &other));
+        moved.ok();
+        assert!([200, 400].contains(&verified.status), "{verified:?}");
+        let now = admin.get(&path).await.ok();
+        assert_eq!((&now["email"], &now["is_verified"]), (&other["email"], &json!(false)));
+        assert_eq!(sink.next().await.to, format!("<{name}@other.example>"));
+    }
+}
+
 /// Nobody has the server write to many, or often to one, by changing their own address; others' mail comes nevertheless.
 #[apply(both_backends!)]
 async fn a_user_cannot_have_whomever_they_like_mailed(backend: Backend) {

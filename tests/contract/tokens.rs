@@ -3,7 +3,9 @@
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Http, PATIENCE, Raw, Server, both_backends, node, soon, until};
+use crate::support::{
+    Backend, Http, MailServer, PATIENCE, Protection, Raw, Server, both_backends, node, soon, until,
+};
 
 async fn member(server: &Server, name: &str) -> (String, Http) {
     let admin = Http::admin(server).await;
@@ -86,6 +88,60 @@ async fn a_user_has_a_bounded_number(server: Server) {
     let more = ann.post("/user/tokens", &json!({"name": "more", "scopes": ["read"]})).await;
     assert_eq!(more.status, 409);
     assert!(more.json["detail"].as_str().is_some_and(|detail| detail.contains("50")), "{more:?}");
+}
+
+/// A login of the user, and a named token of theirs.
+async fn two_tokens(server: &Server, name: &str, password: &str) -> [Http; 2] {
+    let login = Http::new(server).with(&server.login(name, password).await);
+    let named = json!({"name": format!("of {password}"), "scopes": ["read"]});
+    let made = login.post("/user/tokens", &named).await.ok();
+    let named = login.with(made["token"].as_str().expect("a token"));
+    [login, named]
+}
+
+async fn are_good(tokens: &[Http; 2]) -> [bool; 2] {
+    [tokens[0].get("/whoami").await.status == 200, tokens[1].get("/whoami").await.status == 200]
+}
+
+/// Each way to set a new password while one has the old one, or is an admin.
+async fn set_passwords(server: &Server, id: &str, stays: [bool; 2]) {
+    let admin = Http::admin(server).await;
+    let tokens = two_tokens(server, "ann", "ann").await;
+    let fields = [("username", "ann"), ("password", "ann"), ("new_password", "two")];
+    assert_eq!(admin.form("/user/update-password", &fields).await.status, 200);
+    assert_eq!(are_good(&tokens).await, stays);
+    let tokens = two_tokens(server, "ann", "two").await;
+    tokens[0].patch("/user/me", &json!({"password": "three"})).await.ok();
+    assert_eq!(are_good(&tokens).await, stays);
+    let tokens = two_tokens(server, "ann", "three").await;
+    admin.patch(&format!("/user/{id}"), &json!({"password": "four"})).await.ok();
+    assert_eq!(are_good(&tokens).await, stays);
+    assert_eq!(tokens[1].get("/user/tokens").await.ok()["items"].as_array().map(Vec::len), Some(3));
+}
+
+#[apply(both_backends!)]
+async fn a_new_password_ends_logins_and_no_named_token(server: Server) {
+    let (id, _) = member(&server, "ann").await;
+    set_passwords(&server, &id, [false, true]).await;
+}
+
+#[apply(both_backends!)]
+async fn logins_outlive_a_new_password_where_a_site_wants_it(backend: Backend) {
+    let sink = MailServer::start(Protection::None).await;
+    let mut settings = sink.settings();
+    settings.push(("TOKENS_SURVIVE_PASSWORD", "true".to_owned()));
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let server = Server::start_with(backend, &settings).await;
+    let (id, ann) = member(&server, "ann").await;
+    set_passwords(&server, &id, [true, true]).await;
+    assert_eq!(ann.get("/whoami").await.status, 200);
+    // Who needs a mailed token may have lost more than a password.
+    let tokens = two_tokens(&server, "ann", "four").await;
+    assert_eq!(ann.post("/user/forgot-password", &json!({"email": "ann@example.org"})).await.status, 202);
+    let reset = json!({"token": sink.next().await.token(), "password": "five"});
+    assert_eq!(ann.post("/user/reset-password", &reset).await.status, 200);
+    assert_eq!(are_good(&tokens).await, [false, false]);
+    assert_eq!(ann.get("/whoami").await.status, 401);
 }
 
 #[apply(both_backends!)]

@@ -2,7 +2,7 @@
 
 use kernelci_live::model::{ObjectId, User, user::Group};
 use kernelci_live::store::groups::GroupDeleted;
-use kernelci_live::store::users::{Changed, Page, Taken, UserChange, UserFilter};
+use kernelci_live::store::users::{Changed, Ends, Page, Taken, Unchanged, UserChange, UserFilter};
 use kernelci_live::store::{IndexState, UserKey, indexes};
 use macro_rules_attribute::apply;
 
@@ -165,15 +165,49 @@ async fn a_change_sets_what_it_names(f: Fixture) {
 
     let password = UserChange {
         hashed_password: Some("$argon2id$new".to_owned()),
-        ends_tokens: true,
-        if_password: Some("$argon2id$other".to_owned()),
+        ends: Ends::Logins,
+        only_if: Unchanged { password: Some("$argon2id$other".to_owned()), ..Unchanged::default() },
         ..UserChange::default()
     };
     assert!(matches!(f.store.update_user(bob.id, &password).await.unwrap(), Changed::Gone));
-    let password = UserChange { if_password: Some("$argon2id$old".to_owned()), ..password };
+    let only_if = Unchanged { password: Some("$argon2id$old".to_owned()), ..Unchanged::default() };
+    let password = UserChange { only_if, ..password };
     let bob = change(&f, bob.id, &password).await;
-    assert_eq!((bob.hashed_password.as_str(), bob.generation), ("$argon2id$new", 1));
+    assert_eq!((bob.hashed_password.as_str(), bob.generation, bob.named_from), ("$argon2id$new", 1, 0));
     assert!(bob.tokens_from.is_some());
+    let all = UserChange { ends: Ends::All, ..UserChange::default() };
+    let bob = change(&f, bob.id, &all).await;
+    assert_eq!((bob.generation, bob.named_from), (2, 2));
+}
+
+/// What a mailed token confirms is the address that it was mailed to, and once.
+#[apply(both_backends!)]
+async fn an_address_is_confirmed_only_while_it_is_the_one(f: Fixture) {
+    let ann = User { is_verified: false, ..user("ann") };
+    f.store.insert_user(&ann).await.unwrap();
+    let confirm = |email: &str, count: u32| UserChange {
+        confirms: true,
+        only_if: Unchanged {
+            email: Some(email.to_owned()),
+            confirmations: Some(count),
+            ..Unchanged::default()
+        },
+        ..UserChange::default()
+    };
+    for (email, count) in [("other@example.org", 0), ("ANN@example.org", 0), ("ann@example.org", 1)] {
+        let refused = f.store.update_user(ann.id, &confirm(email, count)).await.unwrap();
+        assert!(matches!(refused, Changed::Gone), "{email} {count}: {refused:?}");
+    }
+    let now = change(&f, ann.id, &confirm("ann@example.org", 0)).await;
+    assert_eq!((now.is_verified, now.confirmations), (true, 1));
+    change(&f, ann.id, &UserChange { is_verified: Some(false), ..UserChange::default() }).await;
+    let again = f.store.update_user(ann.id, &confirm("ann@example.org", 0)).await.unwrap();
+    assert!(matches!(again, Changed::Gone), "{again:?}");
+    let now = change(&f, ann.id, &confirm("ann@example.org", 1)).await;
+    assert_eq!((now.is_verified, now.confirmations), (true, 2));
+    f.store.delete_user(ann.id).await.unwrap();
+    f.store.insert_user(&ann).await.unwrap();
+    assert_eq!(by_name(&f, "ann").await.confirmations, 0, "nothing is left of who has gone");
 }
 
 #[apply(both_backends!)]

@@ -20,7 +20,7 @@ use crate::ops::nodes::node_id;
 use crate::ops::{Context, consumers};
 use crate::quota::Holder;
 use crate::store::consumers::Owner;
-use crate::store::users::{Changed, Taken, UserChange};
+use crate::store::users::{Changed, Ends, Taken, UserChange};
 use crate::store::{Query, UserKey};
 
 /// Names that a user may have had.
@@ -37,7 +37,7 @@ pub struct UpdateMe {
     /// Address; it has to be confirmed again: a token is mailed to it.
     #[serde(default)]
     email: Option<String>,
-    /// Password; all older tokens end.
+    /// Password; tokens of logins before it end (unless `TOKENS_SURVIVE_PASSWORD` is set), named ones do not.
     #[serde(default)]
     password: Option<String>,
     /// Absent or empty: groups are an admin's affair.
@@ -69,7 +69,7 @@ pub struct Update {
     /// Address; it has to be confirmed again unless `is_verified` says otherwise.
     #[serde(default)]
     email: Option<String>,
-    /// Password; all older tokens end.
+    /// Password; tokens of logins before it end (unless `TOKENS_SURVIVE_PASSWORD` is set), named ones do not.
     #[serde(default)]
     password: Option<String>,
     /// Names of all groups that the user is in from now on.
@@ -248,7 +248,7 @@ async fn with_password(context: &Context, change: UserChange, password: Option<&
     password::check("password", password)?;
     let me = Holder::of(&context.caller, context.peer.address);
     let hash = context.app.passwords.turn(me, me)?.hash(password).await?;
-    Ok(UserChange { hashed_password: Some(hash), ends_tokens: true, ..change })
+    Ok(UserChange { hashed_password: Some(hash), ends: password::ends(context), ..change })
 }
 
 /// 400 if the name is worth rights that its taker does not have.
@@ -273,7 +273,8 @@ pub(super) async fn apply(context: &Context, user: &User, change: &UserChange) -
         Changed::Taken(what) => return Err(taken(what, change.username.as_deref().unwrap_or_default())),
         Changed::Gone => return Err(missing(user.id)),
     };
-    if change.ends_tokens {
+    if change.ends == Ends::All {
+        // They count no more; this takes them off the list.
         app.store.delete_tokens_of(user.id).await?;
     }
     let checked = match change.groups {

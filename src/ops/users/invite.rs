@@ -14,7 +14,7 @@ use crate::ops::Context;
 use crate::ops::operation::NoParams;
 use crate::quota::{Holder, neighbourhood};
 use crate::store::UserKey;
-use crate::store::users::{Taken, UserChange};
+use crate::store::users::{Ends, Taken, UserChange};
 
 const PURPOSE: &str = "invite";
 
@@ -83,10 +83,16 @@ pub struct Accept {
     password: String,
 }
 
-/// What an invitation says.
+/// What an invitation says. It is good for one password, the one that nobody knows, and for one address.
 #[derive(Clone, Serialize, Deserialize)]
 struct Claims {
     sub: String,
+    /// Fingerprint of the password's hash; KernelCI's own server does not say it.
+    #[serde(default)]
+    password_fgpt: Option<String>,
+    /// Nobody knows that password, so nobody has a token yet.
+    #[serde(default)]
+    first: bool,
     #[serde(default)]
     email: Option<String>,
     #[serde(default)]
@@ -104,14 +110,16 @@ pub async fn invite(context: Context, params: Invite) -> Result<Invited> {
     let me = context.holder();
     let place = (params.send_email && app.mail.is_set()).then(|| app.mail.place(me)).transpose()?;
     app.limits.invitation(me, place.is_some().then_some(&*address))?;
-    let user = match invited_before(&context, &params, &address).await? {
-        Some(user) => user,
-        None => add(&context, &params, address).await?,
+    let (user, first) = match invited_before(&context, &params, &address).await? {
+        Some(user) => (user, false),
+        None => (add(&context, &params, address).await?, true),
     };
     let now = Timestamp::now();
     let lifetime = i64::try_from(app.config.invite_token_expire_seconds).unwrap_or(i64::MAX);
     let token = app.tokens.sign(&Claims {
         sub: user.id.to_hex(),
+        password_fgpt: Some(app.tokens.fingerprint(&user.hashed_password)?),
+        first,
         email: Some(user.email.clone()),
         purpose: Some(PURPOSE.to_owned()),
         iat: now.millis() / 1000,
@@ -204,7 +212,19 @@ pub async fn accept(context: Context, params: Accept) -> Result<UserRead> {
         () if user.is_verified => return Err(refuse("Invite already accepted")),
         () => {}
     }
-    let change = UserChange { is_verified: Some(true), ..UserChange::default() };
+    let is_used = match &claims.password_fgpt {
+        Some(fingerprint) => *fingerprint != app.tokens.fingerprint(&user.hashed_password)?,
+        // Of KernelCI's own server: as far as one can tell, a password that was set since then.
+        None => user.generation > 0 || user.confirmations > 0,
+    };
+    if is_used {
+        return Err(refuse("Invite already accepted"));
+    }
+    let mut change = UserChange { confirms: true, ..password::by_mail(&user) };
+    if claims.first {
+        // Ending none leaves those alone that other services make: they do not say when.
+        change.ends = Ends::Nothing;
+    }
     let turn = app.passwords.turn(Holder::of(&context.caller, address), Holder::User(user.id))?;
     let accepted = password::set(&context, &turn, &user, &params.password, change).await;
     // Somebody else was faster with the same invitation.

@@ -1,4 +1,8 @@
-//! Passwords: changing, forgetting and setting them anew (contract 6.6). A new password ends all older tokens.
+//! Passwords: changing, forgetting and setting them anew (contract 6.6).
+//!
+//! A new password ends the tokens of logins before it, unless `TOKENS_SURVIVE_PASSWORD` is set, and leaves named tokens
+//! alone: daemons keep those. One that is set with a mailed token ends all of them, for its user may have lost more than the
+//! password.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +16,7 @@ use crate::model::{ObjectId, Timestamp, User};
 use crate::ops::Context;
 use crate::quota::{Holder, Place, neighbourhood};
 use crate::store::UserKey;
-use crate::store::users::UserChange;
+use crate::store::users::{Ends, Unchanged, UserChange};
 
 const AUDIENCE: &str = "fastapi-users:reset";
 const LIFETIME_SECONDS: i64 = 3600;
@@ -55,11 +59,15 @@ pub struct Reset {
     password: String,
 }
 
-/// What a mailed token says. It is good for one password: the one whose fingerprint it has.
+/// What a mailed token says. It is good for one password, the one whose fingerprint it has, as long as its user has the
+/// address that it was mailed to.
 #[derive(Clone, Serialize, Deserialize)]
 struct Claims {
     sub: String,
     password_fgpt: String,
+    /// KernelCI's own server does not say it.
+    #[serde(default)]
+    email: Option<String>,
     aud: String,
     exp: i64,
 }
@@ -85,7 +93,8 @@ pub async fn update_password(context: Context, params: UpdatePassword) -> Result
     let (user, turn) = authenticate(&context, given).await?;
     let no_password = || Error::bad_request("\"User\" object has no field \"password\"");
     let new = params.new_password.ok_or_else(no_password)?;
-    set(&context, &turn, &user, &new, ends_tokens()).await.map(drop)
+    let change = UserChange { ends: ends(&context), ..UserChange::default() };
+    set(&context, &turn, &user, &new, change).await.map(drop)
 }
 
 /// Mails a token to an active user; says the same whoever asks for whom (contract D-46).
@@ -97,6 +106,7 @@ pub async fn forgot(context: Context, params: Forgot) -> Result<()> {
         let claims = Claims {
             sub: user.id.to_hex(),
             password_fgpt: app.passwords.own_turn().hash(&user.hashed_password).await?,
+            email: Some(user.email.clone()),
             aud: AUDIENCE.to_owned(),
             exp: Timestamp::now().plus_seconds(LIFETIME_SECONDS).millis() / 1000,
         };
@@ -125,7 +135,7 @@ pub(super) async fn mailable(context: &Context, address: &str) -> Result<Option<
 pub async fn reset(context: Context, params: Reset) -> Result<()> {
     check("password", &params.password)?;
     let (user, turn) = by_token(&context, &params.token).await?;
-    set(&context, &turn, &user, &params.password, ends_tokens()).await?;
+    set(&context, &turn, &user, &params.password, by_mail(&user)).await?;
     drop(turn);
     // One for each token that was mailed, so it is not limited; but a password that was set stays set.
     match context.app.mail.place(context.holder()) {
@@ -161,12 +171,22 @@ async fn spoken_of(context: &Context, token: &str) -> Result<Option<(User, Strin
     let claims: Option<Claims> = context.app.tokens.open(token, Some(AUDIENCE));
     let Some(claims) = claims else { return Ok(None) };
     let Ok(id) = claims.sub.parse::<ObjectId>() else { return Ok(None) };
-    let user = context.app.store.user(UserKey::Id(id)).await?.filter(|user| user.is_active);
+    let is_theirs = |user: &User| claims.email.as_ref().is_none_or(|address| *address == user.email);
+    let user = context.app.store.user(UserKey::Id(id)).await?;
+    let user = user.filter(|user| user.is_active && is_theirs(user));
     Ok(user.map(|user| (user, claims.password_fgpt)))
 }
 
-fn ends_tokens() -> UserChange {
-    UserChange { ends_tokens: true, ..UserChange::default() }
+/// Which tokens end with a password that its user, or an admin, sets anew.
+pub(super) fn ends(context: &Context) -> Ends {
+    if context.app.config.tokens_survive_password { Ends::Nothing } else { Ends::Logins }
+}
+
+/// What a token does that was mailed to this user, besides what it says: all tokens end, and nothing is done if the
+/// address has become another one.
+pub(super) fn by_mail(user: &User) -> UserChange {
+    let only_if = Unchanged { email: Some(user.email.clone()), ..Unchanged::default() };
+    UserChange { ends: Ends::All, only_if, ..UserChange::default() }
 }
 
 /// Sets a new password and whatever `change` says besides, unless the password has changed since `user` was read.
@@ -179,7 +199,7 @@ pub(super) async fn set(
 ) -> Result<User> {
     let change = UserChange {
         hashed_password: Some(turn.hash(password).await?),
-        if_password: Some(user.hashed_password.clone()),
+        only_if: Unchanged { password: Some(user.hashed_password.clone()), ..change.only_if },
         ..change
     };
     apply(context, user, &change).await.map_err(|error| match error.kind() {

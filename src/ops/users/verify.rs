@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use super::change::apply;
 use super::password::mailable;
 use crate::auth::letters;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::model::user::UserRead;
 use crate::model::{ObjectId, Timestamp, User, email};
 use crate::ops::Context;
 use crate::quota::Place;
 use crate::store::UserKey;
-use crate::store::users::UserChange;
+use crate::store::users::{Unchanged, UserChange};
 
 const AUDIENCE: &str = "fastapi-users:verify";
 const LIFETIME_SECONDS: i64 = 3600;
@@ -33,11 +33,14 @@ pub struct Verify {
     token: String,
 }
 
-/// What a mailed token says.
+/// What a mailed token says. It confirms one address once.
 #[derive(Clone, Serialize, Deserialize)]
 struct Claims {
     sub: String,
     email: String,
+    /// [`User::confirmations`] at the time.
+    #[serde(default)]
+    confirmations: u32,
     aud: String,
     exp: i64,
 }
@@ -58,6 +61,7 @@ pub(super) fn send(context: &Context, user: &User, place: Place) {
     let claims = Claims {
         sub: user.id.to_hex(),
         email: user.email.clone(),
+        confirmations: user.confirmations,
         aud: AUDIENCE.to_owned(),
         exp: Timestamp::now().plus_seconds(LIFETIME_SECONDS).millis() / 1000,
     };
@@ -78,6 +82,19 @@ pub async fn verify(context: Context, params: Verify) -> Result<UserRead> {
     if user.is_verified {
         return Err(Error::bad_request("VERIFY_USER_ALREADY_VERIFIED"));
     }
-    let change = UserChange { is_verified: Some(true), ..UserChange::default() };
-    Ok(apply(&context, &user, &change).await?.read())
+    if user.confirmations != claims.confirmations {
+        return Err(bad());
+    }
+    // The address may become another one at this moment.
+    let only_if = Unchanged {
+        email: Some(claims.email),
+        confirmations: Some(claims.confirmations),
+        ..Unchanged::default()
+    };
+    let change = UserChange { confirms: true, only_if, ..UserChange::default() };
+    let confirmed = apply(&context, &user, &change).await;
+    confirmed.map(|user| user.read()).map_err(|error| match error.kind() {
+        Kind::NotFound => bad(),
+        _ => error,
+    })
 }

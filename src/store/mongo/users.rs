@@ -1,7 +1,7 @@
 //! Users, in the shapes of contract 7.5: a group in a user has its id under `id` or under `_id`.
 //!
 //! Beyond the contract a user has `names` (all that they ever had, the present one too; a unique index on it keeps
-//! them apart), `generation` and `tokens_from`. The present KernelCI server passes over them.
+//! them apart), `generation`, `tokens_from`, `named_from` and `confirmations`. The present KernelCI server passes over them.
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
@@ -15,7 +15,7 @@ use super::groups::{member, read_group};
 use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::model::{ObjectId, Timestamp, User};
-use crate::store::users::{Changed, Page, Paged, Taken, UserChange, UserFilter};
+use crate::store::users::{Changed, Ends, Page, Paged, Taken, UserChange, UserFilter};
 use crate::store::{UserKey, Users};
 
 #[async_trait]
@@ -65,10 +65,16 @@ impl Users for MongoStore {
 
     async fn update_user(&self, id: ObjectId, change: &UserChange) -> Result<Changed> {
         let mut query = doc! {"_id": id};
-        if let Some(hash) = &change.if_password {
+        if let Some(hash) = &change.only_if.password {
             query.insert("hashed_password", hash);
         }
-        // The name that becomes a former one must be the one that was read.
+        if let Some(address) = &change.only_if.email {
+            query.insert("email", address);
+        }
+        if let Some(count) = change.only_if.confirmations {
+            query.insert("confirmations", count_is(count));
+        }
+        // The name that becomes a former one must be the one that was read, and so must the count that `named_from` follows.
         for _ in 0..10 {
             let Some(before) = call(self.users.find_one(query.clone()).max_time(QUERY_TIME)).await? else {
                 return Ok(Changed::Gone);
@@ -76,6 +82,9 @@ impl Users for MongoStore {
             let Some(before) = read(&before) else { return Ok(Changed::Gone) };
             let mut condition = query.clone();
             condition.insert("username", &before.username);
+            if change.ends != Ends::Nothing {
+                condition.insert("generation", count_is(before.generation));
+            }
             let update = self
                 .users
                 .find_one_and_update(condition, update(&before, change))
@@ -132,6 +141,14 @@ fn query(filter: &UserFilter) -> Document {
     query
 }
 
+/// A count that is this one: what is not there is 0.
+fn count_is(count: u32) -> Bson {
+    match count {
+        0 => doc! {"$in": [0, Bson::Null]}.into(),
+        count => i64::from(count).into(),
+    }
+}
+
 /// What turns `before` into what the change makes of it: only the fields that it is about, so that two changes of
 /// different fields do not undo one another.
 fn update(before: &User, change: &UserChange) -> Document {
@@ -145,7 +162,7 @@ fn update(before: &User, change: &UserChange) -> Document {
     for (key, given, value) in [
         ("is_active", change.is_active, after.is_active),
         ("is_superuser", change.is_superuser, after.is_superuser),
-        ("is_verified", change.is_verified, after.is_verified),
+        ("is_verified", change.is_verified.or(change.confirms.then_some(true)), after.is_verified),
     ] {
         if given.is_some() {
             set.insert(key, value);
@@ -161,9 +178,19 @@ fn update(before: &User, change: &UserChange) -> Document {
     if let Some(hash) = &change.hashed_password {
         set.insert("hashed_password", hash);
     }
-    if let (true, Some(from)) = (change.ends_tokens, after.tokens_from) {
+    let mut more = Document::new();
+    if let (true, Some(from)) = (change.ends != Ends::Nothing, after.tokens_from) {
         set.insert("tokens_from", bson::DateTime::from_millis(from.millis()));
-        update.insert("$inc", doc! {"generation": 1});
+        more.insert("generation", 1);
+    }
+    if change.ends == Ends::All {
+        set.insert("named_from", i64::from(after.named_from));
+    }
+    if change.confirms {
+        more.insert("confirmations", 1);
+    }
+    if !more.is_empty() {
+        update.insert("$inc", more);
     }
     update.insert("$set", set);
     update
@@ -181,6 +208,7 @@ fn names(user: &User) -> Vec<&str> {
 fn read(document: &Document) -> Option<User> {
     let text = |key: &str| document.get_str(key).unwrap_or_default().to_owned();
     let flag = |key: &str| document.get_bool(key).unwrap_or(false);
+    let count = |key: &str| document.get(key).and_then(integer).and_then(|n| n.try_into().ok()).unwrap_or(0);
     let groups = document.get_array("groups").ok().into_iter().flatten();
     let names = document.get_array("names").ok().into_iter().flatten();
     let username = text("username");
@@ -196,7 +224,9 @@ fn read(document: &Document) -> Option<User> {
         is_verified: flag("is_verified"),
         groups: groups.filter_map(Bson::as_document).filter_map(read_group).collect(),
         former_names,
-        generation: document.get("generation").and_then(integer).and_then(|n| n.try_into().ok()).unwrap_or(0),
+        generation: count("generation"),
+        named_from: count("named_from"),
+        confirmations: count("confirmations"),
         tokens_from: document
             .get_datetime("tokens_from")
             .ok()

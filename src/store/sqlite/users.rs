@@ -17,13 +17,16 @@ CREATE TABLE IF NOT EXISTS user (id TEXT PRIMARY KEY, username TEXT NOT NULL UNI
     is_verified INTEGER NOT NULL, groups TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS user_generation (user TEXT PRIMARY KEY, generation INTEGER NOT NULL, tokens_from INTEGER NOT NULL)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS user_tokens (user TEXT PRIMARY KEY, named_from INTEGER NOT NULL, confirmations INTEGER NOT NULL)
+    WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS former_name (user TEXT NOT NULL, name TEXT NOT NULL UNIQUE, PRIMARY KEY (user, name)) WITHOUT ROWID;
 ";
 
 /// Rows that [`read`] reads.
-const SELECT: &str = "SELECT user.*, generation, tokens_from,
+const SELECT: &str = "SELECT user.*, generation, tokens_from, named_from, confirmations,
         (SELECT json_group_array(name) FROM former_name WHERE former_name.user = user.id AND name <> username) AS former_names
-    FROM user LEFT JOIN user_generation ON user_generation.user = user.id";
+    FROM user LEFT JOIN user_generation ON user_generation.user = user.id
+        LEFT JOIN user_tokens ON user_tokens.user = user.id";
 
 /// What a [`UserFilter`] asks for, as [`conditions`] fills it in.
 const MATCHES: &str = "(?1 IS NULL OR id = ?1) AND (?2 IS NULL OR username = ?2)
@@ -108,6 +111,8 @@ fn read(row: &Row<'_>) -> Result<User> {
             .map_err(Error::internal)?,
         generation: row.get::<_, Option<u32>>("generation")?.unwrap_or(0),
         tokens_from: row.get::<_, Option<i64>>("tokens_from")?.map(Timestamp::from_millis),
+        named_from: row.get::<_, Option<u32>>("named_from")?.unwrap_or(0),
+        confirmations: row.get::<_, Option<u32>>("confirmations")?.unwrap_or(0),
     })
 }
 
@@ -181,7 +186,7 @@ fn insert(connection: &Connection, user: &User) -> Result<Option<Taken>> {
 
 fn update(connection: &Connection, id: ObjectId, change: &UserChange) -> Result<Changed> {
     let Some(mut user) = user(connection, By::Id, &id.to_hex())? else { return Ok(Changed::Gone) };
-    if change.if_password.as_ref().is_some_and(|wanted| *wanted != user.hashed_password) {
+    if !change.only_if.holds(&user) {
         return Ok(Changed::Gone);
     }
     if let Some(taken) = taken(connection, id, change.username.as_deref(), change.email.as_deref())? {
@@ -218,6 +223,11 @@ pub(super) fn write(connection: &Connection, user: &User) -> Result<()> {
             .prepare_cached("REPLACE INTO user_generation (user, generation, tokens_from) VALUES (?, ?, ?)")?
             .execute(params![id, user.generation, from.millis()])?;
     }
+    if user.named_from > 0 || user.confirmations > 0 {
+        connection
+            .prepare_cached("REPLACE INTO user_tokens (user, named_from, confirmations) VALUES (?, ?, ?)")?
+            .execute(params![id, user.named_from, user.confirmations])?;
+    }
     for name in &user.former_names {
         connection
             .prepare_cached("INSERT OR IGNORE INTO former_name (user, name) VALUES (?, ?)")?
@@ -236,7 +246,11 @@ fn replace_password(connection: &Connection, id: &str, old: &str, new: &str) -> 
 
 fn delete(connection: &Connection, id: ObjectId) -> Result<bool> {
     let id = id.to_hex();
-    for sql in ["DELETE FROM user_generation WHERE user = ?", "DELETE FROM former_name WHERE user = ?"] {
+    for sql in [
+        "DELETE FROM user_generation WHERE user = ?",
+        "DELETE FROM user_tokens WHERE user = ?",
+        "DELETE FROM former_name WHERE user = ?",
+    ] {
         connection.prepare_cached(sql)?.execute([&id])?;
     }
     let sql = "DELETE FROM user WHERE id = ? RETURNING 1";
