@@ -9,7 +9,7 @@ use rand::RngExt;
 use super::passwords::Passwords;
 use super::rights::EDIT_ANY;
 use crate::config::Config;
-use crate::model::{ObjectId, User};
+use crate::model::{ObjectId, User, username};
 use crate::store::{Store, users::Taken};
 
 /// Names of KernelCI's own daemons, who may edit every node (contract 3.4): users who have always had one of them.
@@ -31,6 +31,11 @@ pub async fn users(store: &dyn Store, passwords: &Passwords, config: &Config) ->
         return Ok(None);
     }
     let username = config.initial_admin_username.clone();
+    if username::check(&username).is_err() {
+        bail!(
+            "KCI_INITIAL_ADMIN_USERNAME is {username:?}: expected 1 to 64 of letters, digits and . _ @ + -"
+        );
+    }
     let generated_password = config.initial_password.is_none().then(|| random_text(20));
     let password = config.initial_password.clone().or_else(|| generated_password.clone()).unwrap_or_default();
     let email = config.initial_admin_email.clone().unwrap_or_else(|| format!("{username}@kernelci.org"));

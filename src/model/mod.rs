@@ -12,6 +12,7 @@ pub mod telemetry;
 pub mod timestamp;
 pub mod token;
 pub mod user;
+pub mod username;
 
 pub use bson::oid::ObjectId;
 pub use event::{Event, NODE_CHANNEL, Position};

@@ -7,9 +7,9 @@ use crate::model::{ObjectId, Timestamp, User, user::Group};
 
 /// Who there is.
 ///
-/// Names and addresses are unique, addresses also when they differ in case only. A name that a user once had is taken
-/// for everybody else as long as that user is there, because nodes name their owner by it. All of this holds between
-/// racing writers.
+/// Names and addresses are unique, addresses also when they differ in case only, new names when they look like another one
+/// ([`username::outline`](crate::model::username::outline)). A name that a user once had is taken for everybody else as long
+/// as that user is there, because nodes name their owner by it. All of this holds between racing writers.
 #[async_trait]
 pub trait Users {
     /// The user with this key.
@@ -154,6 +154,11 @@ pub enum Changed {
 }
 
 impl UserChange {
+    /// The name that the user has not had before, if the change gives them one: nobody else may have one like it.
+    pub(super) fn new_name(&self, user: &User) -> Option<&str> {
+        self.username.as_deref().filter(|name| !user.is_called(name))
+    }
+
     /// What changing `user` means, the same for every store.
     pub(super) fn apply(&self, user: &mut User, now: Timestamp) {
         if let Some(name) = self.username.as_ref().filter(|name| **name != user.username) {

@@ -165,6 +165,42 @@ async fn no_address_is_confirmed_but_the_one_that_was_mailed_to(backend: Backend
     }
 }
 
+/// Anybody may say that an address is theirs: what they choose does not go there before it is confirmed.
+#[apply(both_backends!)]
+async fn no_words_of_users_go_to_an_address_that_is_not_confirmed(backend: Backend) {
+    let sink = MailServer::start(Protection::None).await;
+    let settings = sink.settings();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut server = Server::start_with(backend, &settings).await;
+    let admin = Http::admin(&server).await;
+    let locked = "Your account is locked, go to https://evil.example";
+    let invite = json!({"username": locked, "email": "victim@example.org"});
+    assert_eq!(admin.post("/user/invite", &invite).await.status, 422);
+    let id = member(&admin, "eve").await;
+    let eve = logged_in(&server, "eve").await;
+    assert_eq!(eve.patch("/user/me", &json!({"username": locked})).await.status, 422);
+    // Even what is a name may look like something else.
+    let change = json!({"username": "evil.example", "email": "victim@example.org"});
+    eve.patch("/user/me", &change).await.ok();
+    let http = Http::new(&server);
+    http.post("/user/forgot-password", &json!({"email": "victim@example.org"})).await;
+    let mut mails = vec![sink.next().await, sink.next().await];
+    let token = mails.iter().find(|mail| mail.text.contains("new password")).expect("one").token();
+    let reset = json!({"token": token, "password": "new"});
+    assert_eq!(http.post("/user/reset-password", &reset).await.status, 200);
+    mails.push(sink.next().await);
+    admin.post("/user/invite", &json!({"username": "other.example", "email": "victim@other.org"})).await.ok();
+    mails.push(sink.next().await);
+    for mail in &mails {
+        assert!(mail.text.contains("Hello,"), "{}", mail.text);
+        assert!(!mail.text.contains("evil.example") && !mail.text.contains("other.example"), "{}", mail.text);
+    }
+    admin.patch(&format!("/user/{id}"), &json!({"is_verified": true})).await.ok();
+    http.post("/user/forgot-password", &json!({"email": "victim@example.org"})).await;
+    assert!(sink.next().await.text.contains("Hello evil.example,"), "it is theirs");
+    server.terminate().await;
+}
+
 /// Nobody has the server write to many, or often to one, by changing their own address; others' mail comes nevertheless.
 #[apply(both_backends!)]
 async fn a_user_cannot_have_whomever_they_like_mailed(backend: Backend) {

@@ -212,9 +212,14 @@ async fn changing_oneself(server: Server) {
     );
     let renamed = me(json!({"username": "anna"})).await.ok();
     assert_eq!((&renamed["id"], &renamed["username"]), (&json!(id), &json!("anna")));
-    for bad in
-        [json!({"username": " "}), json!({"username": 5}), json!({"password": ""}), json!([]), json!("x")]
-    {
+    for bad in [
+        json!({"username": " "}),
+        json!({"username": "a b"}),
+        json!({"username": 5}),
+        json!({"password": ""}),
+        json!([]),
+        json!("x"),
+    ] {
         assert_eq!(me(bad.clone()).await.status, 422, "{bad}");
     }
     assert_eq!(Http::new(&server).patch("/user/me", &json!({})).await.status, 401);

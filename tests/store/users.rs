@@ -130,11 +130,37 @@ async fn racing_renames_share_no_name(f: Fixture) {
     for user in &users {
         f.store.insert_user(user).await.unwrap();
     }
-    let wanted = rename("the one");
+    let wanted = rename("the-one");
     let all = users.iter().map(|user| f.store.update_user(user.id, &wanted));
     let done = futures::future::join_all(all).await;
     assert_eq!(done.iter().filter(|done| matches!(done, Ok(Changed::Done(_)))).count(), 1, "{done:?}");
-    assert_eq!(by_name(&f, "the one").await.former_names.len(), 1);
+    assert_eq!(by_name(&f, "the-one").await.former_names.len(), 1);
+
+    let alike = ["lab-o", "LAB-O", "lab-0", "LAB-0", "Lab-o", "Lab-0", "laB-o", "laB-0"];
+    let renames = alike.map(rename);
+    let all = users.iter().zip(&renames).map(|(user, wanted)| f.store.update_user(user.id, wanted));
+    let done = futures::future::join_all(all).await;
+    assert_eq!(done.iter().filter(|done| matches!(done, Ok(Changed::Done(_)))).count(), 1, "{done:?}");
+}
+
+#[apply(both_backends!)]
+async fn nobody_takes_a_name_that_looks_like_one_of_another_user(f: Fixture) {
+    let (admin, bob) = (user("admin"), user("bob"));
+    for user in [&admin, &bob] {
+        assert_eq!(f.store.insert_user(user).await.unwrap(), None);
+    }
+    change(&f, admin.id, &rename("boss")).await;
+    for name in ["Admin", "adm1n", "adrnin", "BOSS", "b0ss"] {
+        let new = User { email: "new@example.org".to_owned(), ..user(name) };
+        assert_eq!(f.store.insert_user(&new).await.unwrap(), Some(Taken::Username), "{name}");
+        let refused = f.store.update_user(bob.id, &rename(name)).await.unwrap();
+        assert!(matches!(refused, Changed::Taken(Taken::Username)), "{name}: {refused:?}");
+    }
+    for name in ["Boss", "admin", "ADM1N"] {
+        assert_eq!(change(&f, admin.id, &rename(name)).await.username, name, "like one's own");
+    }
+    change(&f, bob.id, &rename("bobby")).await;
+    assert_eq!(change(&f, bob.id, &rename("bob")).await.username, "bob");
 }
 
 #[apply(both_backends!)]

@@ -4,8 +4,9 @@
 //!
 //! A node's owner is a username, so a name is worth rights (contract D-42). Therefore a name once had stays with its
 //! user: nobody else can take it while that user is there, and the user keeps what it owns. Who renames themselves can
-//! take neither a name that nodes are owned by nor one of [`DAEMONS`]; and whoever was renamed, by whomever, is not
-//! among those whom the start puts into `node:edit:any` by their name.
+//! take neither a name that nodes are owned by nor one like those of [`DAEMONS`]; and whoever was renamed, by whomever, is not
+//! among those whom the start puts into `node:edit:any` by their name. What a new name may be, and that nobody else has one
+//! that looks like it, is [`username`]'s.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use crate::auth::bootstrap::DAEMONS;
 use crate::error::{Error, Result};
 use crate::filter::{Filter, NODE, Test};
 use crate::model::user::{Group, UserRead};
-use crate::model::{ObjectId, User, email};
+use crate::model::{ObjectId, User, email, username};
 use crate::ops::nodes::node_id;
 use crate::ops::{Context, consumers};
 use crate::quota::Holder;
@@ -25,13 +26,12 @@ use crate::store::{Query, UserKey};
 
 /// Names that a user may have had.
 const MOST_NAMES: usize = 16;
-const LONGEST_NAME: usize = 128;
 
 /// New values of one's own.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateMe {
-    /// Name.
+    /// Name: 1 to 64 of letters, digits and `. _ @ + -`. No other user has one that looks like it, in any case.
     #[serde(default)]
     username: Option<String>,
     /// Address; it has to be confirmed again: a token is mailed to it.
@@ -63,7 +63,7 @@ pub struct UpdateMe {
 pub struct Update {
     /// 24 hex digits.
     id: String,
-    /// Name.
+    /// Name: 1 to 64 of letters, digits and `. _ @ + -`. No other user has one that looks like it, in any case.
     #[serde(default)]
     username: Option<String>,
     /// Address; it has to be confirmed again unless `is_verified` says otherwise.
@@ -187,15 +187,6 @@ pub async fn register(_: Context, params: Register) -> Result<UserRead> {
     Err(Error::not_found("User registration is disabled; use /user/invite instead."))
 }
 
-/// 422 unless it can be a username.
-pub(super) fn check_name(name: &str) -> Result<()> {
-    let wrong = name.trim().is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control);
-    match wrong {
-        true => Err(Error::invalid("username", format!("expected 1 to {LONGEST_NAME} printable characters"))),
-        false => Ok(()),
-    }
-}
-
 /// The groups of these names: 422 if one is there twice, 400 if there is none of a name.
 pub(super) async fn groups(context: &Context, names: &[String]) -> Result<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::with_capacity(names.len().min(64));
@@ -226,9 +217,11 @@ pub(super) async fn check_groups(context: &Context, user: &User) -> Result<()> {
 
 fn rename(change: &mut UserChange, user: &User, name: Option<String>) -> Result<()> {
     let Some(name) = name.filter(|name| *name != user.username) else { return Ok(()) };
-    check_name(&name)?;
-    if user.former_names.len() + 1 >= MOST_NAMES && !user.is_called(&name) {
-        return Err(Error::bad_request(format!("a user has had at most {MOST_NAMES} names")));
+    if !user.is_called(&name) {
+        username::check(&name)?;
+        if user.former_names.len() + 1 >= MOST_NAMES {
+            return Err(Error::bad_request(format!("a user has had at most {MOST_NAMES} names")));
+        }
     }
     change.username = Some(name);
     Ok(())
@@ -259,7 +252,8 @@ async fn may_take(context: &Context, user: &User, name: &str) -> Result<()> {
     let owner = Test::Eq(name.into());
     let filter = Filter::Field { path: "owner".to_owned(), kind: NODE.type_of("owner"), test: owner };
     let query = Query { filter, sort: Vec::new(), limit: 1, offset: 0, bytes: 0 };
-    if DAEMONS.contains(&name) || !context.app.store.find_nodes(&query).await?.nodes.is_empty() {
+    let like_a_daemon = DAEMONS.iter().any(|daemon| username::outline(daemon) == username::outline(name));
+    if like_a_daemon || !context.app.store.find_nodes(&query).await?.nodes.is_empty() {
         return Err(taken(Taken::Username, name));
     }
     Ok(())

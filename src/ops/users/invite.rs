@@ -3,13 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::change::{check_groups, check_name, groups};
+use super::change::{check_groups, groups};
 use super::password;
 use crate::auth::bootstrap::random_text;
 use crate::auth::letters;
 use crate::error::{Error, Kind, Result};
 use crate::model::user::UserRead;
-use crate::model::{ObjectId, Timestamp, User, email};
+use crate::model::{ObjectId, Timestamp, User, email, username};
 use crate::ops::Context;
 use crate::ops::operation::NoParams;
 use crate::quota::{Holder, neighbourhood};
@@ -22,7 +22,7 @@ const PURPOSE: &str = "invite";
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Invite {
-    /// Their name.
+    /// Their name: 1 to 64 of letters, digits and `. _ @ + -`. No other user has one that looks like it, in any case.
     username: String,
     /// Their address.
     email: String,
@@ -105,7 +105,6 @@ struct Claims {
 /// Adds a user with a password that nobody knows, and mails them the way to choose one.
 pub async fn invite(context: Context, params: Invite) -> Result<Invited> {
     let app = &context.app;
-    check_name(&params.username)?;
     let address = email::check("email", &params.email)?;
     let me = context.holder();
     let place = (params.send_email && app.mail.is_set()).then(|| app.mail.place(me)).transpose()?;
@@ -129,7 +128,7 @@ pub async fn invite(context: Context, params: Invite) -> Result<Invited> {
     let url = format!("{accept_invite_url}?token={token}");
     let mut email_sent = false;
     if let Some(place) = place {
-        let sent = app.mail.send(place, &user.email, letters::invitation(&user.username, &url)).await;
+        let sent = app.mail.send(place, &user.email, letters::invitation(&user, &url)).await;
         email_sent = sent.is_ok();
         if let Err(error) = sent {
             tracing::warn!(error = format!("{error:#}"), "an invitation was not mailed");
@@ -148,7 +147,10 @@ async fn invited_before(context: &Context, params: &Invite, address: &str) -> Re
     if user.is_none() {
         user = store.user(UserKey::Email(address)).await?.filter(|user| user.email == address);
     }
-    let Some(user) = user else { return Ok(None) };
+    let Some(user) = user else {
+        username::check(&params.username)?;
+        return Ok(None);
+    };
     match () {
         () if !params.resend_if_exists => refuse("User already exists"),
         () if user.is_verified => refuse("User already verified"),

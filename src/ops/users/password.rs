@@ -110,7 +110,7 @@ pub async fn forgot(context: Context, params: Forgot) -> Result<()> {
             aud: AUDIENCE.to_owned(),
             exp: Timestamp::now().plus_seconds(LIFETIME_SECONDS).millis() / 1000,
         };
-        Ok(letters::forgotten_password(&user.username, &app.tokens.sign(&claims)?))
+        Ok(letters::forgotten_password(&user, &app.tokens.sign(&claims)?))
     });
     Ok(())
 }
@@ -135,14 +135,14 @@ pub(super) async fn mailable(context: &Context, address: &str) -> Result<Option<
 pub async fn reset(context: Context, params: Reset) -> Result<()> {
     check("password", &params.password)?;
     let (user, turn) = by_token(&context, &params.token).await?;
-    set(&context, &turn, &user, &params.password, by_mail(&user)).await?;
+    let user = set(&context, &turn, &user, &params.password, by_mail(&user)).await?;
     drop(turn);
     // One for each token that was mailed, so it is not limited; but a password that was set stays set.
     match context.app.mail.place(context.holder()) {
         Ok(place) => {
-            let name = user.username;
-            let letter = async move { Ok(letters::password_was_reset(&name)) };
-            context.app.mail.later(place, user.email, letter);
+            let address = user.email.clone();
+            let letter = async move { Ok(letters::password_was_reset(&user)) };
+            context.app.mail.later(place, address, letter);
         }
         Err(error) => tracing::warn!(%error, "a user is not told that their password was reset"),
     }

@@ -65,8 +65,8 @@ pub(super) fn send(context: &Context, user: &User, place: Place) {
         aud: AUDIENCE.to_owned(),
         exp: Timestamp::now().plus_seconds(LIFETIME_SECONDS).millis() / 1000,
     };
-    let (app, name) = (context.app.clone(), user.username.clone());
-    let letter = async move { Ok(letters::verification(&name, &app.tokens.sign(&claims)?)) };
+    let (app, to) = (context.app.clone(), user.clone());
+    let letter = async move { Ok(letters::verification(&to, &app.tokens.sign(&claims)?)) };
     context.app.mail.later(place, user.email.clone(), letter);
 }
 

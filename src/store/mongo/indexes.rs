@@ -77,6 +77,10 @@ fn wanted(kept: Kept) -> Vec<Wanted> {
         unique("user", "username_1", doc! {"username": 1}),
         Wanted { ignore_case: true, ..unique("user", "case_insensitive_email_index", doc! {"email": 1}) },
         Wanted { partial: having("names"), ..unique("user", "names_1", doc! {"names": 1}) },
+        Wanted {
+            partial: having("name_outline"),
+            ..unique("user", "name_outline_1", doc! {"name_outline": 1})
+        },
         unique(tokens::NAMED, "user_1_name_1", doc! {"user": 1, "name": 1}),
         Wanted { expire: Some(0), ..index(tokens::NAMED, "expires_1", doc! {"expires": 1}) },
         Wanted { expire: Some(0), ..index(tokens::ENDED, "expires_1", doc! {"expires": 1}) },

@@ -1,7 +1,7 @@
 //! Users, in the shapes of contract 7.5: a group in a user has its id under `id` or under `_id`.
 //!
 //! Beyond the contract a user has `names` (all that they ever had, the present one too; a unique index on it keeps
-//! them apart), `generation`, `tokens_from`, `named_from` and `confirmations`. The present KernelCI server passes over them.
+//! them apart), `name_outline` (of a name that was chosen here; another unique index), `generation`, `tokens_from`, `named_from` and `confirmations`. The present KernelCI server passes over them.
 
 use async_trait::async_trait;
 use bson::{Bson, Document, doc};
@@ -14,7 +14,7 @@ use super::errors::{self, QUERY_TIME, call, is_duplicate};
 use super::groups::{member, read_group};
 use super::stored::Stored;
 use crate::error::{Error, Result};
-use crate::model::{ObjectId, Timestamp, User};
+use crate::model::{ObjectId, Timestamp, User, username::outline};
 use crate::store::users::{Changed, Ends, Page, Paged, Taken, UserChange, UserFilter};
 use crate::store::{UserKey, Users};
 
@@ -44,6 +44,9 @@ impl Users for MongoStore {
     }
 
     async fn insert_user(&self, user: &User) -> Result<Option<Taken>> {
+        if self.has_alike(user.id, &user.username).await? {
+            return Ok(Some(Taken::Username));
+        }
         let mut document = doc! {
             "_id": user.id,
             "revision_id": Bson::Null,
@@ -56,6 +59,7 @@ impl Users for MongoStore {
             "groups": user.groups.iter().map(member).collect::<Vec<_>>(),
         };
         document.insert("names", names(user));
+        document.insert("name_outline", outline(&user.username));
         match errors::raw(self.users.insert_one(Stored(document))).await {
             Ok(_) => Ok(None),
             Err(error) if is_duplicate(&error) => self.taken(user.id, Some(&user.username)).await.map(Some),
@@ -80,6 +84,11 @@ impl Users for MongoStore {
                 return Ok(Changed::Gone);
             };
             let Some(before) = read(&before) else { return Ok(Changed::Gone) };
+            if let Some(name) = change.new_name(&before)
+                && self.has_alike(id, name).await?
+            {
+                return Ok(Changed::Taken(Taken::Username));
+            }
             let mut condition = query.clone();
             condition.insert("username", &before.username);
             if change.ends != Ends::Nothing {
@@ -117,9 +126,29 @@ impl MongoStore {
     /// A unique index has refused a write of this user: which.
     async fn taken(&self, id: ObjectId, username: Option<&str>) -> Result<Taken> {
         let Some(name) = username else { return Ok(Taken::Email) };
-        let other = doc! {"_id": {"$ne": id}, "$or": [{"username": name}, {"names": name}]};
-        let found = call(self.users.find_one(other).max_time(QUERY_TIME)).await?;
-        Ok(if found.is_some() { Taken::Username } else { Taken::Email })
+        Ok(if self.has_alike(id, name).await? { Taken::Username } else { Taken::Email })
+    }
+
+    /// Whether somebody else has, or had, a name that looks like this one. Looks at all of them: users whom others have
+    /// written say no outline, and new names are rare.
+    async fn has_alike(&self, id: ObjectId, name: &str) -> Result<bool> {
+        let wanted = outline(name);
+        let others = self.users.find(doc! {"_id": {"$ne": id}});
+        let others = others.projection(doc! {"username": 1, "names": 1}).max_time(QUERY_TIME);
+        let is_alike = |user: &Document| {
+            let names = user.get_array("names").ok().into_iter().flatten().filter_map(Bson::as_str);
+            names.chain(user.get_str("username").ok()).any(|name| outline(name) == wanted)
+        };
+        let look = async {
+            let mut others = others.await?;
+            while let Some(user) = others.try_next().await? {
+                if is_alike(&user) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        call(look).await
     }
 }
 
@@ -172,6 +201,12 @@ fn update(before: &User, change: &UserChange) -> Document {
         set.insert("groups", after.groups.iter().map(member).collect::<Vec<_>>());
     }
     let mut update = Document::new();
+    if let Some(name) = change.new_name(before) {
+        set.insert("name_outline", outline(name));
+    } else if change.username.as_ref().is_some_and(|name| *name != before.username) {
+        // Theirs already, and maybe like a name that somebody had before outlines were kept.
+        update.insert("$unset", doc! {"name_outline": 1});
+    }
     if change.username.is_some() {
         update.insert("$addToSet", doc! {"names": {"$each": names(&after)}});
     }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::SqliteStore;
 use super::append::Batch;
 use crate::error::{Error, Result};
-use crate::model::{ObjectId, Timestamp, User, user::Group};
+use crate::model::{ObjectId, Timestamp, User, user::Group, username::outline};
 use crate::store::users::{Changed, Page, Paged, Taken, UserChange, UserFilter};
 use crate::store::{UserKey, Users};
 
@@ -159,21 +159,37 @@ fn has_superuser(connection: &Connection) -> Result<bool> {
     Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-/// What another user than `id` has. (Not an error: an error would undo the others of its transaction.)
+/// What another user than `id` has: a name like `new_name`, or the address. (Not an error: an error would undo the others
+/// of its transaction.)
 fn taken(
     connection: &Connection,
     id: ObjectId,
-    username: Option<&str>,
+    new_name: Option<&str>,
     email: Option<&str>,
 ) -> Result<Option<Taken>> {
     let id = id.to_hex();
-    let has = |sql: &str, value: Option<&str>| connection.prepare_cached(sql)?.exists(params![value, &id]);
-    if has("SELECT 1 FROM user WHERE username = ? AND id <> ?", username)?
-        || has("SELECT 1 FROM former_name WHERE name = ? AND user <> ?", username)?
+    if let Some(name) = new_name
+        && has_alike(connection, &id, name)?
     {
         return Ok(Some(Taken::Username));
     }
-    Ok(has("SELECT 1 FROM user WHERE email = ? AND id <> ?", email)?.then_some(Taken::Email))
+    let sql = "SELECT 1 FROM user WHERE email = ? AND id <> ?";
+    Ok(connection.prepare_cached(sql)?.exists(params![email, &id])?.then_some(Taken::Email))
+}
+
+/// Whether somebody else has, or had, a name that looks like this one.
+fn has_alike(connection: &Connection, id: &str, name: &str) -> Result<bool> {
+    let wanted = outline(name);
+    let mut names = connection.prepare_cached(
+        "SELECT username FROM user WHERE id <> ?1 UNION ALL SELECT name FROM former_name WHERE user <> ?1",
+    )?;
+    let mut rows = names.query([id])?;
+    while let Some(row) = rows.next()? {
+        if outline(&row.get::<_, String>(0)?) == wanted {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn insert(connection: &Connection, user: &User) -> Result<Option<Taken>> {
@@ -189,7 +205,7 @@ fn update(connection: &Connection, id: ObjectId, change: &UserChange) -> Result<
     if !change.only_if.holds(&user) {
         return Ok(Changed::Gone);
     }
-    if let Some(taken) = taken(connection, id, change.username.as_deref(), change.email.as_deref())? {
+    if let Some(taken) = taken(connection, id, change.new_name(&user), change.email.as_deref())? {
         return Ok(Changed::Taken(taken));
     }
     change.apply(&mut user, Timestamp::now());
