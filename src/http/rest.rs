@@ -133,7 +133,7 @@ async fn admit(app: &App, operation: &Operation, headers: &HeaderMap) -> Result<
 }
 
 /// Adds the parameters of the query, the path and the route to those of the body, as they were written; whether the
-/// caller wants `revision` in the body of the answer.
+/// caller wants `revision` in the body of the answer. Secrets come in bodies only.
 fn add(given: &mut Given<'_>, operation: &Operation, asked: &Asked) -> bool {
     let query = url::form_urlencoded::parse(asked.query.as_bytes()).map(|pair| (pair, Origin::Query));
     let path = asked.path.iter().map(|(name, text)| ((name.into(), text.into()), Origin::Path));
@@ -151,6 +151,10 @@ fn add(given: &mut Given<'_>, operation: &Operation, asked: &Asked) -> bool {
             continue;
         }
         let name = given.route.param(&name).to_owned();
+        // Addresses are kept in logs, histories and `Referer`.
+        if validation::is_secret(&name) {
+            continue;
+        }
         let in_body = given.params.contains_key(&name) && !given.origins.contains_key(&name);
         if !operation.has_param(&name) || (in_body && origin == Origin::Query) {
             continue;

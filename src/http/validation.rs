@@ -207,9 +207,9 @@ pub(super) fn not_json(text: &str, error: &serde_json::Error) -> Error {
     Error::new(Kind::InvalidParams, vec![item])
 }
 
-/// What must not come back in an answer.
-fn is_secret(name: &str) -> bool {
-    name.contains("password") || name.contains("secret") || name == "token"
+/// What must not stand in an address, nor come back in an answer.
+pub(super) fn is_secret(name: &str) -> bool {
+    name.contains("password") || name.contains("secret") || name.ends_with("token")
 }
 
 fn without_secrets(params: &Map<String, Value>) -> Value {

@@ -56,6 +56,34 @@ async fn logging_in(server: Server) {
     assert_eq!(http.form("/latest/user/login", &fields).await.status, 422);
 }
 
+/// Addresses are kept in logs and histories: what stands there is passed over.
+#[apply(both_backends!)]
+async fn secrets_come_in_bodies_only(server: Server) {
+    let admin = Http::admin(&server).await;
+    let password = url::form_urlencoded::byte_serialize(PASSWORD.as_bytes()).collect::<String>();
+    let login = format!("/latest/user/login?username=admin&password={password}");
+    for fields in [&[][..], &[("username", "admin")]] {
+        let answer = admin.form(&login, fields).await;
+        assert_eq!(
+            (answer.status, &answer.json["detail"][0]["type"]),
+            (422, &json!("missing")),
+            "{answer:?}"
+        );
+        assert_eq!(answer.json["detail"][0]["loc"], json!(["body", "password"]));
+    }
+    let update = "/latest/user/update-password?new_password=x";
+    let answer = admin.form(update, &[("username", "admin"), ("password", PASSWORD)]).await;
+    assert_eq!(answer.refusal(), refused(400, "\"User\" object has no field \"password\""));
+    admin.patch("/user/me?password=stolen", &json!({})).await.ok();
+    server.login("admin", PASSWORD).await;
+    for path in ["/user/reset-password", "/user/accept-invite", "/user/verify"] {
+        let answer = admin.post(&format!("{path}?token=x&password=y"), &json!({})).await;
+        let detail = &answer.json["detail"][0];
+        assert_eq!((answer.status, &detail["loc"]), (422, &json!(["body", "token"])), "{path}");
+        assert_eq!(detail["input"], json!({}), "{path}");
+    }
+}
+
 /// FastAPI takes both encodings of a form (contract 1.3).
 #[apply(both_backends!)]
 async fn forms_may_come_in_parts(server: Server) {
