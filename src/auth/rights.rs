@@ -37,24 +37,33 @@ impl Caller {
         }
     }
 
-    /// As [`Caller::check_covers`] for nodes `below` a root that is covered. What says no runtime of its own belongs to
-    /// the root; but a node that is there already does so only if it stands below the root already.
+    /// As [`Caller::check_covers`] for a tree: `root` and the nodes that are `there` below it, and all as they are
+    /// `written`, the root too. What says no runtime of its own belongs to the root; but a node that is there already does
+    /// so only if it stands below the root already, and one that has a runtime keeps one that is covered.
     pub fn check_covers_tree<'a>(
         &self,
         root: &Node,
         there: &HashMap<ObjectId, Node>,
-        below: impl Iterator<Item = &'a Node>,
+        written: impl Iterator<Item = &'a Node>,
     ) -> Result<()> {
         if self.scope == Scope::Full {
             return Ok(());
         }
         self.check_covers(root)?;
         let covers = |node: &Node| node.runtime().is_none() || self.scope.covers(node);
+        let has_runtime =
+            |id: &ObjectId| *id == root.id || there.get(id).is_some_and(|node| node.runtime().is_some());
+        let mut written = written.map(|node| match has_runtime(&node.id) {
+            true => self.scope.covers(node),
+            false => covers(node),
+        });
         let is_below = |node: &Node| {
             node.runtime().is_some()
                 || node.parent.is_some_and(|parent| parent == root.id || there.contains_key(&parent))
         };
-        match there.values().all(|node| covers(node) && is_below(node)) && below.into_iter().all(covers) {
+        match there.values().all(|node| covers(node) && is_below(node))
+            && written.all(|is_covered| is_covered)
+        {
             true => Ok(()),
             false => Err(self.beyond_scope()),
         }

@@ -200,6 +200,15 @@ async fn a_runtime_token_writes_its_runtimes(server: Server) {
     raw.call("node.submit", tree(nodes[1].clone())).await;
     let error = raw.fail("node.submit", tree(job("lava-x"))).await;
     assert_eq!(error["data"]["status"], 403, "{error}");
+    // As with `node.update`, nothing loses its runtime.
+    let below = raw.call("node.submit", tree(job("lava-b"))).await["nodes"][1].clone();
+    for (at, changed) in [("the root", &mine), ("what is below it", &below)] {
+        let mut request = tree(below.clone());
+        let place = if *changed == mine { "/tree/node/data" } else { "/tree/child_nodes/0/node/data" };
+        request.pointer_mut(place).and_then(Value::as_object_mut).expect("data").remove("runtime");
+        let error = raw.fail("node.submit", request).await;
+        assert_eq!(error["data"]["status"], 403, "{at}: {error}");
+    }
     let stray = admin.post("/node", &node("checkout", "stray")).await.ok();
     let mut stray = raw.call("node.get", json!({"id": stray["id"]})).await;
     stray["name"] = "taken".into();
