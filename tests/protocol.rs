@@ -2,6 +2,7 @@
 
 mod channels;
 mod command_line;
+mod dead_letters;
 mod delivery;
 mod durable;
 mod feeds;

@@ -97,11 +97,16 @@ impl Identities {
     pub async fn lost(&self, token: &Arc<Token>) {
         let changes = self.changes(token.user);
         while !matches!(self.caller(token).await, Ok(None)) {
-            let left = token.expires.map_or(RECHECK, |end| {
-                Duration::from_millis((end.millis() - Timestamp::now().millis()).max(1) as u64).min(RECHECK)
-            });
-            let _ = tokio::time::timeout(left, changes.heard()).await;
+            self.news(token, &changes).await;
         }
+    }
+
+    /// Returns when something may have changed about this token and its user, of whose changes one hears.
+    pub async fn news(&self, token: &Token, changes: &Listener) {
+        let left = token.expires.map_or(RECHECK, |end| {
+            Duration::from_millis((end.millis() - Timestamp::now().millis()).max(1) as u64).min(RECHECK)
+        });
+        let _ = tokio::time::timeout(left, changes.heard()).await;
     }
 
     /// This user or one of their tokens has changed in the store: tells everybody, on every instance.

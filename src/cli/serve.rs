@@ -11,6 +11,7 @@ use super::log;
 use crate::app::App;
 use crate::auth::bootstrap::FirstAdmin;
 use crate::config::Config;
+use crate::ops::channels;
 use crate::quota::descriptors;
 use crate::{http, purge};
 
@@ -29,6 +30,8 @@ pub(super) async fn run(mut config: Config) -> Result<()> {
     tracing::info!("serving");
 
     purge::spawn(&app);
+    let log = app.log.clone();
+    tokio::spawn(async move { channels::tell_of_strangers(&*log).await });
     let server = tokio::spawn(http::serve(listener, app.clone()));
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("interrupted: draining sessions"),

@@ -492,13 +492,17 @@ impl Coordinator {
 async fn burial_place(store: &dyn Store, source: &Source, about: &About) -> Result<String> {
     let own = dead_letter::channel(&about.name);
     let Some(share) = &about.share else { return Ok(own) };
-    if source.log.exists(&own).await? {
-        return Ok(own);
-    }
-    match store.claim_channel(&own, share).await? {
+    let room = match source.log.exists(&own).await? {
+        true => Ok(()),
+        false => store.claim_channel(&own, share).await?,
+    };
+    let overflow = dead_letter::overflow(share.user);
+    match room {
+        // Whoever had a group of this name before reads it.
+        Ok(()) if store.channel_owner(&own).await?.is_some_and(|owner| owner != share.user) => Ok(overflow),
         Ok(()) => Ok(own),
         Err(over) => {
-            let (error, overflow) = (Error::from(over), dead_letter::overflow(share.user));
+            let error = Error::from(over);
             tracing::warn!(group = about.name, %error, overflow, "a dead letter goes to another channel");
             Ok(overflow)
         }

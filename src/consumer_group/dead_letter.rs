@@ -2,7 +2,8 @@
 //! group is stored apart from another user's.
 //!
 //! It counts as a channel of the group's owner, from its first dead letter on. Who has as many channels as they may have
-//! gets the letters of further groups on one channel that does not count, `dead.<user>.overflow`: no dead letter is
+//! (or whose group has the name of another user's that has gone, and whose letters have not) gets the letters of further
+//! groups on one channel that does not count, `dead.<user>.overflow`: no dead letter is
 //! lost for want of a channel, and no user has more than that one beyond their share.
 
 use serde_json::{Map, Value, json};
@@ -14,7 +15,7 @@ use crate::store::consumers::APART;
 /// What the names of all of them begin with.
 pub const PREFIX: &str = "dead.";
 /// CloudEvent `type` of a dead letter.
-const TYPE: &str = "api.kernelci.org.dead";
+pub const TYPE: &str = "api.kernelci.org.dead";
 /// An event of more bytes is not repeated in its dead letter, which tells where it stands.
 const LONGEST: usize = 1 << 20;
 

@@ -61,6 +61,9 @@ pub trait EventLog: Send + Sync + 'static {
     }
     /// The history of one or all channels (contract 5.1).
     async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>>;
+    /// Channels that have events and one of these names, or a name that begins like one of `beginnings`: not more than a few
+    /// hundred.
+    async fn like(&self, names: &[&str], beginnings: &[&str]) -> Result<Vec<String>>;
     /// How many acknowledged events have no place in the log yet.
     async fn pending(&self) -> Result<u64>;
     /// Waits until what this process has acknowledged before has its place, or a second.
@@ -104,6 +107,9 @@ pub const READ_BYTES: usize = 256 << 10;
 /// An answer of the history ends early when its events have this many bytes, so that it stays bounded whatever they
 /// hold.
 pub const HISTORY_BYTES: usize = 16 << 20;
+
+/// Channels that [`EventLog::like`] tells.
+pub const MOST_LIKE: usize = 200;
 
 /// Which events of the history, oldest first. One channel is ordered by sequence, unless `after` is a time; all
 /// channels are ordered by (time, id).

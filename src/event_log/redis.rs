@@ -143,6 +143,10 @@ impl EventLog for RedisLog {
         self.publish_or_keep(event, true).await
     }
 
+    async fn like(&self, names: &[&str], beginnings: &[&str]) -> Result<Vec<String>> {
+        self.inner.channels.history.like(names, beginnings).await
+    }
+
     async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>> {
         if query.limit == 0 {
             return Ok(Vec::new());

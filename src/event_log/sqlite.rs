@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use tokio::time::Instant;
 
-use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, READ_BYTES, Read, Tail};
+use super::{After, EventLog, HISTORY_BYTES, HistoryQuery, Logged, MOST_LIKE, READ_BYTES, Read, Tail};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::model::event::Entry;
@@ -77,6 +77,12 @@ impl EventLog for SqliteLog {
     async fn find(&self, query: &HistoryQuery) -> Result<Vec<Logged>> {
         let query = query.clone();
         self.db.searches.run(move |connection| find(connection, &query)).await
+    }
+
+    async fn like(&self, names: &[&str], beginnings: &[&str]) -> Result<Vec<String>> {
+        let wanted =
+            |name: &str| names.contains(&name) || beginnings.iter().any(|start| name.starts_with(start));
+        Ok(self.db.channels.names(wanted, MOST_LIKE))
     }
 
     /// None ever: an event gets its place with the write.

@@ -27,6 +27,7 @@ use crate::health::Part;
 use crate::hub::{self, Item};
 use crate::model::{NODE_CHANNEL, Position};
 use crate::ops::Peer;
+use crate::ops::channels::{is_private, may_read};
 use crate::ops::patterns::compile;
 use crate::ops::subscriptions::{From, Start, may_follow, start};
 use crate::quota::Holder;
@@ -82,10 +83,10 @@ async fn open(
     drop(patterns);
     let weight = app.quotas.filter(holder, filter.weight())?;
     let begin = async {
-        may_follow(&*app.log, &caller, &channel).await?;
+        may_follow(app, &caller, &channel).await?;
         let start = start(&*app.log, &channel, &from).await?;
         let events = hub::follow(&app.hub, &channel, holder, start.position.seq, filter).await?;
-        let events = events.take_until(forbidden(app.clone(), caller.token.clone()));
+        let events = events.take_until(forbidden(app.clone(), caller.token.clone(), channel));
         // Counted as long as the stream lives.
         let counted = (place, weight, app.sessions.token());
         let events = events.inspect(move |_| {
@@ -96,12 +97,28 @@ async fn open(
     app.health.serve(&[Part::Log], begin).await
 }
 
-/// Returns when the reader may not read on.
-async fn forbidden(app: Arc<App>, token: Option<Arc<Token>>) {
+/// Returns when the reader may not read the channel any more.
+async fn forbidden(app: Arc<App>, token: Option<Arc<Token>>, channel: String) {
     match token {
+        Some(token) if is_private(&channel) => {
+            let changes = app.identities.changes(token.user);
+            while may_read_on(&app, &token, &channel).await {
+                app.identities.news(&token, &changes).await;
+            }
+        }
         Some(token) if !app.config.anonymous_read => app.identities.lost(&token).await,
         _ => std::future::pending().await,
     }
+}
+
+/// That the store is away says nothing.
+async fn may_read_on(app: &App, token: &Arc<Token>, channel: &str) -> bool {
+    let may = match app.identities.caller(token).await {
+        Ok(Some(caller)) => may_read(app, &caller, channel).await.map(drop),
+        Ok(None) => return false,
+        Err(error) => Err(error),
+    };
+    !may.is_err_and(|error| matches!(error.kind(), Kind::Forbidden | Kind::Unauthorized))
 }
 
 pub(super) fn read_from(text: &str) -> Result<From> {

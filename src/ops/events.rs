@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::channels::may_publish;
 use super::{Context, Object};
 use crate::app::App;
 use crate::auth::rights::EDIT_ANY;
@@ -30,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[serde(deny_unknown_fields)]
 pub struct Publish {
     /// 1 to 64 of letters, digits and `_ . : -`. Channels of the server (`tree`, `artifact`, and what begins with `dead.`
-    /// or `node.`) are read by everybody and written by the server alone: 403 for others, superusers excepted.
+    /// or `node.`) are written by the server alone: 403 for everybody else.
     channel: String,
     /// The payload: any JSON of at most 1 MiB; left out it is null. On the channel `node` an object with `op, id, kind,
     /// name, state, result, data`, about a node that the caller may edit.
@@ -73,21 +74,6 @@ pub fn channel_name(field: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The channels that the server writes, besides that of the nodes: readers take for true what they say.
-const OURS: [&str; 2] = ["tree", "artifact"];
-/// How the names of further ones begin.
-const OURS_BEGIN: [&str; 2] = [dead_letter::PREFIX, "node."];
-
-/// 403 unless the user may publish on the channel.
-fn may_publish(user: &User, channel: &str) -> Result<()> {
-    let is_ours = OURS.contains(&channel) || OURS_BEGIN.iter().any(|begin| channel.starts_with(begin));
-    if is_ours && !user.is_superuser {
-        let detail = format!("channel: only the server publishes on {channel}");
-        return Err(Error::new(Kind::Forbidden, detail));
-    }
-    Ok(())
-}
-
 /// Also when it is null.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Value::deserialize(deserializer).map(Some)
@@ -106,7 +92,7 @@ async fn has_begun(app: &App, channel: &str) -> Result<bool> {
 pub async fn publish(context: Context, params: Publish) -> Result<Published> {
     let user = context.caller.user()?;
     channel_name("channel", &params.channel)?;
-    may_publish(user, &params.channel)?;
+    may_publish(&params.channel)?;
     if params.refuse_empty && params.data.as_ref().is_some_and(is_nothing) {
         return Err(Error::invalid("data", "None is not allowed as event payload"));
     }

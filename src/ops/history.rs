@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::channels::{may_read, visible};
 use super::events::channel_name;
 use super::loose::Loose;
 use super::schema::types;
@@ -66,7 +67,7 @@ pub const REST: &[&str] = &[
 #[serde(deny_unknown_fields)]
 pub struct Find {
     /// One channel, in the order of its sequence (from a time on: in the order of time); without it all channels, in the
-    /// order of time.
+    /// order of time. Dead letters are for the owner of the group and superusers.
     #[serde(default)]
     channel: Option<String>,
     /// A condition on the CloudEvent, e.g. `{"data.kind":"job"}`, or the text of a query string.
@@ -153,6 +154,7 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
     };
     if let Some(channel) = &params.channel {
         channel_name("channel", channel)?;
+        may_read(&context.app, &context.caller, channel).await?;
     }
     let recursive = Loose::flag("recursive", params.recursive.as_ref())?;
     let limit = limit(&params, recursive)?;
@@ -165,6 +167,9 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
         Some(text) => Some(place(&context, text, params.channel.as_deref()).await?),
         None => from.map(|time| After::Time(time, ObjectId::from_bytes([0xff; 12]))),
     };
+    if let (None, Some(visible)) = (&params.channel, visible(&context)) {
+        query.filter = Filter::And(vec![query.filter, visible]);
+    }
     if let (Some(time), true) = (from, params.after.is_some()) {
         let later = Test::Gt(time.to_text().into());
         query.filter = Filter::And(vec![query.filter, test("time", later)]);

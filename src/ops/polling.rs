@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Context;
+use super::channels::may_read;
 use super::consumers::new_name_check;
 use super::events::channel_name;
 use super::opening::open_consumer;
@@ -65,6 +66,7 @@ pub struct Which {
 pub async fn open(context: Context, params: Open) -> Result<Subscription> {
     let (app, user) = (&context.app, context.caller.user()?);
     channel_name("channel", &params.channel)?;
+    may_read(app, &context.caller, &params.channel).await?;
     let name = params.subscriber_id.filter(|name| !name.is_empty());
     let owner = owner(&context.caller)?;
     if let Some(name) = &name {

@@ -12,14 +12,16 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::Context;
+use super::channels::may_read;
 use super::events::channel_name;
 use super::schema::types;
+use crate::app::App;
 use crate::auth::{Caller, Effect};
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
 use crate::hub::Channel;
 use crate::model::{EventTime, NODE_CHANNEL, Position};
-use crate::session::subscription::{Include, Subscription};
+use crate::session::subscription::{Include, ReadsAs, Subscription};
 pub use durable::LARGEST_WINDOW;
 
 /// How long a reader waits for its channel to be followed in its epoch, and how often it looks.
@@ -80,7 +82,8 @@ pub struct Subscribe {
     ack_wait_ms: Option<u64>,
     /// Of a group: after so many deliveries without an acknowledgement, 1 to 1,000, an event is put on the channel
     /// `dead.<name of the group>` and is done (`dead.<id of the user>.<name>` where another user had the name first:
-    /// `consumer.get` tells; where the user may have no more channels: `dead.<id of the user>.overflow`); default 5.
+    /// `consumer.get` tells; where the user may have no more channels: `dead.<id of the user>.overflow`); default 5. These
+    /// channels are read by the owner of the group and superusers.
     #[serde(default)]
     max_deliveries: Option<u32>,
 }
@@ -208,7 +211,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
     }
     let mut reserved = context.session()?.reserve(params.sub)?;
     let app = &context.app;
-    may_follow(&*app.log, &context.caller, &params.channel).await?;
+    let reads_as = may_follow(app, &context.caller, &params.channel).await?;
     let filter = params.filter.as_ref().map(|filter| app.hub.filter(filter)).transpose()?;
     let holder = context.holder();
     let weight = filter.as_ref().map_or(0, |filter| filter.weight());
@@ -252,6 +255,7 @@ pub async fn subscribe(context: Context, params: Subscribe) -> Result<Subscribed
         follower,
         filter,
         weighed,
+        reads_as,
         include,
         latest: params.on_slow == OnSlow::Latest,
         seq: start.position.seq,
@@ -294,14 +298,16 @@ fn kept(context: &Context, params: &Subscribe) -> Result<Option<Kept>> {
     }
 }
 
-/// 422 unless it is a channel's name; 404 where nobody in particular asks for a channel that has not begun: every channel
-/// that is followed costs something, and names are endless.
-pub async fn may_follow(log: &dyn EventLog, caller: &Caller, channel: &str) -> Result<()> {
+/// 422 unless it is a channel's name, 403 unless it is one that the caller may read; 404 where nobody in particular asks for a
+/// channel that has not begun: every channel that is followed costs something, and names are endless. As whom the caller
+/// reads, where that matters.
+pub async fn may_follow(app: &App, caller: &Caller, channel: &str) -> Result<Option<ReadsAs>> {
     channel_name("channel", channel)?;
-    if channel != NODE_CHANNEL && caller.user.is_none() && !log.exists(channel).await? {
+    let reads_as = may_read(app, caller, channel).await?;
+    if channel != NODE_CHANNEL && caller.user.is_none() && !app.log.exists(channel).await? {
         return Err(Error::not_found(format!("channel: there has been no event on {channel}")));
     }
-    Ok(())
+    Ok(reads_as)
 }
 
 /// Where a reader begins, and what it has missed already.

@@ -152,6 +152,17 @@ impl Handle {
         let mut state = lock(&self.state);
         (state.caller, state.changes) = (Caller::default(), None);
     }
+    /// The user with this token may do less, or more, than they might.
+    pub(super) fn renew(&self, caller: &Caller) {
+        let mut state = lock(&self.state);
+        let (now, before) = (caller.user.as_deref(), state.caller.user.as_deref());
+        let is_news = now.map(|user| user.is_superuser) != before.map(|user| user.is_superuser);
+        if is_news && state.caller.token == caller.token {
+            state.caller = caller.clone();
+            drop(state);
+            self.wake.call();
+        }
+    }
     /// Takes the rights of this token away, if it still is the session's.
     pub(super) fn dismiss(&self, token: &Token) {
         let is_current = lock(&self.state).caller.token.as_deref() == Some(token);

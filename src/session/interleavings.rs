@@ -187,6 +187,9 @@ impl EventLog for Log {
     async fn publish(&self, _: Event) -> Result<Option<u64>> {
         Ok(None)
     }
+    async fn like(&self, _: &[&str], _: &[&str]) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
     async fn find(&self, _: &HistoryQuery) -> Result<Vec<Logged>> {
         Ok(Vec::new())
     }
@@ -293,6 +296,7 @@ impl Client {
         }
         let Position { epoch, seq } = &start.position;
         self.session = Some(Subscription {
+            reads_as: None,
             weighed: None,
             reserved,
             follower,

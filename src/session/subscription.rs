@@ -14,8 +14,8 @@ use super::outlet::Outlet;
 use crate::error::Result;
 use crate::event_log::Read;
 use crate::hub::{Channel, Follower, SharedFilter};
-use crate::model::ObjectId;
 use crate::model::event::Entry;
+use crate::model::{ObjectId, User};
 use crate::quota::Place;
 use crate::rpc;
 use crate::store::{Store, Wire};
@@ -33,6 +33,8 @@ pub struct Subscription {
     pub filter: Option<Arc<SharedFilter>>,
     /// For a filter that takes much memory.
     pub weighed: Option<Place>,
+    /// Who has subscribed, if that matters.
+    pub reads_as: Option<ReadsAs>,
     /// What to add to an event.
     pub include: Include,
     /// Skip to now instead of catching up when far behind.
@@ -49,6 +51,29 @@ pub struct Subscription {
     pub acks: Option<Held>,
     /// What is lent to the channel while there is nothing else to do.
     pub live: Option<Arc<Live>>,
+}
+
+/// Who reads a channel that is not for everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadsAs {
+    /// The user.
+    pub user: ObjectId,
+    /// They may because they are a superuser.
+    pub as_superuser: bool,
+}
+
+impl ReadsAs {
+    /// Why a session whose user this is may not read on.
+    pub fn lost(&self, user: Option<&User>) -> Option<&'static str> {
+        match user {
+            None => Some("the session has no user any more"),
+            Some(user) if user.id != self.user => Some("the session has another user now"),
+            Some(user) if self.as_superuser && !user.is_superuser => {
+                Some("the user is no superuser any more")
+            }
+            Some(_) => None,
+        }
+    }
 }
 
 /// What is added to an event.

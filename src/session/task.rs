@@ -529,11 +529,13 @@ impl Session {
     /// Subscriptions that need a user end when the token has ended or the user may no longer act.
     fn drop_forbidden(&mut self) {
         let all = !self.app.config.anonymous_read;
-        if !self.subs.iter().any(|sub| all || sub.acks.is_some()) {
+        if !self.subs.iter().any(|sub| all || sub.acks.is_some() || sub.reads_as.is_some()) {
             return;
         }
         let user = self.handle.caller().user;
+        let lost = |sub: &Subscription| sub.reads_as.as_ref()?.lost(user.as_deref());
         self.drop_subs(|sub| match (&user, &sub.acks) {
+            _ if lost(sub).is_some() => Some(lost(sub)),
             (None, Some(_)) => Some(Some("the session has no user any more")),
             (None, None) => all.then_some(Some("the session has no user any more")),
             (Some(user), Some(held)) if held.0.owner().id != Some(user.id) => {
@@ -552,14 +554,17 @@ impl Session {
         }
     }
 
-    /// Looks whether the session's token still counts; takes the session's rights away if not.
+    /// Looks whether the session's token still counts, and what its user may do now; takes the session's rights away if it does
+    /// not.
     fn recheck(&mut self) {
         let Some(token) = self.handle.caller().token else { return };
         let (app, handle) = (self.app.clone(), self.handle.clone());
         // Not among the requests: the client may have as many of those as it was told.
         tokio::spawn(async move {
-            if matches!(app.known(&token).await, Ok(None)) {
-                handle.dismiss(&token);
+            match app.known(&token).await {
+                Ok(None) => handle.dismiss(&token),
+                Ok(Some(caller)) => handle.renew(&caller),
+                Err(_) => {}
             }
         });
     }

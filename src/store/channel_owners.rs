@@ -15,6 +15,8 @@ use crate::quota::{Over, Share};
 pub trait ChannelOwners {
     /// A channel that has not begun becomes this user's, unless it is somebody's already.
     async fn claim_channel(&self, channel: &str, share: &Share) -> Result<Result<(), Over>>;
+    /// Whose the channel is; `None`: nobody's.
+    async fn channel_owner(&self, channel: &str) -> Result<Option<ObjectId>>;
     /// How many channels are this user's.
     async fn count_channels(&self, user: ObjectId) -> Result<u64>;
     /// This user's channels are nobody's from now on.

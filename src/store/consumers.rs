@@ -94,8 +94,13 @@ pub const MOST_RESERVED: u64 = 1000;
 
 /// Whether a name looks as if it was stored apart, or, with a dot, as its channel of dead letters does.
 pub fn is_apart(name: &str) -> bool {
-    let (id, rest) = name.split_at_checked(APART - 1).unwrap_or_default();
-    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && rest.starts_with(['/', '.'])
+    owner_in_name(name).is_some()
+}
+
+/// Whose it is by its name, if the name looks as if it was stored apart, or as its channel of dead letters.
+pub fn owner_in_name(name: &str) -> Option<ObjectId> {
+    let (id, rest) = name.split_at_checked(APART - 1)?;
+    if rest.starts_with(['/', '.']) { id.parse().ok() } else { None }
 }
 
 /// A place in a channel, and what is on its way from there.

@@ -20,6 +20,8 @@ async fn a_channel_is_whose_who_begins_it_until_it_ends(f: Fixture) {
     claim("ch", &ann).await.unwrap();
     claim("ch", &bob).await.unwrap();
     assert_eq!((count(ann).await, count(bob).await), (1, 0), "it is Ann's already");
+    assert_eq!(f.store.channel_owner("ch").await.unwrap(), Some(ann.user));
+    assert_eq!(f.store.channel_owner("other").await.unwrap(), None);
     f.publish_at(Timestamp::now().plus_seconds(-2 * 3600), event("ch", json!(1))).await;
     claim("never", &ann).await.unwrap();
     let over = Over { thing: Thing::Channels, used: 2, most: 2 };
@@ -39,6 +41,6 @@ async fn a_channel_is_whose_who_begins_it_until_it_ends(f: Fixture) {
     eventually("nothing came of the claim", async || count(bob).await == 0).await;
     assert_eq!(count(ann).await, 1);
     f.store.release_channels(ann.user).await.unwrap();
-    assert_eq!(count(ann).await, 0);
+    assert_eq!((count(ann).await, f.store.channel_owner("more").await.unwrap()), (0, None));
     assert!(f.log.exists("more").await.unwrap());
 }

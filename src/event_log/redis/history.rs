@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::stream::Item;
 use crate::error::{Error, Result};
-use crate::event_log::READ_BYTES;
+use crate::event_log::{MOST_LIKE, READ_BYTES};
 use crate::model::event::{Entry, NODE_CHANNEL};
 use crate::model::{Event, EventTime, ObjectId, Timestamp};
 use crate::store::mongo::bson_json::{from_json, object, to_json};
@@ -109,6 +109,17 @@ impl History {
             }
         }
         Ok(Inserted::All)
+    }
+
+    /// See [`EventLog::like`](crate::event_log::EventLog::like).
+    pub(crate) async fn like(&self, names: &[&str], beginnings: &[&str]) -> Result<Vec<String>> {
+        // Nothing that a name consists of comes behind this.
+        let begins = |start: &&str| doc! {"channel": {"$gte": *start, "$lt": format!("{start}~")}};
+        let named = doc! {"channel": {"$in": names}};
+        let wanted: Vec<Document> = beginnings.iter().map(begins).chain([named]).collect();
+        let query = doc! {"$or": wanted};
+        let found = call(self.events.distinct("channel", query).max_time(QUERY_TIME)).await?;
+        Ok(found.iter().filter_map(Bson::as_str).take(MOST_LIKE).map(str::to_owned).collect())
     }
 
     /// Remembers the highest number beyond the life of its event.

@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::Follower;
 use crate::model::User;
 use crate::model::event::Entry;
+use crate::ops::channels::may_read;
 use crate::ops::{Context, Handover};
 use crate::store::consumers::{Consumer, ConsumerKey, Cursor};
 use crate::sync::Bell;
@@ -250,6 +251,7 @@ async fn own(context: &Context, user: &User, id: u64) -> Result<Consumer> {
             format!("Error while listening to sub id {id}: Subscription {id} not owned by {}", user.username);
         return Err(Error::new(Kind::Forbidden, detail));
     }
+    may_read(&context.app, &context.caller, &consumer.channel).await?;
     Ok(consumer)
 }
 

@@ -37,6 +37,12 @@ impl ChannelOwners for MongoStore {
         claimed
     }
 
+    async fn channel_owner(&self, channel: &str) -> Result<Option<ObjectId>> {
+        let owners = self.db.collection::<Stored>(COLLECTION);
+        let found = call(owners.find_one(doc! {"_id": channel}).max_time(QUERY_TIME)).await?;
+        Ok(found.and_then(|found| found.get_object_id("user").ok()))
+    }
+
     async fn count_channels(&self, user: ObjectId) -> Result<u64> {
         let owners = self.db.collection::<Stored>(COLLECTION);
         call(owners.count_documents(doc! {"user": user}).max_time(QUERY_TIME)).await

@@ -1,12 +1,12 @@
 //! Whose channels are.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::SqliteStore;
 use super::append::Batch;
 use super::users::count_of;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{ObjectId, Timestamp};
 use crate::quota::{Over, Share, Thing};
 use crate::store::ChannelOwners;
@@ -36,6 +36,16 @@ impl ChannelOwners for SqliteStore {
             Ok(room)
         };
         self.db.writer.run(1, claim).await
+    }
+
+    async fn channel_owner(&self, channel: &str) -> Result<Option<ObjectId>> {
+        let channel = channel.to_owned();
+        let look = move |connection: &Connection| {
+            let sql = "SELECT user FROM channel_owner WHERE channel = ?";
+            let find = connection.prepare_cached(sql)?.query_row([&channel], |row| row.get::<_, String>(0));
+            find.optional()?.map(|id| id.parse().map_err(Error::internal)).transpose()
+        };
+        self.db.quick.run(look).await
     }
 
     async fn count_channels(&self, user: ObjectId) -> Result<u64> {

@@ -77,6 +77,12 @@ impl Channels {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// Names of channels that are wanted, at most so many.
+    pub(crate) fn names(&self, wanted: impl Fn(&str) -> bool, most: usize) -> Vec<String> {
+        let by_name = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
+        by_name.keys().filter(|name| wanted(name)).take(most).cloned().collect()
+    }
+
     /// The number behind which the channel begins, if it has not.
     pub(crate) fn base(&self, name: &str) -> u64 {
         self.ended.get(usize::from(place(name))).map_or(0, |ended| ended.load(Ordering::Acquire))
