@@ -101,8 +101,11 @@ impl App {
         let passwords = Passwords::new(&config.quotas);
         let mail = Mailer::new(&config)?;
         let first_admin = bootstrap::users(&*store, &passwords, &config).await?;
-        let tokens =
-            Tokens::new(&secret, config.unified_secret.as_deref(), config.access_token_expire_seconds);
+        let tokens = Tokens::new(
+            &secret,
+            config.secrets.unified_secret.as_deref(),
+            config.access_token_expire_seconds,
+        );
         let hub = Arc::new(Hub::new(log.clone(), config.quotas.hub()));
         let instance = config.instance_name();
         let groups = Groups::new(Parts {

@@ -1,4 +1,5 @@
-//! Every setting of the server: its flag, its environment variable, its default, and what a wrong value is told.
+//! Every setting of the server: its flag, its environment variable, its default, and what a wrong value is told. Secrets have no
+//! flag ([`secrets`]).
 //!
 //! Names that a KernelCI site already has in its environment are honoured as they are: `SECRET_KEY`,
 //! `UNIFIED_SECRET`, `ALGORITHM`, `ACCESS_TOKEN_EXPIRE_SECONDS`, `MONGO_SERVICE`, `REDIS_HOST`, `REDIS_DB_NUMBER`,
@@ -7,6 +8,7 @@
 
 mod network;
 mod quotas;
+pub mod secrets;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use clap::{Args, ValueEnum};
 
 pub use network::Network;
 pub use quotas::Quotas;
+pub use secrets::Secrets;
 
 /// The options of `kernelci-live serve`.
 #[derive(Args, Clone, Debug)]
@@ -55,12 +58,9 @@ pub struct Config {
     #[arg(long, env = "KV_REDIS_DB", default_value_t = 0)]
     pub kv_redis_db: u32,
 
-    /// Key that tokens are signed with; without it one is generated and kept in the data folder.
-    #[arg(long, env = "SECRET_KEY", hide_env_values = true)]
-    pub secret_key: Option<String>,
-    /// Second key that tokens may be signed with (tokens of other KernelCI services).
-    #[arg(long, env = "UNIFIED_SECRET", hide_env_values = true)]
-    pub unified_secret: Option<String>,
+    /// Keys and passwords.
+    #[command(flatten)]
+    pub secrets: Secrets,
     /// Signature of tokens.
     #[arg(long, env = "ALGORITHM", value_enum, default_value_t = Algorithm::Hs256)]
     pub algorithm: Algorithm,
@@ -93,9 +93,6 @@ pub struct Config {
     /// The address that mail comes from, and the name that we log in with.
     #[arg(long, env = "EMAIL_SENDER")]
     pub email_sender: Option<String>,
-    /// Password for the SMTP server; without it we do not log in.
-    #[arg(long, env = "EMAIL_PASSWORD", hide_env_values = true)]
-    pub email_password: Option<String>,
     /// Certificate (PEM) of an authority of one's own that the SMTP server's certificate comes from.
     #[arg(long, env = "SMTP_CA_FILE")]
     pub smtp_ca_file: Option<PathBuf>,
@@ -103,9 +100,6 @@ pub struct Config {
     #[arg(long, env = "SMTP_SECURITY", value_enum, default_value_t = SmtpSecurity::Tls)]
     pub smtp_security: SmtpSecurity,
 
-    /// Password of the first admin; without it one is generated and printed once.
-    #[arg(long, env = "KCI_INITIAL_PASSWORD", hide_env_values = true)]
-    pub initial_password: Option<String>,
     /// Name of the first admin.
     #[arg(long, env = "KCI_INITIAL_ADMIN_USERNAME", default_value = "admin")]
     pub initial_admin_username: String,
@@ -280,9 +274,7 @@ impl Config {
     /// Checks what the types of the settings cannot, so that a wrong value ends the start with a sentence.
     pub fn check(&self) -> Result<()> {
         self.backend()?;
-        if self.secret_key.as_deref().is_some_and(|key| key.trim().is_empty()) {
-            bail!("SECRET_KEY is blank: leave it out to have one generated, or give it a long random value");
-        }
+        self.secrets.check()?;
         if self.mongo_db.is_empty() || self.mongo_db.contains(['/', '\\', '.', ' ', '"', '$', '\0']) {
             bail!("MONGO_DB is {:?}: a database name has no spaces and none of / \\ . \" $", self.mongo_db);
         }
@@ -290,9 +282,6 @@ impl Config {
             bail!(
                 "REDIS_PREFIX is empty: what is kept in Redis must be told apart from what others keep there"
             );
-        }
-        if self.initial_password.as_deref().is_some_and(str::is_empty) {
-            bail!("KCI_INITIAL_PASSWORD is empty: leave it out to have a password generated");
         }
         if self.initial_admin_username.trim().is_empty() {
             bail!("KCI_INITIAL_ADMIN_USERNAME is blank");

@@ -9,6 +9,7 @@ use rand::RngExt;
 use super::passwords::Passwords;
 use super::rights::EDIT_ANY;
 use crate::config::Config;
+use crate::config::secrets::warn_of_mode;
 use crate::model::{ObjectId, User, username};
 use crate::store::{Store, users::Taken};
 
@@ -36,8 +37,9 @@ pub async fn users(store: &dyn Store, passwords: &Passwords, config: &Config) ->
             "KCI_INITIAL_ADMIN_USERNAME is {username:?}: expected 1 to 64 of letters, digits and . _ @ + -"
         );
     }
-    let generated_password = config.initial_password.is_none().then(|| random_text(20));
-    let password = config.initial_password.clone().or_else(|| generated_password.clone()).unwrap_or_default();
+    let generated_password = config.secrets.initial_password.is_none().then(|| random_text(20));
+    let password =
+        config.secrets.initial_password.clone().or_else(|| generated_password.clone()).unwrap_or_default();
     let email = config.initial_admin_email.clone().unwrap_or_else(|| format!("{username}@kernelci.org"));
     let admin = User {
         id: ObjectId::new(),
@@ -67,12 +69,16 @@ pub async fn users(store: &dyn Store, passwords: &Passwords, config: &Config) ->
 
 /// The signing secret: the setting, or the one kept in the data folder, made at the first start.
 pub fn secret(config: &Config) -> Result<String> {
-    if let Some(secret) = &config.secret_key {
+    if let Some(secret) = &config.secrets.secret_key {
         return Ok(secret.clone());
     }
     let path = config.data.join("secret_key");
     match std::fs::read_to_string(&path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(text) if !text.trim().is_empty() => {
+            warn_of_mode(&path);
+            config.secrets.check_key(&path.display().to_string(), text.trim())?;
+            return Ok(text.trim().to_owned());
+        }
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),

@@ -144,7 +144,7 @@ fn server(host: &str, config: &Config) -> Result<Server> {
         .port(config.smtp_port)
         .tls(tls)
         .timeout(Some(PATIENCE));
-    if let Some(password) = &config.email_password {
+    if let Some(password) = &config.secrets.email_password {
         transport = transport.credentials(Credentials::new(sender.to_owned(), password.clone()));
     }
     Ok(Server { transport: transport.build(), sender: mailbox })

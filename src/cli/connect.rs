@@ -5,36 +5,22 @@ use anyhow::{Context, bail};
 use crate::client::{Auth, Client, Error, Options};
 
 /// Which server, and as whom.
-#[derive(clap::Args, Clone)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct ConnectArgs {
     /// Address of the server.
     #[arg(long, env = "KCI_URL", default_value = "http://127.0.0.1:8001")]
     pub url: String,
-    /// Token to use instead of a user and a password.
-    #[arg(long, env = "KCI_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
-    /// User to log in as.
+    /// User to log in as, with the password in the variable `KCI_PASSWORD`. A token in `KCI_TOKEN` is used instead.
     #[arg(long, env = "KCI_USER", default_value = "admin")]
     pub user: String,
-    /// The user's password.
-    #[arg(long, env = "KCI_PASSWORD", hide_env_values = true)]
-    pub password: Option<String>,
-}
-
-impl std::fmt::Debug for ConnectArgs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConnectArgs")
-            .field("url", &self.url)
-            .field("user", &self.user)
-            .finish_non_exhaustive()
-    }
 }
 
 impl ConnectArgs {
     /// The credentials that were given; anonymous without any.
     fn auth(&self) -> Auth {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        match (given(&self.token), given(&self.password)) {
+        // Everybody on the machine can read the command line.
+        let given = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        match (given("KCI_TOKEN"), given("KCI_PASSWORD")) {
             (Some(token), _) => Auth::Token(token),
             (None, Some(password)) => Auth::Password { user: self.user.clone(), password },
             (None, None) => Auth::Anonymous,
@@ -73,8 +59,8 @@ impl ConnectArgs {
     pub async fn writer(&self, command: &str) -> anyhow::Result<Client> {
         if matches!(self.auth(), Auth::Anonymous) {
             bail!(
-                "{command} writes to the server, so it needs the password of {user}: give --password or KCI_PASSWORD \
-                 (or --token, KCI_TOKEN). The server prints the password of admin when it starts for the first \
+                "{command} writes to the server, so it needs the password of {user} in the variable KCI_PASSWORD \
+                 (or a token in KCI_TOKEN). The server prints the password of admin when it starts for the first \
                  time; KCI_INITIAL_PASSWORD sets it there",
                 user = self.user
             );

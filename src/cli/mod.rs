@@ -9,7 +9,8 @@ mod log;
 mod serve;
 pub mod watch;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A WebSocket-first realtime server for kernel CI.
 #[derive(Parser, Debug)]
@@ -40,6 +41,7 @@ impl Cli {
     /// Reads the command line and the environment; ends the process with a sentence if something is wrong in them.
     pub fn from_command_line() -> Cli {
         let matches = without_empty_settings(Cli::command()).get_matches();
+        check_addresses(&matches).unwrap_or_else(|error| error.exit());
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
@@ -54,6 +56,27 @@ impl Cli {
             Some(Command::Load(args)) => load::run(args).await,
         }
     }
+}
+
+/// Fails if the address of a service stands on the command line with a password in it: everybody on the machine can read that.
+fn check_addresses(matches: &ArgMatches) -> Result<(), clap::Error> {
+    for (id, variable) in
+        [("mongo_url", "MONGO_URL"), ("mongo_service", "MONGO_SERVICE"), ("redis_url", "REDIS_URL")]
+    {
+        let given = matches.try_get_one::<String>(id).ok().flatten();
+        let has_password = given.is_some_and(|address| {
+            let user = address.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
+            user.is_some_and(|(user, _)| user.contains(':'))
+        });
+        if has_password && matches.value_source(id) == Some(ValueSource::CommandLine) {
+            let flag = id.replace('_', "-");
+            let detail = format!(
+                "--{flag} has a password, which everybody on this machine can read there: give the address in {variable}"
+            );
+            return Err(Cli::command().error(clap::error::ErrorKind::InvalidValue, detail));
+        }
+    }
+    matches.subcommand().map_or(Ok(()), |(_, matches)| check_addresses(matches))
 }
 
 /// `MONGO_URL=` in a container's environment means that it is not set.

@@ -18,6 +18,7 @@ use crate::{http, purge};
 /// Runs until Ctrl-C or SIGTERM.
 pub(super) async fn run(mut config: Config) -> Result<()> {
     log::start(&config)?;
+    config.secrets.read()?;
     config.check()?;
     descriptors::make_room(&mut config.quotas);
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -409,7 +409,8 @@ async fn logging_out(server: Server) {
 
 #[apply(both_backends!)]
 async fn both_secrets_verify(backend: Backend) {
-    let server = Server::start_with(backend, &[("UNIFIED_SECRET", "the other secret of the tests")]).await;
+    let server =
+        Server::start_with(backend, &[("UNIFIED_SECRET", "the other secret of the tests, as long")]).await;
     let admin = Http::admin(&server).await;
     let id = member(&admin, "ann").await;
     let sign = |secret: &str, claims: &Value| {
@@ -419,7 +420,7 @@ async fn both_secrets_verify(backend: Backend) {
     let now = chrono::Utc::now().timestamp();
     let unified = json!({"sub": id, "email": "ann@example.org", "origin": "kernelci", "permissions": ["checkout"],
         "aud": "fastapi-users:auth", "iat": now - 10, "exp": now + 60});
-    let unified = admin.with(&sign("the other secret of the tests", &unified));
+    let unified = admin.with(&sign("the other secret of the tests, as long", &unified));
     assert_eq!(unified.get("/whoami").await.ok()["username"], "ann");
     let endless = sign(crate::support::SECRET, &json!({"sub": id, "aud": ["x", "fastapi-users:auth"]}));
     assert_eq!(admin.with(&endless).get("/whoami").await.status, 200);

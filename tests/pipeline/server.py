@@ -19,7 +19,7 @@ class Server:
         self.folder, self.process = Path(folder), None
         self.environment = {
             "PATH": os.environ["PATH"], "KCI_INITIAL_PASSWORD": PASSWORD, "KEEP_ALIVE_PERIOD": str(KEEP_ALIVE),
-            "SECRET_KEY": "a secret for the pipeline", "DRAIN_MS": "200", **services}
+            "SECRET_KEY": "a secret for the pipeline, long enough", "DRAIN_MS": "200", **services}
 
     def start(self):
         log = self.folder / "log"

@@ -7,7 +7,7 @@ use bson::Document;
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Server, both_backends, until};
+use crate::support::{Backend, SECRET, Server, both_backends, until};
 
 /// What `kernelci-live indexes` prints about the store of this server.
 fn indexes(server: &Server) -> String {
@@ -97,4 +97,64 @@ async fn indexes_are_shown_as_they_are(backend: Backend) {
     let all = indexes(&server);
     let count = |state: &str| all.lines().filter(|line| line.starts_with(state)).count();
     assert_eq!((count("missing "), count("left over ")), (1, 1), "{all}");
+}
+
+/// What a start with these arguments and variables says, which does not succeed.
+fn refusal(arguments: &[&str], variables: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kernelci-live"));
+    command.env_clear().current_dir(folder.path()).env("LISTEN", "127.0.0.1:0");
+    let output = command.args(arguments).envs(variables.iter().copied()).output().expect("runs");
+    assert!(!output.status.success(), "{arguments:?} {variables:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_secret_that_can_be_guessed_or_seen_ends_the_start() {
+    let told = refusal(&[], &[("SECRET_KEY", "guess")]);
+    assert!(told.contains("SECRET_KEY has 5 bytes, expected at least 32"), "{told}");
+    let told = refusal(&[], &[("UNIFIED_SECRET", "guess")]);
+    assert!(told.contains("UNIFIED_SECRET has 5 bytes"), "{told}");
+    let told = refusal(&[], &[("SECRET_KEY", SECRET), ("SECRET_KEY_FILE", "key")]);
+    assert!(told.contains("SECRET_KEY and SECRET_KEY_FILE are both set"), "{told}");
+    let told = refusal(&[], &[("EMAIL_PASSWORD_FILE", "none")]);
+    assert!(told.contains("EMAIL_PASSWORD_FILE is none"), "{told}");
+    for flag in ["--secret-key", "--unified-secret", "--email-password", "--initial-password"] {
+        let told = refusal(&["serve", flag, SECRET], &[]);
+        assert!(told.contains(flag) && told.contains(&format!("{flag}-file")), "{told}");
+        assert!(!told.contains(SECRET), "{told}");
+    }
+    for command in ["demo", "watch"] {
+        for flag in ["--token", "--password"] {
+            let told = refusal(&[command, flag, SECRET], &[]);
+            assert!(told.contains(flag) && !told.contains(SECRET), "{told}");
+        }
+    }
+    for (flag, scheme) in [("--mongo-url", "mongodb"), ("--redis-url", "redis")] {
+        let address = format!("{scheme}://user:s3cret@db/");
+        for before in [&[][..], &["serve"], &["indexes"]] {
+            let arguments = [before, &[flag, &*address]].concat();
+            let told = refusal(&arguments, &[]);
+            assert!(told.contains(flag) && told.contains("password") && !told.contains("s3cret"), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn secrets_come_from_files_and_old_short_ones_are_taken_when_asked() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("key");
+    std::fs::write(&file, format!("{SECRET}\n")).expect("written");
+    let path = file.to_str().expect("a path");
+    for (mode, warned) in [(0o644, true), (0o600, false)] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("set");
+        let settings = [("SECRET_KEY", ""), ("SECRET_KEY_FILE", path)];
+        let server = Server::start_with(Backend::Embedded, &settings).await;
+        server.admin().await.call("user.whoami", json!({})).await;
+        assert_eq!(server.log().contains("others can read"), warned, "{mode:o}: {}", server.log());
+    }
+    let settings = [("UNIFIED_SECRET", "short"), ("ALLOW_SHORT_SECRET", "true")];
+    let server = Server::start_with(Backend::Embedded, &settings).await;
+    assert!(server.log().contains("UNIFIED_SECRET has 5 bytes"), "{}", server.log());
 }

@@ -66,8 +66,8 @@ struct Server {
 impl Server {
     async fn start() -> Server {
         let data = tempfile::tempdir().unwrap();
-        let options = ["server", "--initial-password", "secret"].map(str::to_owned);
-        let mut config = Options::parse_from(options).config;
+        let mut config = Options::parse_from(["server"]).config;
+        config.secrets.initial_password = Some("secret".to_owned());
         // Whatever the environment says.
         config.data = data.path().to_owned();
         (config.mongo_url, config.mongo_service) = (None, None);
