@@ -5,6 +5,7 @@
 
 mod bounds;
 pub mod described;
+mod event;
 mod fields;
 #[cfg(test)]
 mod fuzz;
@@ -24,6 +25,7 @@ use serde_json::{Map, Value};
 use super::{ObjectId, Timestamp, lax};
 use crate::error::{Error, Result};
 
+pub use event::check_event;
 pub use hierarchy::Tree;
 pub use payload::event_data;
 pub use state::may_move;

@@ -13,6 +13,7 @@ use crate::auth::rights::EDIT_ANY;
 use crate::consumer_group::dead_letter;
 use crate::error::{Error, Kind, Result};
 use crate::health::Part;
+use crate::model::node::check_event;
 use crate::model::{Event, EventTime, NODE_CHANNEL, ObjectId, User};
 use crate::ops::nodes::{editable, idempotency_key};
 
@@ -34,7 +35,7 @@ pub struct Publish {
     /// or `node.`) are written by the server alone: 403 for everybody else.
     channel: String,
     /// The payload: any JSON of at most 1 MiB; left out it is null. On the channel `node` an object with `op, id, kind,
-    /// name, state, result, data`, about a node that the caller may edit.
+    /// name, state, result, data`, about a node that the caller may edit; what is named as a field of nodes is as nodes have it.
     #[serde(default, deserialize_with = "present")]
     data: Option<Value>,
     /// 422 for what Python takes for no payload: null, false, 0, "", [] and {}.
@@ -176,15 +177,10 @@ fn is_nothing(data: &Value) -> bool {
     }
 }
 
-/// The node that an event on the channel `node` speaks of. Its readers depend on these fields, and take it for a change
-/// of the node (contract 9.3, D-26): so only who may change the node may say so.
+/// The node that an event on the channel `node` speaks of. Its readers take it for a change of the node (contract 9.3, D-26):
+/// so only who may change the node may say so.
 async fn node_of(context: &Context, user: &User, data: &Value) -> Result<ObjectId> {
-    for field in ["op", "id", "kind", "name", "state", "result", "data"] {
-        if data.get(field).is_none() {
-            let why = "expected this field in an event on the channel node: its readers depend on it";
-            return Err(Error::invalid(format!("data.{field}"), why));
-        }
-    }
+    check_event(data)?;
     let id = data["id"].as_str().and_then(|id| id.parse().ok());
     let id = id.ok_or_else(|| Error::invalid("data.id", "expected the id of a node"))?;
     if !user.is_superuser && !user.in_group(EDIT_ANY) {

@@ -259,6 +259,14 @@ async fn only_who_may_edit_a_node_tells_of_it(server: Server) {
         let answer = admin.post("/latest/publish/node", &json!({"data": lacking})).await;
         assert_eq!((answer.status, &answer.json["detail"][0]["loc"]), (422, &json!(["body", "data", field])));
     }
+    for (field, wrong) in
+        [("name", json!({"toString": 1})), ("path", json!(5)), ("state", json!("odd")), ("data", json!("x"))]
+    {
+        let mut odd = event.clone();
+        odd[field] = wrong;
+        let answer = admin.post("/latest/publish/node", &json!({"data": odd})).await;
+        assert_eq!((answer.status, &answer.json["detail"][0]["loc"]), (422, &json!(["body", "data", field])));
+    }
     assert_eq!(admin.post("/latest/publish/node", &json!({"data": "text"})).await.status, 422);
     let own = bob.post("/latest/node", &node("kbuild", "bob's")).await.ok();
     let mut event = own.clone();

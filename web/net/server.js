@@ -3,8 +3,17 @@
 /** @import { ApiNode } from "../model/tree.js" */
 /** @import { Caller } from "./rpc.js" */
 
+import { readAnswer } from "../model/shape.js";
 import { Rpc } from "./rpc.js";
 import { token } from "./token.js";
+
+/** A session that passes over nodes which the pages cannot read. */
+class Session extends Rpc {
+  /** @override @param {string} method @param {object} [params] @returns {Promise<any>} */
+  async call(method, params) {
+    return readAnswer(method, await super.call(method, params));
+  }
+}
 
 /**
  * A session with it, in the name of whoever signed in in this tab; `client` is what the page calls itself. To be started.
@@ -13,7 +22,7 @@ import { token } from "./token.js";
 export function session(client) {
   const url = new URL("/latest/ws", location.href);
   url.protocol = url.protocol.replace("http", "ws");
-  const rpc = new Rpc({ url: url.href, client, token: () => token.get() });
+  const rpc = new Session({ url: url.href, client, token: () => token.get() });
   addEventListener("online", () => rpc.hurry());
   document.addEventListener("visibilitychange", () => document.hidden || rpc.hurry());
   return rpc;

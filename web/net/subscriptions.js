@@ -1,9 +1,11 @@
 // Subscriptions that outlive connections: each one remembers its position (epoch, seq) and resumes behind it, so that
-// every event is handed on once and in order. When the server cannot fill a hole, `onReset` says so.
+// every event is handed on once and in order. When the server cannot fill a hole, `onReset` says so. What nobody could read
+// is passed over.
 
 /** @import { ApiNode } from "../model/tree.js" */
 /** @import { Rpc } from "./rpc.js" */
 
+import { isEvent, isNode, readable, unread } from "../model/shape.js";
 import { RpcError } from "./rpc_error.js";
 
 /**
@@ -64,7 +66,7 @@ export class Subscriptions {
     if (method === "event") {
       if (params.seq <= sub.seq) return; // seen before the connection broke
       sub.seq = params.seq;
-      sub.onEvent(params.event, params.node ?? null, { seq: params.seq, past: params.seq <= sub.start });
+      this.#show(sub, params);
     } else if (method === "progress") {
       sub.seq = Math.max(sub.seq, params.seq);
     } else if (method === "gap") {
@@ -74,6 +76,19 @@ export class Subscriptions {
       sub.onReset({ reason: "gap", from: params.from, to: params.to });
     } else if (method === "unsubscribed") {
       this.#rpc.restart();
+    }
+  }
+
+  /** Hands an event on, unless it cannot be read. @param {Sub} sub @param {any} params */
+  #show(sub, { event, node = null, seq }) {
+    const is = sub.wish.channel === "node" ? readable(event, isEvent) && (node === null || readable(node, isNode)) : true;
+    if (!is) return;
+    try {
+      sub.onEvent(event, node, { seq, past: seq <= sub.start });
+    } catch (error) {
+      // One event must not keep the others from being shown.
+      console.warn("an event was passed over", error);
+      unread.add();
     }
   }
 

@@ -4,15 +4,17 @@
 
 import { setAttr, setText } from "./dom.js";
 import { offerSignIn } from "./sign_in.js";
+import { tellUnread } from "./unread.js";
 
 /**
- * Shows the state of `rpc` in `badge` from now on, and offers to sign in where the server wants that. Returns a function to
+ * Shows the state of `rpc` in `badge` from now on, says what could not be read, and offers to sign in where the server wants that. Returns a function to
  * call when the state changes.
  * @param {Element} badge
  * @param {Rpc} rpc
  */
 export function connectionBadge(badge, rpc) {
   offerSignIn(rpc);
+  tellUnread();
   const text = /** @type {Element} */ (badge.querySelector(".badge-text"));
   const draw = () => {
     const { name, since } = rpc.state;

@@ -1,5 +1,9 @@
 // Drawing at most once per frame, however many events come in between.
 
+import { unread } from "../model/shape.js";
+
+/** Those that have failed. @type {WeakSet<() => void>} */
+const failed = new WeakSet();
 /** When each may run at the earliest. @type {Map<() => void, number>} */
 const waiting = new Map();
 /** When each ran last. @type {WeakMap<() => void, number>} */
@@ -37,7 +41,14 @@ function run() {
     if (due > now) continue;
     waiting.delete(draw);
     last.set(draw, now);
-    draw();
+    try {
+      draw();
+    } catch (error) {
+      // The other parts of the page go on.
+      console.warn("a part of the page was not drawn", error);
+      if (!failed.has(draw)) unread.add();
+      failed.add(draw);
+    }
   }
   if (waiting.size) ask();
 }
