@@ -12,6 +12,7 @@ use crate::auth::{
     Caller, Identities,
     mail::Mailer,
     origins::KnownAddresses,
+    own_addresses::OwnAddresses,
     passwords::Passwords,
     tokens::{Token, Tokens},
 };
@@ -69,6 +70,8 @@ pub struct App {
     pub limits: Limits,
     /// What clients may have at a time.
     pub quotas: Quotas,
+    /// How people reach us.
+    pub own_addresses: OwnAddresses,
     /// Where users have been before.
     pub known_addresses: KnownAddresses,
     /// Sends mail.
@@ -131,6 +134,7 @@ impl App {
             work: TaskTracker::new(),
             draining: CancellationToken::new(),
             quotas: Quotas::new(&config.quotas),
+            own_addresses: OwnAddresses::new(&config),
             instance,
             config,
             store,

@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-pub use network::Network;
+pub use network::{HostName, Network};
 pub use quotas::Quotas;
 pub use secrets::Secrets;
 
@@ -76,13 +76,23 @@ pub struct Config {
     #[arg(long, env = "INVITE_TOKEN_EXPIRE_SECONDS", default_value_t = 604_800,
           value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
     pub invite_token_expire_seconds: u64,
-    /// How people reach this server, e.g. `https://api.example.org`: what mailed links begin with.
+    /// How people reach this server, e.g. `https://api.example.org`: what mailed links begin with, and the origin of our
+    /// own pages.
     #[arg(long, env = "PUBLIC_BASE_URL")]
     pub public_base_url: Option<String>,
-    /// Addresses or networks of proxies in front of us whose `Forwarded` and `X-Forwarded-*` headers are believed, e.g.
-    /// `10.0.0.0/8,::1`; comma-separated.
+    /// Further names that this server is reached by, without ports; comma-separated. If this or `PUBLIC_BASE_URL` is set,
+    /// requests that were sent to any other name get no link to it, count as foreign pages if they come from one, and
+    /// bring no passwords; numeric addresses and `localhost` are always ours, and programs with a token are let in
+    /// whatever they call us.
+    #[arg(long, env = "OWN_HOSTS", value_delimiter = ',')]
+    pub own_hosts: Vec<HostName>,
+    /// Addresses or networks of proxies in front of us who say from where a request comes (`PROXY_HEADERS`) and are
+    /// believed, e.g. `10.0.0.0/8,::1`; comma-separated.
     #[arg(long, env = "TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
+    /// Which headers those proxies write: the others are the client's own words, and ignored.
+    #[arg(long, env = "PROXY_HEADERS", value_enum, default_value_t = ProxyHeaders::XForwarded)]
+    pub proxy_headers: ProxyHeaders,
 
     /// SMTP server that takes our mail; without it none is sent.
     #[arg(long, env = "SMTP_HOST")]
@@ -109,7 +119,8 @@ pub struct Config {
     /// Whether sessions and requests without a token may read nodes and events.
     #[arg(long, env = "ANONYMOUS_READ", default_value_t = true, action = clap::ArgAction::Set)]
     pub anonymous_read: bool,
-    /// Web origins besides our own that may send credentials, e.g. `https://dashboard.example.org`; comma-separated.
+    /// Web origins besides our own whose pages may read our answers (CORS) and send credentials, e.g.
+    /// `https://dashboard.example.org`; comma-separated.
     #[arg(long, env = "ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
 
@@ -197,6 +208,15 @@ pub enum Algorithm {
     /// HMAC with SHA-256.
     #[value(name = "HS256", alias = "hs256")]
     Hs256,
+}
+
+/// The headers in which a proxy says who asks, and what they have asked for.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyHeaders {
+    /// `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// How carefully the embedded store syncs to the disk.

@@ -17,6 +17,7 @@ mod metrics;
 mod names;
 mod nodes;
 mod old_database;
+mod origins;
 mod pages;
 mod polling;
 mod polling_by_name;

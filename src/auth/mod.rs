@@ -6,6 +6,7 @@ pub mod identities;
 pub mod letters;
 pub mod mail;
 pub mod origins;
+pub mod own_addresses;
 pub mod passwords;
 pub mod rights;
 pub mod tokens;

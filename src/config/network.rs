@@ -1,4 +1,4 @@
-//! Networks, as settings name them: `10.0.0.0/8`, `::1`.
+//! Networks and hosts, as settings name them: `10.0.0.0/8`, `::1`; `api.example.org`.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -44,6 +44,21 @@ impl FromStr for Network {
     }
 }
 
+/// The name of a host, in lower case and without a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(pub String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostName, String> {
+        match url::Host::parse(text.trim()) {
+            Ok(host) => Ok(HostName(host.to_string())),
+            Err(_) => Err(format!("expected the name of a host like api.example.org, not {text:?}")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +77,10 @@ mod tests {
             assert!(network.contains(inside.parse().unwrap()), "{network:?} {inside}");
             assert!(!network.contains(outside.parse().unwrap()), "{network:?} {outside}");
         }
+        for bad in ["", "a:1", "http://a", "a/b", "a b"] {
+            assert!(bad.parse::<HostName>().is_err(), "{bad}");
+        }
+        assert_eq!("Api.Example".parse(), Ok(HostName("api.example".into())));
         for bad in ["", "x", "10.0.0.0/33", "::/129", "10.0.0/8", "10.0.0.0/-1", "10.0.0.0/8/8"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }

@@ -11,6 +11,14 @@ pub(super) fn json(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response()
 }
 
+/// The same answer, which nobody keeps: it tells secrets, or answers to some.
+pub(super) fn unkept(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
 /// The answer to a request that failed; logs what is our fault.
 pub(super) fn failed(operation: &str, error: &Error) -> Response {
     error.log(operation);

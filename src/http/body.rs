@@ -120,14 +120,14 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let address = peer::address_of(&app, &request);
+    let peer = peer::of(request.extensions());
     let caller = match request.headers().contains_key(header::AUTHORIZATION) {
         false => None,
-        true => credentials(&app, request.headers()).await.ok().and_then(|known| known.caller),
+        true => credentials(&app, &peer, request.headers()).await.ok().flatten(),
     };
     let limits = app.config.quotas.bodies();
     let most = if caller.is_some() { limits.large } else { limits.strangers };
-    let holder = Holder::of(&caller.unwrap_or_default(), address);
+    let holder = Holder::of(&caller.unwrap_or_default(), peer.address);
     let bodies = app.quotas.bodies.clone();
     let pace = app.config.quotas.incoming();
     let look = Box::pin(tokio::time::sleep(pace.look_after()));

@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::connection::{Connection, Link, Work};
 use crate::error::{Error, Kind};
+use crate::ops::Peer;
 use crate::quota::{Holder, Place};
 use crate::session::credentials;
 
@@ -148,7 +149,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     let Some(link) = request.extensions().get::<Link>().cloned() else { return next.run(request).await };
     if link.is_on_probation()
         && !tells_later(&request)
-        && let Err(error) = identify(&app, &link, request.headers()).await
+        && let Err(error) = identify(&app, &link, &peer::of(request.extensions()), request.headers()).await
     {
         let mut response = failed("http", &error);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -181,8 +182,8 @@ fn tells_later(request: &Request) -> bool {
 }
 
 /// Says whose the connection turns out to be; 429 if there is no place for them.
-async fn identify(app: &App, link: &Link, headers: &HeaderMap) -> Result<(), Error> {
-    let caller = credentials(app, headers).await?.caller;
+async fn identify(app: &App, link: &Link, peer: &Peer, headers: &HeaderMap) -> Result<(), Error> {
+    let caller = credentials(app, peer, headers).await?;
     let user = caller.and_then(|caller| caller.user).ok_or_else(|| {
         let detail = "this instance has no room for more strangers: sign in, or come back later";
         Error::new(Kind::TooMany, detail).retry_after(1000)

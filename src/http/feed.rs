@@ -59,7 +59,7 @@ async fn open(
     query: Vec<(String, String)>,
     headers: &HeaderMap,
 ) -> Result<(Start, impl Stream<Item = Result<Item>> + Send + use<>)> {
-    let caller = credentials(app, headers).await?.caller.unwrap_or_default();
+    let caller = credentials(app, peer, headers).await?.unwrap_or_default();
     let holder = Holder::of(&caller, peer.address);
     let place = app.quotas.sessions.take(holder, 1)?;
     link.map_or(Ok(()), |link| link.belongs_to(holder))?;

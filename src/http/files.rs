@@ -99,7 +99,6 @@ pub(super) fn respond(path: &str, content: impl Into<Body>) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind),
         (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         // Addresses of pages can hold an invitation's token.
         (header::REFERRER_POLICY, "same-origin"),
     ];

@@ -10,6 +10,7 @@ mod form;
 #[cfg(test)]
 mod fuzz;
 mod handover;
+mod headers;
 mod health;
 mod metrics;
 mod pages;
@@ -38,8 +39,8 @@ pub(crate) use connections::PROBATION;
 pub use connections::serve;
 
 /// The service that answers every request. All routes exist under `/latest`; [`prefix`] maps the other ways to
-/// write a path onto it, [`trace`] gives every request an id.
-pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
+/// write a path onto it, [`headers`] says what every answer says, [`trace`] gives every request an id.
+pub fn service(app: Arc<App>) -> trace::Traced<headers::Headed<prefix::Versioned<Router>>> {
     let mut routes = Router::new()
         .route("/ws", any(websocket))
         .route("/rpc", post(rpc::post))
@@ -64,8 +65,9 @@ pub fn service(app: Arc<App>) -> trace::Traced<prefix::Versioned<Router>> {
         .layer(DefaultBodyLimit::max(app.config.quotas.bodies().large))
         .layer(middleware::from_fn_with_state(app.clone(), body::guard))
         .layer(middleware::from_fn_with_state(app.clone(), connections::guard))
-        .with_state(app);
-    trace::TraceLayer.layer(prefix::VersionLayer.layer(router))
+        .layer(middleware::from_fn_with_state(app.clone(), peer::guard))
+        .with_state(app.clone());
+    trace::TraceLayer.layer(headers::HeadersLayer(app).layer(prefix::VersionLayer.layer(router)))
 }
 
 async fn websocket(State(app): State<Arc<App>>, peer::From(peer): peer::From, request: Request) -> Response {

@@ -62,10 +62,13 @@ pub(super) fn routes() -> Router<Arc<App>> {
 /// The live dashboard for browsers; a JSON greeting for clients that do not ask for HTML (contract 9.2).
 pub(super) async fn index(headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if accept.contains("text/html") {
-        return show(&LIVE);
-    }
-    answer::json(StatusCode::OK, json!({"message": "KernelCI API"}).to_string())
+    let mut response = match accept.contains("text/html") {
+        true => show(&LIVE),
+        false => answer::json(StatusCode::OK, json!({"message": "KernelCI API"}).to_string()),
+    };
+    // Who has kept the one must not show it to whoever asks for the other.
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 async fn dashboard(RawQuery(query): RawQuery) -> Response {

@@ -1,17 +1,22 @@
 //! Where a request comes from.
 //!
-//! What `Forwarded` and `X-Forwarded-*` say is believed when the connection comes from a trusted proxy
-//! (`TRUSTED_PROXIES`), and from nobody else (contract D-44).
+//! What `X-Forwarded-*` or `Forwarded` say, whichever of the two our proxies write (`PROXY_HEADERS`), is believed when the
+//! connection comes from a trusted proxy (`TRUSTED_PROXIES`), and from nobody else (contract D-44). The other one is what
+//! the client says of itself.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request};
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{Extensions, HeaderMap, header, request::Parts};
+use axum::middleware::Next;
+use axum::response::Response;
 
+use super::headers;
 use crate::app::App;
-use crate::config::Network;
+use crate::auth::own_addresses::Page;
+use crate::config::{Network, ProxyHeaders};
 use crate::ops::Peer;
 
 /// The other end of the connection that a request came on.
@@ -21,29 +26,48 @@ pub(super) struct Connected(pub(super) IpAddr);
 /// Extracts the [`Peer`] of a request.
 pub(super) struct From(pub(super) Arc<Peer>);
 
-impl FromRequestParts<Arc<App>> for From {
+impl<S: Sync> FromRequestParts<S> for From {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<From, Infallible> {
-        let connected = parts.extensions.get::<Connected>();
-        let address = connected.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Connected(address)| *address);
-        Ok(From(Arc::new(peer(address, &parts.headers, &app.config.trusted_proxies))))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<From, Infallible> {
+        Ok(From(of(&parts.extensions)))
     }
 }
 
-/// The address that a request comes from.
-pub(super) fn address_of(app: &App, request: &Request) -> IpAddr {
-    let connected = request.extensions().get::<Connected>();
-    let address = connected.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Connected(address)| *address);
-    peer(address, request.headers(), &app.config.trusted_proxies).address
+/// Where the request with these extensions comes from.
+pub(super) fn of(request: &Extensions) -> Arc<Peer> {
+    request.get::<Arc<Peer>>().cloned().unwrap_or_default()
 }
 
-pub(super) fn peer(connected: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Peer {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+/// Finds out where a request comes from, for all who ask [`of`].
+pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let connected = request.extensions().get::<Connected>();
+    let connected = connected.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Connected(address)| *address);
+    let proxies = Proxies { trusted: &app.config.trusted_proxies, write: app.config.proxy_headers };
+    let (address, base_url) = reached(connected, request.headers(), proxies);
+    let own = &app.own_addresses;
+    let page = headers::origin(request.headers()).map_or(Page::None, |origin| own.page(origin, &base_url));
+    let peer = Peer { address, is_ours: own.has(&base_url), base_url, page };
+    request.extensions_mut().insert(Arc::new(peer));
+    next.run(request).await
+}
+
+/// The proxies in front of us.
+#[derive(Clone, Copy)]
+pub(super) struct Proxies<'a> {
+    /// Who is believed.
+    pub(super) trusted: &'a [Network],
+    /// Where they say it.
+    pub(super) write: ProxyHeaders,
+}
+
+/// The client's address, and the scheme and host by which it has reached us.
+pub(super) fn reached(connected: IpAddr, headers: &HeaderMap, proxies: Proxies<'_>) -> (IpAddr, String) {
+    let is_trusted = |address: IpAddr| proxies.trusted.iter().any(|network| network.contains(address));
     let (mut address, mut scheme, mut host) = (connected, None, None);
     if is_trusted(connected) {
         // From the nearest proxy outwards, up to the first hop that no proxy of ours speaks for.
-        for hop in hops(headers).iter().rev() {
+        for hop in hops(headers, proxies.write).iter().rev() {
             (scheme, host) = (hop.scheme, hop.host);
             let Some(hop) = hop.address else { break };
             address = hop;
@@ -51,16 +75,15 @@ pub(super) fn peer(connected: IpAddr, headers: &HeaderMap, trusted: &[Network]) 
                 break;
             }
         }
-        scheme = scheme.or_else(|| last_of(headers, "x-forwarded-proto"));
-        host = host.or_else(|| last_of(headers, "x-forwarded-host"));
+        if proxies.write == ProxyHeaders::XForwarded {
+            scheme = last_of(headers, "x-forwarded-proto");
+            host = last_of(headers, "x-forwarded-host");
+        }
     }
     let host = host.filter(|host| is_host(host)).or_else(|| last_of(headers, header::HOST.as_str()));
     let scheme =
         if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) { "https" } else { "http" };
-    Peer {
-        address,
-        base_url: format!("{scheme}://{}", host.filter(|host| is_host(host)).unwrap_or("localhost")),
-    }
+    (address, format!("{scheme}://{}", host.filter(|host| is_host(host)).unwrap_or("localhost")))
 }
 
 /// What one proxy says of whom it got the request from.
@@ -70,18 +93,19 @@ struct Hop<'a> {
     host: Option<&'a str>,
 }
 
-/// `Forwarded` (RFC 7239) or, where there is none, `X-Forwarded-For`; the farthest hop first.
-fn hops(headers: &HeaderMap) -> Vec<Hop<'_>> {
+/// All hops, the farthest first.
+fn hops(headers: &HeaderMap, write: ProxyHeaders) -> Vec<Hop<'_>> {
     let list = |name: &str| {
         let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).map(str::trim).collect::<Vec<_>>()
     };
-    let forwarded = list("forwarded");
-    if forwarded.is_empty() {
-        let hop = |text: &str| Hop { address: address(text), scheme: None, host: None };
-        return list("x-forwarded-for").into_iter().map(hop).collect();
+    match write {
+        ProxyHeaders::Forwarded => list("forwarded").into_iter().map(forwarded_hop).collect(),
+        ProxyHeaders::XForwarded => {
+            let hop = |text: &str| Hop { address: address(text), scheme: None, host: None };
+            list("x-forwarded-for").into_iter().map(hop).collect()
+        }
     }
-    forwarded.into_iter().map(forwarded_hop).collect()
 }
 
 fn forwarded_hop(element: &str) -> Hop<'_> {
@@ -120,14 +144,17 @@ fn is_host(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn from(connected: &str, headers: &[(&'static str, &str)]) -> (String, String) {
+    use ProxyHeaders::{Forwarded, XForwarded};
+
+    fn from(write: ProxyHeaders, connected: &str, headers: &[(&'static str, &str)]) -> (String, String) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
         let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let peer = peer(connected.parse().unwrap(), &map, &trusted);
-        (peer.address.to_string(), peer.base_url)
+        let proxies = Proxies { trusted: &trusted, write };
+        let (address, base_url) = reached(connected.parse().unwrap(), &map, proxies);
+        (address.to_string(), base_url)
     }
 
     fn is(address: &str, base_url: &str) -> (String, String) {
@@ -142,36 +169,56 @@ mod tests {
             ("x-forwarded-host", "evil"),
             ("forwarded", "for=1.2.3.4;host=evil;proto=https"),
         ];
-        assert_eq!(from("192.168.0.1", &headers), is("192.168.0.1", "http://api:8001"));
+        for write in [XForwarded, Forwarded] {
+            assert_eq!(from(write, "192.168.0.1", &headers), is("192.168.0.1", "http://api:8001"));
+        }
         for host in ["evil/x@y", ":", "a:b:c", "[", "a:99999"] {
-            assert_eq!(from("9.9.9.9", &[("host", host)]), is("9.9.9.9", "http://localhost"), "{host}");
+            let from = from(XForwarded, "9.9.9.9", &[("host", host)]);
+            assert_eq!(from, is("9.9.9.9", "http://localhost"), "{host}");
         }
     }
 
     #[test]
     fn trusted_proxies_are() {
         let host = ("host", "inside");
-        assert_eq!(from("10.0.0.1", &[host]), is("10.0.0.1", "http://inside"));
+        assert_eq!(from(Forwarded, "10.0.0.1", &[host]), is("10.0.0.1", "http://inside"));
         let forwarded = [
             host,
             ("forwarded", "for=6.6.6.6;host=evil, For=\"[2001:db8::1]:80\";Proto=https;Host=api.example.org"),
         ];
-        let claimed = from("10.0.0.1", &forwarded);
+        let claimed = from(Forwarded, "10.0.0.1", &forwarded);
         assert_eq!(
             claimed,
             is("2001:db8::1", "https://api.example.org"),
             "not what the client says of itself"
         );
         let one = [host, ("forwarded", "for=7.7.7.7;proto=https;host=api.example.org")];
-        assert_eq!(from("10.0.0.1", &one), is("7.7.7.7", "https://api.example.org"));
+        assert_eq!(from(Forwarded, "10.0.0.1", &one), is("7.7.7.7", "https://api.example.org"));
         let listed = [
             host,
             ("x-forwarded-for", "6.6.6.6, 7.7.7.7, 10.0.0.9"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "evil, api.example.org"),
         ];
-        assert_eq!(from("10.0.0.1", &listed), is("7.7.7.7", "https://api.example.org"));
-        assert_eq!(from("10.0.0.1", &[host, ("x-forwarded-for", "nonsense, 10.0.0.9")]).0, "10.0.0.9");
-        assert_eq!(from("10.0.0.1", &[host, ("x-forwarded-host", "a b")]).1, "http://inside");
+        assert_eq!(from(XForwarded, "10.0.0.1", &listed), is("7.7.7.7", "https://api.example.org"));
+        let nonsense = [host, ("x-forwarded-for", "nonsense, 10.0.0.9")];
+        assert_eq!(from(XForwarded, "10.0.0.1", &nonsense).0, "10.0.0.9");
+        let blank = [host, ("x-forwarded-host", "a b")];
+        assert_eq!(from(XForwarded, "10.0.0.1", &blank).1, "http://inside");
+    }
+
+    #[test]
+    fn headers_that_the_proxy_does_not_write_are_the_clients_and_ignored() {
+        let both = [
+            ("host", "inside"),
+            ("forwarded", "for=6.6.6.6;proto=https;host=one.example"),
+            ("x-forwarded-for", "7.7.7.7"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "two.example"),
+        ];
+        assert_eq!(from(XForwarded, "10.0.0.1", &both), is("7.7.7.7", "http://two.example"));
+        assert_eq!(from(Forwarded, "10.0.0.1", &both), is("6.6.6.6", "https://one.example"));
+        assert_eq!(from(XForwarded, "10.0.0.1", &both[..2]), is("10.0.0.1", "http://inside"));
+        assert_eq!(from(Forwarded, "10.0.0.1", &both[2..]), is("10.0.0.1", "http://localhost"));
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use serde_json::{Map, Value};
 
-use super::answer::{failed, json};
+use super::answer::{failed, json, unkept};
 use super::body::{self, Held, Turn};
 use super::connections;
 use super::form;
@@ -39,10 +39,11 @@ pub(super) fn handler(operation: &'static str, route: Route) -> MethodRouter<Arc
                     RawQuery(query): RawQuery,
                     request: Request| {
             let asked = Asked { path, query: query.unwrap_or_default(), peer };
+            let is_secret = app.table.get(operation).is_ok_and(|operation| operation.secret);
             let answer = answer(app, operation, &route, asked, request);
-            metrics::timed(metrics::Transport::Rest, operation, route.status, answer)
-                .await
-                .unwrap_or_else(|error| failed(operation, &error))
+            let answer = metrics::timed(metrics::Transport::Rest, operation, route.status, answer).await;
+            let response = answer.unwrap_or_else(|error| failed(operation, &error));
+            if is_secret { unkept(response) } else { response }
         },
     )
 }
@@ -64,7 +65,7 @@ async fn answer(
     let operation = app.table.get(operation)?;
     let (parts, body) = request.into_parts();
     // The order of checks is KernelCI's (contract 1.5): the syntax of the body, then who asks, then the rest.
-    let caller = admit(&app, operation, &parts.headers).await;
+    let caller = admit(&app, operation, &asked.peer, &parts.headers).await;
     let sender = Holder::of(caller.as_ref().unwrap_or(&Caller::default()), asked.peer.address);
     let most = app.config.quotas.bodies().of(operation, route);
     let (body, turn) = match read_body(&app, sender, (route, most), &parts.headers, body).await {
@@ -115,10 +116,10 @@ fn in_place_if<T>(heavy: bool, work: impl FnOnce() -> T) -> T {
 
 /// Who asks, if they may use the operation. Where everybody may, a token that is no good any more does not matter: the
 /// old server never looked at it there.
-async fn admit(app: &App, operation: &Operation, headers: &HeaderMap) -> Result<Caller> {
+async fn admit(app: &App, operation: &Operation, peer: &Peer, headers: &HeaderMap) -> Result<Caller> {
     let anonymous_read = app.config.anonymous_read;
-    let caller = match credentials(app, headers).await {
-        Ok(credentials) => credentials.caller.unwrap_or_default(),
+    let caller = match credentials(app, peer, headers).await {
+        Ok(caller) => caller.unwrap_or_default(),
         Err(error) => {
             let open =
                 operation.access == Access::Open || (operation.access == Access::Read && anonymous_read);

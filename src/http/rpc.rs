@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::answer::{failed, json};
+use super::answer::{failed, json, unkept};
 use super::body::{self, Held, Turn};
 use super::connections;
 use super::handover::watched;
@@ -33,9 +33,12 @@ pub(super) async fn post(
         Ok(body) => body,
         Err(error) => return failed("rpc", &error),
     };
-    let sender =
-        if body.len() > app.quotas.session.message { credentials(&app, &headers).await.ok() } else { None };
-    let sender = sender.and_then(|known| known.caller).unwrap_or_default();
+    let sender = if body.len() > app.quotas.session.message {
+        credentials(&app, &peer, &headers).await.ok()
+    } else {
+        None
+    };
+    let sender = sender.flatten().unwrap_or_default();
     let turn = match body::turn(&app, Holder::of(&sender, peer.address), body.len()).await {
         Ok(turn) => turn,
         Err(error) => return failed("rpc", &error),
@@ -47,6 +50,7 @@ pub(super) async fn post(
         }
     };
     let name = app.table.known_name(&request.method);
+    let is_secret = app.table.get(&request.method).is_ok_and(|operation| operation.secret);
     let slot = HandoverSlot::default();
     let mut holder = Holder::stranger(peer.address);
     let call = call(&app, peer, &mut holder, (&headers, &extensions), (&request, turn), &slot);
@@ -59,6 +63,7 @@ pub(super) async fn post(
     match &request.id {
         Some(id) => {
             let response = json(StatusCode::OK, rpc::answer(id, result));
+            let response = if is_secret { unkept(response) } else { response };
             let handover = lock(&slot).take();
             watched(watched(response, handover, &extensions), counted, &extensions)
         }
@@ -104,10 +109,10 @@ async fn call(
     slot: &HandoverSlot,
 ) -> Result<String> {
     let open = app.table.get(&request.method).is_ok_and(|operation| operation.access == Access::Open);
-    let caller = match credentials(app, headers).await {
+    let caller = match credentials(app, &peer, headers).await {
         // Who logs in may still have a token that is no good any more.
         Err(error) if open && error.kind() == Kind::Unauthorized => Caller::default(),
-        credentials => credentials?.caller.unwrap_or_default(),
+        caller => caller?.unwrap_or_default(),
     };
     connections::belongs_to(extensions, &caller);
     *holder = Holder::of(&caller, peer.address);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::handover::{Handover, HandoverSlot};
 use crate::app::App;
 use crate::auth::Caller;
+use crate::auth::own_addresses::Page;
 use crate::auth::tokens::Token;
 use crate::error::{Error, Kind, Result};
 use crate::model::ObjectId;
@@ -22,11 +23,45 @@ pub struct Peer {
     pub address: IpAddr,
     /// How the client reached us, e.g. `https://api.example.org`, without a path.
     pub base_url: String,
+    /// Whether that is one of our own addresses, as far as these are known.
+    pub is_ours: bool,
+    /// The web page behind the request.
+    pub page: Page,
+}
+
+impl Peer {
+    /// 403 for pages of foreign origins: whoever made them must not act in the name of those who look at them.
+    pub fn may_bring_credentials(&self) -> Result<()> {
+        match self.page {
+            Page::None | Page::Trusted => Ok(()),
+            Page::Foreign => {
+                Err(Error::new(Kind::Forbidden, "credentials are not accepted from this web origin"))
+            }
+        }
+    }
+
+    /// 403 where passwords and the like do not belong: on pages of foreign origins, and at a name that is not ours. With
+    /// a token the name does not matter: browsers add none by themselves.
+    pub fn may_bring_secrets(&self, with_token: bool) -> Result<()> {
+        self.may_bring_credentials()?;
+        match self.is_ours || with_token {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::Forbidden,
+                "Host: passwords and mailed tokens are taken at this server's own addresses only (OWN_HOSTS)",
+            )),
+        }
+    }
 }
 
 impl Default for Peer {
     fn default() -> Peer {
-        Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), base_url: "http://localhost".into() }
+        Peer {
+            address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            base_url: "http://localhost".into(),
+            is_ours: true,
+            page: Page::None,
+        }
     }
 }
 

@@ -57,6 +57,7 @@ pub fn table() -> Table {
         .op("session.refresh", Open, "Renews the token of the session in place.", session::refresh)
         .needs(&[])
         .op("user.login", Open, "A token for a name and a password.", users::login::login)
+        .secret()
         .route(post("/user/login").form())
         .op("user.logout", Verified, "Ends the token that the request came with.", users::login::logout)
         .reads()
@@ -80,8 +81,10 @@ pub fn table() -> Table {
             "Changes one's own name, address or password.",
             users::change::update_me,
         )
+        .secret()
         .route(patch("/user/me"))
         .op("user.update", Superuser, "Changes a user.", users::change::update)
+        .secret()
         .route(patch("/user/{id}"))
         .op(
             "user.delete",
@@ -92,13 +95,16 @@ pub fn table() -> Table {
         .route(delete("/user/{id}").null())
         .route(delete("/user/me").with("id", "me").null())
         .op("user.register", Superuser, "Is refused: users are invited.", users::change::register)
+        .secret()
         .route(post("/user/register"))
         .op("user.invite", Superuser, "Adds a user and mails them a link.", users::invite::invite)
+        .secret()
         .route(post("/user/invite"))
         .op("user.invite_url", Superuser, "Where the links of invitations lead.", users::invite::invite_url)
         .reads()
         .route(get("/user/invite/url"))
         .op("user.accept_invite", Open, "Sets the password of an invited user.", users::invite::accept)
+        .secret()
         .route(post("/user/accept-invite"))
         .op(
             "user.update_password",
@@ -106,14 +112,17 @@ pub fn table() -> Table {
             "Changes the password of whoever knows it; older tokens end.",
             users::password::update_password,
         )
+        .secret()
         .route(post("/user/update-password").form().null())
         .op("user.forgot_password", Open, "Mails a token for a new password.", users::password::forgot)
         .route(post("/user/forgot-password").null().status(202))
         .op("user.reset_password", Open, "Sets a new password with a mailed token.", users::password::reset)
+        .secret()
         .route(post("/user/reset-password").null())
         .op("user.request_verify", Open, "Mails a token that confirms the address.", users::verify::request)
         .route(post("/user/request-verify-token").null().status(202))
         .op("user.verify", Open, "Confirms the address that a token was mailed to.", users::verify::verify)
+        .secret()
         .route(post("/user/verify"))
         .op("group.find", Superuser, "Groups of users, a page at a time.", groups::find)
         .reads()
@@ -130,6 +139,7 @@ pub fn table() -> Table {
         .route(delete("/user-groups/{id}").empty())
         .route(delete("/group/{id}").empty())
         .op("token.create", Active, "Makes a named token; the token is answered this once.", tokens::create)
+        .secret()
         .route(post("/user/tokens"))
         .op("token.list", Active, "One's own named tokens: scopes, last use, expiry.", tokens::list)
         .reads()

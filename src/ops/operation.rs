@@ -137,6 +137,9 @@ pub struct Operation {
     pub quick: bool,
     /// Takes many things at once: a request may be many times larger than others.
     pub takes_much: bool,
+    /// It is told secrets that stand for a user (passwords, mailed tokens), or tells them: foreign pages have no part in
+    /// it, and nobody keeps its answers.
+    pub secret: bool,
     /// Ends with whoever asked for it, though it writes: it waits for something, and takes nothing before it has it.
     waits: bool,
     /// It has a filter, which may have regular expressions.
@@ -156,6 +159,9 @@ impl Operation {
     pub async fn call(&self, context: Context, params: Params<'_>) -> Result<Box<dyn Reply>> {
         context.caller.check(self.access, context.app.config.anonymous_read)?;
         context.caller.check_scope(self.effect)?;
+        if self.secret {
+            context.peer.may_bring_secrets(context.caller.token.is_some())?;
+        }
         let app = context.app.clone();
         if let Some(token) = &context.caller.token
             && token.named.is_none()
@@ -264,6 +270,7 @@ impl Table {
             quick: false,
             waits: false,
             takes_much: false,
+            secret: false,
             takes_filter: false,
             needs: &[Part::Store],
             look: None,
@@ -295,6 +302,14 @@ impl Table {
     pub(super) fn takes_much(mut self) -> Table {
         if let Some(operation) = self.operations.last_mut() {
             operation.takes_much = true;
+        }
+        self
+    }
+
+    /// Says that the operation added last has to do with secrets ([`Operation::secret`]).
+    pub(super) fn secret(mut self) -> Table {
+        if let Some(operation) = self.operations.last_mut() {
+            operation.secret = true;
         }
         self
     }

@@ -82,7 +82,7 @@ pub async fn hello(context: Context, params: Hello) -> Result<Facts> {
         session.takes(bytes as usize);
     }
     if let Some(token) = &params.token {
-        session.check_origin()?;
+        session.peer().may_bring_credentials()?;
         session.set_caller(&context.app, context.app.caller(token).await?);
     }
     session.said_hello();
@@ -92,7 +92,7 @@ pub async fn hello(context: Context, params: Hello) -> Result<Facts> {
 /// Replaces the credentials of the session; a wrong token changes nothing.
 pub async fn refresh(context: Context, params: Refresh) -> Result<Facts> {
     let session = context.session()?;
-    session.check_origin()?;
+    session.peer().may_bring_credentials()?;
     session.set_caller(&context.app, context.app.caller(&params.token).await?);
     facts(&context).await
 }

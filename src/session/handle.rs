@@ -22,8 +22,6 @@ use crate::sync::{Bell, lock};
 pub struct Handle {
     id: String,
     peer: Arc<Peer>,
-    /// Whether credentials may be taken from where the page came from.
-    origin_allowed: bool,
     limits: Arc<Limits>,
     state: Mutex<State>,
     large: Arc<Semaphore>,
@@ -57,12 +55,11 @@ pub(super) struct News {
 }
 
 impl Handle {
-    pub(super) fn new(id: String, peer: Arc<Peer>, origin_allowed: bool, limits: Arc<Limits>) -> Handle {
+    pub(super) fn new(id: String, peer: Arc<Peer>, limits: Arc<Limits>) -> Handle {
         let large = Arc::new(Semaphore::new(limits.large_answers));
         Handle {
             id,
             peer,
-            origin_allowed,
             limits,
             state: Mutex::default(),
             large,
@@ -101,13 +98,6 @@ impl Handle {
             0 => usize::MAX,
             longest => longest,
         }
-    }
-    /// 403 if credentials are not accepted from this web origin.
-    pub fn check_origin(&self) -> Result<()> {
-        if self.origin_allowed {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Forbidden, "credentials are not accepted from this web origin"))
     }
     /// Whose session it is now; anonymous after the token's end.
     pub fn caller(&self) -> Caller {

@@ -261,7 +261,7 @@ impl Client {
 
     async fn subscribe(&mut self, hub: &Arc<Hub>, log: &Log, place: Place) -> Result<()> {
         self.disconnect(log);
-        let handle = Arc::new(Handle::new("s".into(), Arc::new(Peer::default()), true, Arc::default()));
+        let handle = Arc::new(Handle::new("s".into(), Arc::new(Peer::default()), Arc::default()));
         let reserved = handle.reserve(1)?;
         let from = match (place, &self.position) {
             (Place::Resume, Some(position)) => From::Position(position.clone()),

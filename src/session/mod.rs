@@ -40,4 +40,4 @@ mod upgrade;
 
 pub use handle::{Handle, Reserved, Slot};
 pub use limits::Limits;
-pub use upgrade::{Credentials, credentials, upgrade};
+pub use upgrade::{credentials, upgrade};

@@ -20,54 +20,31 @@ use crate::quota::Holder;
 /// The subprotocol of sessions.
 const PROTOCOL: &str = "kernelci.v1.json";
 
-/// Who a request comes from, and whether the web page behind it may send credentials.
-#[derive(Debug)]
-pub struct Credentials {
-    /// `None` when no bearer token came.
-    pub caller: Option<Caller>,
-    /// False for pages of foreign origins.
-    pub origin_allowed: bool,
-}
-
-/// Reads `Authorization` and `Origin`: 401 for a bad token, 403 for a good one from a foreign web page.
-pub async fn credentials(app: &App, headers: &HeaderMap) -> Result<Credentials> {
-    let origin_allowed = origin_allowed(app, headers);
-    let Some(token) = bearer(headers) else {
-        return Ok(Credentials { caller: None, origin_allowed });
-    };
-    if !origin_allowed {
-        return Err(Error::new(Kind::Forbidden, "credentials are not accepted from this web origin"));
-    }
-    Ok(Credentials { caller: Some(app.caller(token).await?), origin_allowed })
-}
-
-/// Programs send no `Origin`; pages of our own host and of listed origins may send credentials.
-fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    if app.config.allowed_origins.iter().any(|allowed| allowed == origin) {
-        return true;
-    }
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let authority = origin.split_once("://").map(|(_, authority)| authority);
-    host.is_some() && authority == host
+/// Who asks, by the bearer token: `None` without one, 401 for a bad one, 403 for a good one from a foreign web page.
+pub async fn credentials(app: &App, peer: &Peer, headers: &HeaderMap) -> Result<Option<Caller>> {
+    let Some(token) = bearer(headers) else { return Ok(None) };
+    peer.may_bring_credentials()?;
+    app.caller(token).await.map(Some)
 }
 
 /// With fewer sessions nothing can be said of where they come from.
 const MANY: u64 = 64;
 
-/// Says, once, that most strangers come through a proxy that is not trusted: they all have one address's share.
+/// Says, once, that most strangers come through a proxy that is not believed: they all have one address's share.
 fn warn_of_proxy(app: &App, peer: &Peer, headers: &HeaderMap) {
     static SAID: Once = Once::new();
     let sessions = &app.quotas.sessions;
     let own = sessions.taken_by(Holder::stranger(peer.address));
     let forwards = headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED);
-    if forwards && app.config.trusted_proxies.is_empty() && own >= MANY && 2 * own > sessions.taken() {
+    let trusted = &app.config.trusted_proxies;
+    // A trusted one whose address is the client's writes other headers than we read.
+    let is_proxy = trusted.is_empty() || trusted.iter().any(|network| network.contains(peer.address));
+    if forwards && is_proxy && own >= MANY && 2 * own > sessions.taken() {
         SAID.call_once(|| {
             tracing::warn!(
                 address = %peer.address,
                 "most sessions come from one address, which says that it forwards them: it counts as one client \
-                 until TRUSTED_PROXIES names it"
+                 until TRUSTED_PROXIES names it and PROXY_HEADERS which headers it writes"
             );
         });
     }
@@ -80,10 +57,11 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
     if app.draining.is_cancelled() {
         return Err(Error::new(Kind::Unavailable, "this instance is shutting down").retry_after(1000));
     }
-    let credentials = credentials(&app, &parts.headers).await?;
+    let caller = credentials(&app, &peer, &parts.headers).await?;
     warn_of_proxy(&app, &peer, &parts.headers);
-    let caller = credentials.caller.clone().unwrap_or_default();
-    let (sessions, holder) = (&app.quotas.sessions, Holder::of(&caller, peer.address));
+    let holder =
+        caller.as_ref().map_or_else(|| Holder::stranger(peer.address), |one| Holder::of(one, peer.address));
+    let sessions = &app.quotas.sessions;
     let place = sessions.take(holder, 1).or_else(|_| sessions.take_on_probation(holder));
     handshake.accept(PROTOCOL, move |out, connection| {
         let Ok(place) = place else {
@@ -91,8 +69,8 @@ pub async fn upgrade(app: Arc<App>, peer: Arc<Peer>, request: Request) -> Result
             return;
         };
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let handle = Handle::new(id, peer, credentials.origin_allowed, app.quotas.session.clone());
-        if let Some(caller) = credentials.caller {
+        let handle = Handle::new(id, peer, app.quotas.session.clone());
+        if let Some(caller) = caller {
             handle.set_caller(&app, caller);
             handle.said_hello();
         }

@@ -12,8 +12,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::Value;
 
+use super::peer::Proxies;
 use super::prefix::{Target, target};
 use super::{feed, files, form, peer, rest, validation};
+use crate::config::ProxyHeaders;
 use crate::fuzz::{Fuzz, corpus, cuts, headers};
 use crate::ops::subscriptions::From as Begin;
 
@@ -214,18 +216,21 @@ fn any_forwarding_header_names_an_address_and_a_harmless_url() {
             for host in headers.get_all(header::HOST) {
                 only_host.append(header::HOST, host.clone());
             }
-            let from_stranger = peer::peer(stranger, &headers, &trusted);
-            assert_eq!(from_stranger.address, stranger);
-            assert_eq!(from_stranger.base_url, peer::peer(stranger, &only_host, &trusted).base_url);
-            let believed = peer::peer(proxy, &headers, &trusted);
-            for url in [&from_stranger.base_url, &believed.base_url] {
+            let reached = |from: IpAddr, headers: &HeaderMap, write: ProxyHeaders| {
+                peer::reached(from, headers, Proxies { trusted: &trusted, write })
+            };
+            let from_stranger = reached(stranger, &headers, ProxyHeaders::Forwarded);
+            assert_eq!(from_stranger, (stranger, reached(stranger, &only_host, ProxyHeaders::Forwarded).1));
+            let believed =
+                [ProxyHeaders::Forwarded, ProxyHeaders::XForwarded].map(|write| reached(proxy, &headers, write));
+            for (_, url) in believed.iter().chain([&from_stranger]) {
                 let host = url.split_once("://").map(|(_, host)| host).unwrap();
                 assert!(!host.is_empty() && !host.contains(['/', '@', '?', '#', '\\', ' ', '"']), "{url}");
                 // Letters are mailed with it.
                 let read = url::Url::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
                 assert!(read.has_host() && read.path() == "/" && read.username().is_empty(), "{url}");
             }
-            believed.address != proxy
+            believed.iter().any(|(address, _)| *address != proxy)
         });
 }
 

@@ -186,9 +186,8 @@ pub async fn invite_url(context: Context, _: NoParams) -> Result<InviteUrl> {
 }
 
 fn links(context: &Context) -> InviteUrl {
-    let base = context.app.config.public_base_url.as_ref().unwrap_or(&context.peer.base_url);
-    let base = base.trim_end_matches('/');
-    InviteUrl { public_base_url: base.to_owned(), accept_invite_url: format!("{base}/user/accept-invite") }
+    let base = context.app.own_addresses.links(&context.peer.base_url);
+    InviteUrl { accept_invite_url: format!("{base}/user/accept-invite"), public_base_url: base }
 }
 
 /// Sets the password that the invited has chosen; the invitation has confirmed their address.
