@@ -29,5 +29,6 @@ mod retention;
 mod telemetry;
 mod tokens;
 mod transports;
+mod upgrades;
 mod users;
 mod validation;

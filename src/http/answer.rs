@@ -6,6 +6,12 @@ use axum::response::{IntoResponse, Response};
 
 use crate::error::Error;
 
+/// The same answer, after which the connection ends.
+pub(super) fn last(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// A JSON body (KernelCI sends no charset).
 pub(super) fn json(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], Body::from(body)).into_response()

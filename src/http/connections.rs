@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{Extensions, HeaderMap, HeaderValue, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::StreamExt;
@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tower::Layer;
 
-use super::answer::failed;
+use super::answer::{failed, last};
 use super::{peer, service};
 use crate::app::App;
 use crate::auth::Caller;
@@ -30,7 +30,7 @@ use crate::connection::{Connection, Link, Work};
 use crate::error::{Error, Kind};
 use crate::ops::Peer;
 use crate::quota::{Holder, Place};
-use crate::session::credentials;
+use crate::session::{WEBSOCKET_VERSION, asks_for_websocket, credentials};
 
 /// How long somebody on probation has for the head of their first request.
 pub(crate) const PROBATION: Duration = Duration::from_secs(1);
@@ -144,16 +144,27 @@ async fn rest(app: &App, link: &Link) {
     }
 }
 
-/// Sends strangers away who are only let in on probation; says when a request has come whole.
-pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+/// Sends strangers away who are only let in on probation; says when a request has come whole; ends what has not become a
+/// WebSocket.
+pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let upgrades = asks_for_websocket(request.headers());
+    let mut response = guarded(app, request, next).await;
+    if !upgrades || response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return response;
+    }
+    let version = HeaderValue::from_static(WEBSOCKET_VERSION);
+    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+    // Whatever stands behind the request was meant for a WebSocket, and is no request.
+    last(response)
+}
+
+async fn guarded(app: Arc<App>, mut request: Request, next: Next) -> Response {
     let Some(link) = request.extensions().get::<Link>().cloned() else { return next.run(request).await };
     if link.is_on_probation()
         && !tells_later(&request)
         && let Err(error) = identify(&app, &link, &peer::of(request.extensions()), request.headers()).await
     {
-        let mut response = failed("http", &error);
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return response;
+        return last(failed("http", &error));
     }
     let whole = Whole::default();
     if request.body().is_end_stream() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, Query, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::{SinkExt, Stream, StreamExt};
@@ -31,7 +31,7 @@ use crate::ops::channels::{is_private, may_read};
 use crate::ops::patterns::compile;
 use crate::ops::subscriptions::{From, Start, may_follow, start};
 use crate::quota::Holder;
-use crate::session::{close, credentials};
+use crate::session::{asks_for_websocket, check_handshake, close, credentials};
 
 /// The subprotocol of the CloudEvents WebSockets binding.
 const PROTOCOL: &str = "cloudevents.json";
@@ -41,15 +41,23 @@ pub(super) async fn get(
     peer::From(peer): peer::From,
     link: Option<Extension<Link>>,
     Query(query): Query<Vec<(String, String)>>,
+    method: Method,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let from = (&*peer, link.as_deref());
-    let answer = match upgrade {
-        Ok(upgrade) => websocket(app, from, query, headers, upgrade).await,
-        Err(_) => sse(app, from, query, headers).await,
+    let answer = match (asks_for_websocket(&headers), upgrade) {
+        (false, _) => sse(app, from, query, headers).await,
+        (true, upgrade) => match check_handshake(&method, &headers).and(upgrade.map_err(not_upgradable)) {
+            Ok(upgrade) => websocket(app, from, query, headers, upgrade).await,
+            Err(error) => Err(error),
+        },
     };
     answer.unwrap_or_else(|error| failed("feed", &error))
+}
+
+fn not_upgradable(why: WebSocketUpgradeRejection) -> Error {
+    Error::bad_request(format!("this is a WebSocket: {why}"))
 }
 
 /// The events that the query asks for.
@@ -69,12 +77,16 @@ async fn open(
     let mut conditions = Vec::new();
     for (name, value) in query {
         match &*name {
+            // As an address of a form has it that says nothing.
+            "channel" | "from" if value.is_empty() => {}
             "channel" => channel = value,
             "from" => from = read_from(&value)?,
             _ => conditions.push((name, value)),
         }
     }
-    if let Some(last) = headers.get("last-event-id").and_then(|value| value.to_str().ok()) {
+    // Readers who have seen no id send none, or an empty one.
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::trim);
+    if let Some(last) = last.filter(|last| !last.is_empty()) {
         from = read_from(last)?;
     }
     let pairs = conditions.iter().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -9,14 +9,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::{Extensions, HeaderMap, header, request::Parts};
+use axum::http::{Extensions, HeaderMap, Version, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::answer::{failed, last};
 use super::headers;
 use crate::app::App;
 use crate::auth::own_addresses::Page;
 use crate::config::{Network, ProxyHeaders};
+use crate::error::{Error, Result};
 use crate::ops::Peer;
 
 /// The other end of the connection that a request came on.
@@ -39,8 +41,12 @@ pub(super) fn of(request: &Extensions) -> Arc<Peer> {
     request.get::<Arc<Peer>>().cloned().unwrap_or_default()
 }
 
-/// Finds out where a request comes from, for all who ask [`of`].
+/// Finds out where a request comes from, for all who ask [`of`]; 400 if it does not say where it goes to.
 pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    if let Err(error) = check_host(request.version(), request.headers()) {
+        // Somebody on the way may take it for another request than we do, and what follows for a part of it.
+        return last(failed("http", &error));
+    }
     let connected = request.extensions().get::<Connected>();
     let connected = connected.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Connected(address)| *address);
     let proxies = Proxies { trusted: &app.config.trusted_proxies, write: app.config.proxy_headers };
@@ -50,6 +56,16 @@ pub(super) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
     let peer = Peer { address, is_ours: own.has(&base_url), base_url, page };
     request.extensions_mut().insert(Arc::new(peer));
     next.run(request).await
+}
+
+/// 400 unless there is one `Host` that may be one (RFC 9112, 3.2).
+fn check_host(version: Version, headers: &HeaderMap) -> Result<()> {
+    let mut hosts = headers.get_all(header::HOST).into_iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version < Version::HTTP_11 => Ok(()),
+        (Some(one), None) if one.to_str().is_ok_and(|one| one.is_empty() || is_host(one)) => Ok(()),
+        _ => Err(Error::bad_request("Host: expected one host, with a port or without")),
+    }
 }
 
 /// The proxies in front of us.
@@ -220,5 +236,23 @@ mod tests {
         assert_eq!(from(Forwarded, "10.0.0.1", &both), is("6.6.6.6", "https://one.example"));
         assert_eq!(from(XForwarded, "10.0.0.1", &both[..2]), is("10.0.0.1", "http://inside"));
         assert_eq!(from(Forwarded, "10.0.0.1", &both[2..]), is("10.0.0.1", "http://localhost"));
+    }
+
+    #[test]
+    fn a_request_names_one_host() {
+        let check = |hosts: &[&str], version| {
+            let mut map = HeaderMap::new();
+            for host in hosts {
+                map.append(header::HOST, host.parse().unwrap());
+            }
+            check_host(version, &map).is_ok()
+        };
+        for good in ["api:8001", "10.0.0.1", "[::1]:80", "a_b", ""] {
+            assert!(check(&[good], Version::HTTP_11), "{good}");
+        }
+        for bad in [&["a", "b"][..], &["a", "a"], &["a, b"], &["a/b"], &["x@y"], &["a:99999"], &[]] {
+            assert!(!check(bad, Version::HTTP_11), "{bad:?}");
+        }
+        assert!(check(&[], Version::HTTP_10));
     }
 }

@@ -3,6 +3,8 @@
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -11,6 +13,39 @@ use super::outbox::Outbox;
 use crate::connection::Connection;
 use crate::error::{Error, Result};
 use crate::quota::Place;
+
+/// The version of the protocol that is spoken.
+pub(crate) const VERSION: &str = "13";
+/// Bytes of a key, before they are written in base64.
+const KEY: usize = 16;
+
+/// Whether the request asks for a WebSocket, if perhaps not well.
+pub(crate) fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    has(headers, header::UPGRADE, "websocket")
+}
+
+/// 400 if the request does not ask for a WebSocket as it must.
+pub(crate) fn check(method: &Method, headers: &HeaderMap) -> Result<()> {
+    let wrong = |what: &str| Err(Error::bad_request(format!("this is a WebSocket: {what}")));
+    match () {
+        () if method != Method::GET => wrong("expected GET"),
+        () if !has(headers, header::CONNECTION, "upgrade") => wrong("Connection: expected upgrade"),
+        () if !asks_for_websocket(headers) => wrong("Upgrade: expected websocket"),
+        () if !has(headers, header::SEC_WEBSOCKET_VERSION, VERSION) => {
+            wrong("Sec-WebSocket-Version: expected 13")
+        }
+        () if !headers.contains_key(header::SEC_WEBSOCKET_KEY) => wrong("Sec-WebSocket-Key is missing"),
+        () if key(headers).is_none() => wrong("Sec-WebSocket-Key: expected 16 bytes in base64, once"),
+        () => Ok(()),
+    }
+}
+
+/// The key of a request, if it is one.
+fn key(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).into_iter();
+    let key = keys.next().filter(|_| keys.next().is_none())?;
+    BASE64_STANDARD.decode(key).ok().filter(|bytes| bytes.len() == KEY).map(|_| key)
+}
 
 /// A request that may become a WebSocket.
 pub(super) struct Handshake {
@@ -24,21 +59,9 @@ impl Handshake {
     /// 400 if the request does not ask for a WebSocket.
     pub(super) fn read(parts: &mut Parts) -> Result<Handshake> {
         let wrong = |what: &str| Error::bad_request(format!("this is a WebSocket: {what}"));
-        if parts.method != Method::GET {
-            return Err(wrong("expected GET"));
-        }
-        if !has(&parts.headers, header::CONNECTION, "upgrade") {
-            return Err(wrong("Connection: expected upgrade"));
-        }
-        if !has(&parts.headers, header::UPGRADE, "websocket") {
-            return Err(wrong("Upgrade: expected websocket"));
-        }
-        if !has(&parts.headers, header::SEC_WEBSOCKET_VERSION, "13") {
-            return Err(wrong("Sec-WebSocket-Version: expected 13"));
-        }
-        let key = parts.headers.get(header::SEC_WEBSOCKET_KEY);
-        let key = key.ok_or_else(|| wrong("Sec-WebSocket-Key is missing"))?;
-        let accept = derive_accept_key(key.as_bytes());
+        check(&parts.method, &parts.headers)?;
+        let key = key(&parts.headers).map(HeaderValue::as_bytes).unwrap_or_default();
+        let accept = derive_accept_key(key);
         let offered = listed(&parts.headers, header::SEC_WEBSOCKET_PROTOCOL).map(str::to_owned).collect();
         let socket = parts.extensions.remove::<OnUpgrade>();
         let socket = socket.ok_or_else(|| wrong("the connection cannot be upgraded"))?;

@@ -39,5 +39,6 @@ mod timers;
 mod upgrade;
 
 pub use handle::{Handle, Reserved, Slot};
+pub(crate) use handshake::{VERSION as WEBSOCKET_VERSION, asks_for_websocket, check as check_handshake};
 pub use limits::Limits;
 pub use upgrade::{credentials, upgrade};

@@ -95,3 +95,23 @@ async fn a_wrong_query_is_refused(server: Server) {
         assert!(matches!(answer.status().as_u16(), 400 | 422), "{query}: {}", answer.status());
     }
 }
+
+/// As readers send it who have seen no id.
+#[apply(both_backends!)]
+async fn an_empty_last_event_id_is_none(server: Server) {
+    let mut raw = server.admin().await;
+    raw.call("node.create", json!({"node": node("checkout", "a")})).await;
+    for empty in ["", " "] {
+        let events = sse(&server, "channel=&from=earliest", Some(empty), 1).await;
+        assert_eq!(events[0].1["data"]["name"], "a", "{empty:?}");
+    }
+    let url = feed(&server, "ws", "from=earliest");
+    let mut events =
+        Raw::connect(&url, Some("cloudevents.json"), &[("last-event-id", "")]).await.expect("upgrades");
+    assert_eq!(events.receive(PATIENCE).await.expect("an event")["data"]["name"], "a");
+    // Without a place, too, it begins now.
+    let mut events =
+        Raw::connect(&feed(&server, "ws", "from="), Some("cloudevents.json"), &[]).await.expect("upgrades");
+    raw.call("node.create", json!({"node": node("checkout", "b")})).await;
+    assert_eq!(events.receive(PATIENCE).await.expect("an event")["data"]["name"], "b");
+}
