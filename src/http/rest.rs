@@ -18,7 +18,7 @@ use super::connections;
 use super::form;
 use super::handover::watched;
 use super::peer;
-use super::validation::{self, Given, Origin};
+use super::validation::{self, Given, Origin, Sent};
 use crate::app::App;
 use crate::auth::{Access, Caller, tokens};
 use crate::error::{Error, Kind, Result};
@@ -77,8 +77,8 @@ async fn answer(
     let caller = caller?;
     connections::belongs_to(&parts.extensions, &caller);
     let heavy = turn.is_some();
-    let params = in_place_if(heavy, || parameters(route, operation, body))?;
-    let mut given = Given { route, params, origins: HashMap::new() };
+    let (params, sent) = in_place_if(heavy, || parameters(route, operation, body))?;
+    let mut given = Given { route, params, origins: HashMap::new(), sent };
     let with_revision = add(&mut given, operation, &asked);
     add_headers(&mut given, operation, &parts.headers)?;
     let holder = Holder::of(&caller, asked.peer.address);
@@ -160,6 +160,7 @@ fn add(given: &mut Given<'_>, operation: &Operation, asked: &Asked) -> bool {
         if !operation.has_param(&name) || (in_body && origin == Origin::Query) {
             continue;
         }
+        given.sent.note(&name, &text);
         given.params.insert(name.clone(), text.into());
         given.origins.insert(name, origin);
     }
@@ -295,22 +296,26 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Read> {
     serde_json::from_str(text).map(Read::Json).map_err(|error| validation::not_json(text, &error))
 }
 
-/// The parameters that the body gives; names that are none are passed over.
-fn parameters(route: &Route, operation: &Operation, body: Read) -> Result<Map<String, Value>> {
+/// The parameters that the body gives, where names that are none are passed over; and what it says.
+fn parameters(route: &Route, operation: &Operation, body: Read) -> Result<(Map<String, Value>, Sent)> {
     let known = |name: &String| operation.has_param(route.param(name));
     let named = |(name, value): (String, Value)| (route.param(&name).to_owned(), value);
     match (route.body, body) {
-        (_, Read::Nothing) => Ok(Map::new()),
+        (_, Read::Nothing) => Ok(Default::default()),
         (_, Read::Form(fields)) => {
-            let fields = fields.into_iter().filter(|(name, _)| known(name));
-            Ok(fields.map(|(name, text)| named((name, text.into()))).collect())
+            let fields: Map<String, Value> =
+                fields.into_iter().map(|(name, text)| (name, text.into())).collect();
+            let sent = Sent::members(&fields);
+            Ok((fields.into_iter().filter(|(name, _)| known(name)).map(named).collect(), sent))
         }
-        (Body::Text(_), Read::Json(Value::Null)) => Ok(Map::new()),
+        (Body::Text(_), Read::Json(Value::Null)) => Ok(Default::default()),
         (Body::Under(name) | Body::Text(name), Read::Json(value)) => {
-            Ok(Map::from_iter([(name.to_owned(), value)]))
+            let sent = Sent::whole(name, &value);
+            Ok((Map::from_iter([(name.to_owned(), value)]), sent))
         }
         (_, Read::Json(Value::Object(params))) => {
-            Ok(params.into_iter().filter(|(name, _)| known(name)).map(named).collect())
+            let sent = Sent::members(&params);
+            Ok((params.into_iter().filter(|(name, _)| known(name)).map(named).collect(), sent))
         }
         (_, Read::Json(other)) => Err(validation::not_a_body(&other)),
     }

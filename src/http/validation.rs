@@ -40,6 +40,45 @@ pub(super) struct Given<'r> {
     pub(super) params: Map<String, Value>,
     /// Of those that do not stand in the body.
     pub(super) origins: HashMap<String, Origin>,
+    /// What errors show.
+    pub(super) sent: Sent,
+}
+
+/// What the client has sent, as it stood there: what errors may show of it, which is what is small and no secret. (What
+/// the route adds or renames, and what is read of a text, the client has never seen.)
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// Members of the body by its own names, known ones and others; or the whole body, by the name of the parameter.
+    body: Map<String, Value>,
+    /// Parameters of the query and the path by ours.
+    around: HashMap<String, Value>,
+}
+
+/// Members of a body that are kept: those of one that has more are cut off anyway.
+const MOST_SHOWN: usize = 64;
+
+impl Sent {
+    /// The members of a body.
+    pub(super) fn members<'b>(body: impl IntoIterator<Item = (&'b String, &'b Value)>) -> Sent {
+        let shown = body.into_iter().take(MOST_SHOWN).filter(|(name, _)| !is_secret(name));
+        Sent { body: shown.map(|(name, value)| (name.clone(), short(value))).collect(), ..Sent::default() }
+    }
+
+    /// A whole body that is the parameter `name`.
+    pub(super) fn whole(name: &str, body: &Value) -> Sent {
+        let is_plain = !body.is_object() && !body.is_array();
+        Sent {
+            body: is_plain.then(|| (name.to_owned(), short(body))).into_iter().collect(),
+            ..Sent::default()
+        }
+    }
+
+    /// Notes a parameter of the query or the path.
+    pub(super) fn note(&mut self, name: &str, text: &str) {
+        if !is_secret(name) {
+            self.around.insert(name.to_owned(), text.into());
+        }
+    }
 }
 
 impl Given<'_> {
@@ -91,8 +130,7 @@ impl Given<'_> {
                     reader.value(schema, value, at, name);
                 }
                 None if is_required(root, name) => {
-                    let input = if origin == Origin::Body { without_secrets(&params) } else { Value::Null };
-                    reader.problems.missing(at, &input);
+                    reader.problems.missing(at, &self.enclosing(origin));
                 }
                 None => {}
             }
@@ -101,11 +139,33 @@ impl Given<'_> {
         reader.problems.into_placed_items()
     }
 
-    /// The parameters for the operation. What errors may show of them stays here: what is small.
+    /// The parameters for the operation.
     pub(super) fn take(&mut self) -> Map<String, Value> {
-        let small = self.params.iter().filter(|(_, value)| !value.is_object() && !value.is_array());
-        let small = small.map(|(name, value)| (name.clone(), value.clone())).collect();
-        std::mem::replace(&mut self.params, small)
+        std::mem::take(&mut self.params)
+    }
+
+    /// What a parameter that is missing is missing in.
+    fn enclosing(&self, origin: Origin) -> Value {
+        match origin {
+            Origin::Body => self.sent.body.clone().into(),
+            Origin::Query | Origin::Path => Value::Null,
+        }
+    }
+
+    /// What was sent at `ids[3].x`; null if it is not shown.
+    fn sent_at(&self, path: &str) -> Value {
+        let mut steps = steps(path);
+        let name = steps.next().unwrap_or(path);
+        let first = match self.place(name) {
+            (Origin::Body, alias) => self.sent.body.get(alias.unwrap_or(name)),
+            _ => self.sent.around.get(name),
+        };
+        let at = |value: &'_ Value, step: &str| match value {
+            Value::Array(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)).cloned(),
+            value => value.get(step).cloned(),
+        };
+        let sent = first.cloned().and_then(|first| steps.try_fold(first, |value, step| at(&value, step)));
+        sent.unwrap_or_default()
     }
 
     /// An operation's word about its parameters (`field: what was expected`) as a list of one item; other errors, and
@@ -118,12 +178,14 @@ impl Given<'_> {
             Some(name) => {
                 // Missing further down: the path to the object that it is missing in comes first.
                 let path = if field == "params" { name.to_owned() } else { format!("{field}.{name}") };
-                let input = without_secrets(&self.params);
+                let input = match field {
+                    "params" => self.enclosing(self.place(name).0),
+                    field => self.sent_at(field),
+                };
                 json!({"type": "missing", "loc": self.loc(&path), "msg": "Field required", "input": short(&input)})
             }
             None => {
-                let input =
-                    self.params.get(field).filter(|_| !is_secret(field)).map(short).unwrap_or_default();
+                let input = short(&self.sent_at(field));
                 let msg = format!("Value error, {expected}");
                 json!({"type": "value_error", "loc": self.loc(field), "msg": msg, "input": input, "ctx": {"error": {}}})
             }
@@ -136,13 +198,18 @@ impl Given<'_> {
         if path == "params" || path == "body" {
             return json!(["body"]);
         }
-        let mut steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']'));
+        let mut steps = steps(path);
         let (origin, alias) = self.place(steps.next().unwrap_or(path));
         let mut loc = vec![Value::from(origin.name())];
         loc.extend(alias.map(Value::from));
         loc.extend(steps.map(|step| step.parse::<usize>().map_or_else(|_| step.into(), Value::from)));
         loc.into()
     }
+}
+
+/// The steps of `ids[3].x`.
+fn steps(path: &str) -> impl Iterator<Item = &str> {
+    path.split(['.', '[']).map(|step| step.trim_end_matches(']'))
 }
 
 fn not_an_object(problems: &mut Problems, at: &At<'_>, value: &Value) {
@@ -212,11 +279,6 @@ pub(super) fn is_secret(name: &str) -> bool {
     name.contains("password") || name.contains("secret") || name.ends_with("token")
 }
 
-fn without_secrets(params: &Map<String, Value>) -> Value {
-    let shown = params.iter().filter(|(name, _)| !is_secret(name));
-    shown.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,12 +298,14 @@ mod tests {
     fn read(table: &Table, operation: &str, query: Value, body: Value) -> Result<Map<String, Value>> {
         let operation = table.get(operation)?;
         let mut params = body.as_object().cloned().unwrap_or_default();
+        let mut sent = Sent::members(&params);
         let mut origins = HashMap::new();
         for (name, value) in query.as_object().unwrap() {
             params.insert(name.clone(), value.clone());
             origins.insert(name.clone(), Origin::Query);
+            sent.note(name, value.as_str().unwrap_or_default());
         }
-        let mut given = Given { route: &operation.routes[0], params, origins };
+        let mut given = Given { route: &operation.routes[0], params, origins, sent };
         given.read(operation)?;
         Ok(given.take())
     }
@@ -339,7 +403,8 @@ mod tests {
         let table = ops::table();
         let login = table.get("user.login").unwrap();
         let params = json!({"password": "x", "scope": ""}).as_object().cloned().unwrap();
-        let mut given = Given { route: &login.routes[0], params, origins: HashMap::new() };
+        let sent = Sent::members(&params);
+        let mut given = Given { route: &login.routes[0], params, origins: HashMap::new(), sent };
         let wanted = json!({"type": "missing", "loc": ["body", "username"], "msg": "Field required", "input": {"scope": ""}});
         assert_eq!(given.read(login).unwrap_err().detail()[0], wanted);
         assert_eq!(given.listed(Error::invalid("params", "missing field `username`")).detail()[0], wanted);

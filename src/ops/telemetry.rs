@@ -166,10 +166,10 @@ pub async fn add(context: Context, params: Add) -> Result<Added> {
     Ok(Added { inserted: samples.len() })
 }
 
-/// An item of a 422 as FastAPI would write it; the value itself is not repeated.
+/// An item of a 422 as FastAPI would write it.
 fn item(kind: &str, loc: Value, msg: &str, input: &Value) -> Error {
-    let input = if input.is_object() || input.is_array() { Value::Null } else { short(input) };
-    Error::new(Kind::InvalidParams, vec![json!({"type": kind, "loc": loc, "msg": msg, "input": input})])
+    let item = json!({"type": kind, "loc": loc, "msg": msg, "input": short(input)});
+    Error::new(Kind::InvalidParams, vec![item])
 }
 
 /// A page of records.

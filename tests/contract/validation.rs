@@ -187,6 +187,67 @@ async fn parameters_of_queries(server: Server) {
     assert_eq!(items(&http, "PUT", &path, Some(made)).await, item);
 }
 
+/// As it was sent, with what the server does not know and without what it adds, renames or reads of a text.
+#[apply(both_backends!)]
+async fn inputs_are_what_was_sent(server: Server) {
+    let http = Http::admin(&server).await;
+    let inputs = async |method: &str, path: &str, body: Option<Value>| -> Vec<Value> {
+        let items = items(&http, method, path, body).await;
+        items.as_array().expect("a list").iter().map(|item| item["input"].clone()).collect()
+    };
+    let put = async |body: Value| inputs("PUT", "/batch/nodeset", Some(body)).await;
+    assert_eq!(put(json!({})).await, vec![json!({}); 3]);
+    let some = json!({"nodes": ["x"], "extra": {"a": 1}});
+    assert_eq!(put(some.clone()).await, vec![some; 2]);
+    assert_eq!(put(json!({"nodes": "x", "field": "f", "value": "v"})).await, ["x"]);
+    let flag = json!({"nodes": ["x"], "field": "f", "value": true});
+    assert_eq!(put(flag).await, [json!(true)]);
+
+    for (query, item) in [
+        (
+            "threshold=2",
+            json!({"type": "less_than_equal", "loc": ["query", "threshold"], "input": "2",
+                "msg": "Input should be less than or equal to 1", "ctx": {"le": 1.0}}),
+        ),
+        (
+            "threshold=-0.50",
+            json!({"type": "greater_than_equal", "loc": ["query", "threshold"], "input": "-0.50",
+                "msg": "Input should be greater than or equal to 0", "ctx": {"ge": 0.0}}),
+        ),
+        (
+            "min_total=%2B0",
+            json!({"type": "greater_than_equal", "loc": ["query", "min_total"], "input": "+0",
+                "msg": "Input should be greater than or equal to 1", "ctx": {"ge": 1}}),
+        ),
+    ] {
+        let got = items(&http, "GET", &format!("/telemetry/anomalies?{query}"), None).await;
+        assert_eq!(got, json!([item]), "{query}");
+    }
+
+    let invite = async |body: Value| inputs("POST", "/user/invite", Some(body)).await;
+    assert_eq!(invite(json!({"username": "ann", "email": "nonsense"})).await, ["nonsense"]);
+    assert_eq!(invite(json!({"email": " b "})).await, [json!({"email": " b "})]);
+    assert_eq!(invite(json!({"email": "b", "password": "hidden"})).await, [json!({"email": "b"})]);
+    let groups = json!(["g", "g"]);
+    let body = json!({"username": "ann", "email": "ann@example.org", "groups": groups});
+    assert_eq!(invite(body).await, [groups]);
+    // What is read on the way to what is wrong stays as it was.
+    assert_eq!(invite(json!({"is_superuser": "yes"})).await, vec![json!({"is_superuser": "yes"}); 2]);
+    assert_eq!(inputs("PATCH", "/user/me", Some(json!({"email": "@x"}))).await, ["@x"]);
+    assert_eq!(inputs("POST", "/user/forgot-password", Some(json!({"email": "a@"}))).await, ["a@"]);
+
+    assert_eq!(inputs("POST", "/telemetry", Some(json!({"a": 1}))).await, [json!({"a": 1})]);
+    assert_eq!(inputs("POST", "/telemetry", Some(json!([[1]]))).await, [json!([1])]);
+    let publish = async |body: Value| inputs("POST", "/publish/lab", Some(body)).await;
+    for nothing in [json!(null), json!(""), json!([]), json!(0), json!({})] {
+        assert_eq!(publish(json!({"data": nothing})).await, [nothing]);
+    }
+    assert_eq!(publish(json!({"data": 1, "attributes": 5})).await, [json!(5)]);
+    assert_eq!(publish(json!({"data": 1, "attributes": {"a": [7]}})).await, [json!([7])]);
+    let login = http.form("/user/login", &[("password", "secret"), ("scope", "1")]).await;
+    assert_eq!(login.json["detail"][0]["input"], json!({"scope": "1"}));
+}
+
 #[apply(both_backends!)]
 async fn the_order_of_checks(server: Server) {
     let admin = Http::admin(&server).await;

@@ -97,7 +97,7 @@ impl<'s> Reader<'s> {
         let [kind] = types(schema)[..] else { return };
         match kind {
             "integer" => self.integer(schema, value, at, name),
-            "number" => self.number(value, at, name),
+            "number" => self.number(schema, value, at, name),
             "boolean" => match lax::flag(value) {
                 Ok(flag) => *value = flag.into(),
                 Err(bad) => self.problems.not_a_flag(at, bad, value),
@@ -139,30 +139,47 @@ impl<'s> Reader<'s> {
         if let Some(number) = read {
             *value = number.into();
         }
-        let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
-        let number = value.as_f64().unwrap_or_default();
-        if let Some(least) = bound("minimum").filter(|least| number < *least) {
-            let msg = format!("Input should be greater than or equal to {least}");
-            let ctx = json!({"ge": least as i64});
-            self.say(at, "greater_than_equal", msg, name, &given, Some(ctx));
-        } else if let Some(most) = bound("maximum").filter(|most| number > *most) {
-            let msg = format!("Input should be less than or equal to {most}");
-            let ctx = json!({"le": most as i64});
-            self.say(at, "less_than_equal", msg, name, &given, Some(ctx));
-        }
+        self.bounds(schema, value, &given, at, name);
     }
 
-    fn number(&mut self, value: &mut Value, at: &At<'_>, name: &str) {
+    fn number(&mut self, schema: &Value, value: &mut Value, at: &At<'_>, name: &str) {
+        let given = value.clone();
         match &*value {
             Value::Number(_) => {}
             Value::String(text) => match text.trim().parse::<f64>().ok().filter(|float| float.is_finite()) {
                 Some(float) => *value = float.into(),
                 None => {
                     let msg = "Input should be a valid number, unable to parse string as a number";
-                    self.wrong(at, "float_parsing", msg, name, value);
+                    return self.wrong(at, "float_parsing", msg, name, value);
                 }
             },
-            _ => self.wrong(at, "float_type", "Input should be a valid number", name, value),
+            _ => return self.wrong(at, "float_type", "Input should be a valid number", name, value),
+        }
+        self.bounds(schema, value, &given, at, name);
+    }
+
+    /// Notes a number that is less or more than the schema lets it be; `given`: as it was sent.
+    fn bounds(&mut self, schema: &Value, value: &Value, given: &Value, at: &At<'_>, name: &str) {
+        let bound = |key: &str| schema.get(key).filter(|bound| bound.is_number());
+        // Bounds of integers are written with a point in some schemas.
+        let written = |bound: &Value| match types(schema)[..] {
+            ["integer"] => bound.as_f64().map_or(Value::Null, |bound| (bound as i64).into()),
+            _ => bound.clone(),
+        };
+        let number = value.as_f64().unwrap_or_default();
+        if let Some(least) =
+            bound("minimum").filter(|least| least.as_f64().is_some_and(|least| number < least))
+        {
+            let msg =
+                format!("Input should be greater than or equal to {}", least.as_f64().unwrap_or_default());
+            let ctx = json!({"ge": written(least)});
+            self.say(at, "greater_than_equal", msg, name, given, Some(ctx));
+        } else if let Some(most) =
+            bound("maximum").filter(|most| most.as_f64().is_some_and(|most| number > most))
+        {
+            let msg = format!("Input should be less than or equal to {}", most.as_f64().unwrap_or_default());
+            let ctx = json!({"le": written(most)});
+            self.say(at, "less_than_equal", msg, name, given, Some(ctx));
         }
     }
 
@@ -187,7 +204,7 @@ impl<'s> Reader<'s> {
         };
         let most = schema.get("maxItems").and_then(Value::as_u64).map_or(usize::MAX, |most| most as usize);
         if list.len() > most {
-            return self.problems.too_many(at, "List", most, list.len(), &Value::Null);
+            return self.problems.too_many(at, "List", most, list.len(), value);
         }
         let Some(items) = schema.get("items") else { return };
         for (index, item) in list.iter_mut().enumerate() {
