@@ -72,6 +72,11 @@ pub trait EventLog: Send + Sync + 'static {
     async fn close(&self);
 }
 
+/// Names that no channel may have: a log keeps something of its own under them, beside its channels.
+pub fn is_own_name(channel: &str) -> bool {
+    channel == redis::FIRST_EPOCH || channel.starts_with(redis::ENDED)
+}
+
 /// One reader's way along a channel.
 #[async_trait]
 pub trait Tail: Send {

@@ -28,6 +28,7 @@ use bson::{Document, doc};
 use mongodb::Collection;
 use tokio::sync::oneshot;
 
+pub(crate) use self::ends::{ENDED, FIRST_EPOCH};
 use self::epoch::{Channels, holes};
 use self::history::{Span, number};
 use self::outbox::{Job, Pending, Source};

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::attributes::Attributes;
 use super::channels::may_publish;
 use super::{Context, Object};
 use crate::app::App;
 use crate::auth::rights::EDIT_ANY;
 use crate::consumer_group::dead_letter;
 use crate::error::{Error, Kind, Result};
+use crate::event_log;
 use crate::health::Part;
 use crate::model::node::check_event;
 use crate::model::{Event, EventTime, NODE_CHANNEL, ObjectId, User};
@@ -19,9 +21,8 @@ use crate::ops::nodes::{editable, idempotency_key};
 
 /// CloudEvent `type` where nobody says another.
 pub const EVENT_TYPE: &str = "api.kernelci.org";
-const LONGEST_CHANNEL: usize = 64;
-const LONGEST_DEAD: usize = dead_letter::LONGEST_CHANNEL;
-const MOST_ATTRIBUTES: usize = 32;
+/// Bytes of a channel's name.
+const LONGEST_CHANNEL: usize = 128;
 /// Bytes of JSON in an event's payload: what a message on the WebSocket may have, whatever way it comes.
 pub(super) const MOST_DATA: usize = 1 << 20;
 /// How long publishing may take: 504 after that. (That the number comes later is known before.)
@@ -31,8 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
-    /// 1 to 64 of letters, digits and `_ . : -`. Channels of the server (`tree`, `artifact`, and what begins with `dead.`
-    /// or `node.`) are written by the server alone: 403 for everybody else.
+    /// 1 to 128 bytes of any characters but control characters and `/`. Channels of the server (`tree`, `artifact`, and what
+    /// begins with `dead.` or `node.`) are written by the server alone: 403 for everybody else.
     channel: String,
     /// The payload: any JSON of at most 1 MiB; left out it is null. On the channel `node` an object with `op, id, kind,
     /// name, state, result, data`, about a node that the caller may edit; what is named as a field of nodes is as nodes have it.
@@ -47,10 +48,13 @@ pub struct Publish {
     /// CloudEvent `source`; default: the server's.
     #[serde(default)]
     source: Option<String>,
-    /// Further extension attributes: names of lower-case letters and digits, values strings, booleans or integers. Those
-    /// that the server sets (`type`, `owner`, `id`, `time`, …) are passed over.
+    /// Further extension attributes; values are strings, booleans or integers. Those that the server sets (`type`,
+    /// `owner`, `id`, `time`, …) are passed over. Of a name what matters is its letters and digits in lower case
+    /// (`foobar` of `Foo_bar`), and no two may be left with the same; `/listen` shows it as it was written.
+    /// `partitionkey` (on other channels than `node`): ordered groups work on events that have the same one after the
+    /// other.
     #[serde(default)]
-    attributes: Object,
+    attributes: Option<Object>,
     /// Repeated with the same key (1 to 128 characters), the first answer is given again.
     #[serde(default)]
     idempotency_key: Option<String>,
@@ -65,12 +69,15 @@ pub struct Published {
     id: String,
 }
 
-/// 422 unless it is a channel's name.
+/// 422 unless it can be the name of a channel or a queue. KernelCI's server takes whatever a path can hold.
 pub fn channel_name(field: &str, name: &str) -> Result<()> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    let longest = if name.starts_with(dead_letter::PREFIX) { LONGEST_DEAD } else { LONGEST_CHANNEL };
-    if name.is_empty() || name.len() > longest || !name.chars().all(good) {
-        return Err(Error::invalid(field, "expected 1 to 64 of letters, digits and _ . : -"));
+    let bad = |c: char| c.is_control() || c == '/';
+    if name.is_empty()
+        || name.len() > LONGEST_CHANNEL
+        || name.chars().any(bad)
+        || event_log::is_own_name(name)
+    {
+        return Err(Error::invalid(field, "expected 1 to 128 bytes without control characters and /"));
     }
     Ok(())
 }
@@ -102,10 +109,11 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         return Err(Error::new(Kind::TooLarge, format!("data: an event holds at most {MOST_DATA} bytes")));
     }
     let mut subject = None;
-    if params.channel == NODE_CHANNEL {
+    let is_of_node = params.channel == NODE_CHANNEL;
+    if is_of_node {
         subject = Some(node_of(&context, user, &data).await?.to_hex());
     }
-    let attributes = extensions(params.attributes)?;
+    let attributes = Attributes::read(params.attributes.unwrap_or_default())?;
     let text = |field: &str, value: Option<String>, default: &str| match value {
         Some(text) if text.is_empty() || text.len() > 256 => {
             Err(Error::invalid(field, "expected 1 to 256 characters"))
@@ -122,8 +130,9 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         subject,
         time: EventTime::now(),
         owner: Some(user.username.clone()),
-        partitionkey: None,
-        extensions: attributes,
+        // On `node` it is the tree's, which only writes of nodes tell.
+        partitionkey: attributes.partitionkey.filter(|_| !is_of_node),
+        extensions: attributes.extensions,
         data,
     };
     let (app, log) = (&context.app, &context.app.log);
@@ -187,36 +196,4 @@ async fn node_of(context: &Context, user: &User, data: &Value) -> Result<ObjectI
         editable(context, id).await?;
     }
     Ok(id)
-}
-
-/// The attributes that are not the server's.
-pub(super) fn extensions(mut attributes: Map<String, Value>) -> Result<Map<String, Value>> {
-    const OURS: [&str; 11] = [
-        "specversion",
-        "id",
-        "source",
-        "type",
-        "subject",
-        "time",
-        "data",
-        "datacontenttype",
-        "owner",
-        "partitionkey",
-        "sequence",
-    ];
-    attributes.retain(|name, _| !OURS.contains(&name.as_str()));
-    if attributes.len() > MOST_ATTRIBUTES {
-        return Err(Error::invalid("attributes", format!("expected at most {MOST_ATTRIBUTES}")));
-    }
-    for (name, value) in &attributes {
-        let field = format!("attributes.{}", name.chars().take(32).collect::<String>());
-        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        if name.is_empty() || name.len() > 20 || !name.chars().all(letters) {
-            return Err(Error::invalid(field, "expected a name of 1 to 20 lower-case letters and digits"));
-        }
-        if !(value.is_string() || value.is_boolean() || value.is_i64()) {
-            return Err(Error::invalid(field, "expected a string, a boolean or an integer"));
-        }
-    }
-    Ok(attributes)
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
+use super::attributes::{Attributes, restore};
 use super::loose::Loose;
 use super::{conditions, events, history, nodes, paging, subscriptions};
 use crate::error::{Error, Kind};
@@ -224,8 +225,8 @@ fn any_event_is_published_whole_or_refused() {
                 return false;
             }
             let attributes = given.get("attributes").and_then(Value::as_object).cloned().unwrap_or_default();
-            let extensions = match events::extensions(attributes.clone()) {
-                Ok(extensions) => extensions,
+            let read_attributes = match Attributes::read(attributes.clone()) {
+                Ok(attributes) => attributes,
                 Err(error) => {
                     assert!(error.detail().as_str().is_some_and(|detail| detail.starts_with("attributes")));
                     return false;
@@ -239,17 +240,25 @@ fn any_event_is_published_whole_or_refused() {
                 subject: None,
                 time: EventTime::from_micros(0),
                 owner: Some(text("channel").to_owned()),
-                partitionkey: None,
-                extensions: extensions.clone(),
+                partitionkey: read_attributes.partitionkey.clone(),
+                extensions: read_attributes.extensions.clone(),
                 data: data.clone(),
             };
             let entry = Entry::new(u64::MAX, &event.to_text());
             let read = entry.value();
             assert_eq!((&read["data"], &read["sequence"]), (&data, &json!("18446744073709551615")));
             assert_eq!((&read["id"], &read["type"]), (&json!("070707070707070707070707"), &json!("t")));
-            for (name, value) in &extensions {
-                assert_eq!((read.get(name), attributes.get(name)), (Some(value), Some(value)));
+            for (name, value) in &read_attributes.extensions {
+                assert_eq!(read.get(name), Some(value));
+                assert!(
+                    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()),
+                    "{name}"
+                );
             }
+            // Whoever wants them gets them back as they were written.
+            let mut written = read_attributes.extensions.clone();
+            restore(&mut written);
+            assert!(written.iter().all(|(name, value)| attributes.get(name) == Some(value)), "{written:?}");
             assert_eq!(crate::ops::polling::python_json(read).parse::<Value>().unwrap(), *read);
             true
         });

@@ -5,6 +5,7 @@
 //! ([`Route`]). Validation, access and documentation hang on the operation, never on a transport.
 
 pub mod acks;
+mod attributes;
 pub mod channels;
 mod conditions;
 pub mod consumers;

@@ -37,7 +37,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Push {
-    /// The queue: 1 to 64 of letters, digits and `_ . : -`.
+    /// The queue: 1 to 128 bytes of any characters but control characters and `/`.
     list: String,
     /// `data`, the payload, and attributes of the CloudEvent beside it. Without attributes, `type` and `source` are the
     /// server's.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    Answer, Backend, Http, PATIENCE, Server, another_moment, both_backends, both_backends_in_pairs,
+    Answer, Backend, Http, PATIENCE, Raw, Server, another_moment, both_backends, both_backends_in_pairs,
     eventually_within, node, soon, until, until_within,
 };
 
@@ -96,6 +96,71 @@ async fn a_message_is_what_kernelci_sends(server: Server) {
     assert_eq!(event["source"], "https://api.kernelci.org/");
     assert_eq!(event["type"], "api.kernelci.org");
     assert_eq!(event["_sequence_id"], 2);
+}
+
+#[apply(both_backends!)]
+async fn attributes_and_channels_have_the_names_that_their_publisher_gives(server: Server) {
+    let http = Http::admin(&server).await;
+    assert_eq!(http.post("/publish/lab", &json!({"data": 1, "attributes": null})).await.status, 200);
+    for (number, channel) in
+        ["a b", "ü", "{x}", "}y{", "100%", "node job", &"é".repeat(64)].iter().enumerate()
+    {
+        let encoded: String = url::form_urlencoded::byte_serialize(channel.as_bytes()).collect();
+        let encoded = encoded.replace('+', "%20");
+        let id = subscribe(&http, &encoded).await;
+        let body = json!({"data": {"n": number},
+            "attributes": {"Foo_bar": "1", "traceparent": "00", "Rack-Nr.": 7, "none": null, "partitionkey": "k"}});
+        assert_eq!(http.post(&format!("/publish/{encoded}"), &body).await.ok(), Value::Null, "{channel}");
+        let message = http.get(&format!("/listen/{id}")).await.ok();
+        assert_eq!(message["channel"], *channel);
+        let heard = event(&message);
+        let attributes: Vec<&String> = heard.as_object().expect("an event").keys().skip(6).collect();
+        assert_eq!(
+            attributes,
+            ["owner", "partitionkey", "Foo_bar", "traceparent", "Rack-Nr.", "_sequence_id"],
+            "{channel}"
+        );
+        assert_eq!((&heard["Foo_bar"], &heard["Rack-Nr."]), (&json!("1"), &json!(7)));
+        // The history tells the channel; sessions and feeds have names as CloudEvents have them.
+        let told = http.get(&format!("/events?channel={encoded}")).await.ok();
+        assert_eq!((&told[0]["channel"], &told[0]["data"]["n"]), (&json!(channel), &json!(number)));
+        let mut raw = server.admin().await;
+        let from = json!({"sub": 1, "channel": channel, "from": "earliest", "filter": {"foobar": "1"}});
+        raw.call("event.subscribe", from).await;
+        let seen = raw.event(1).await["event"].take();
+        assert_eq!(
+            (&seen["foobar"], &seen["racknr"], seen.get("Foo_bar")),
+            (&json!("1"), &json!(7), None),
+            "{seen}"
+        );
+        assert_eq!(seen["attributenames"], r#"["Foo_bar","Rack-Nr."]"#);
+        let feed = format!("ws://127.0.0.1:{}/events/feed?from=earliest&channel={encoded}", server.port());
+        let mut feed = Raw::connect(&feed, Some("cloudevents.json"), &[]).await.expect("upgrades");
+        assert_eq!(feed.receive(PATIENCE).await.expect("an event"), seen);
+        // Items of queues are given as they were pushed.
+        assert_eq!(
+            http.post(&format!("/push/{encoded}"), &json!({"data": 1, "Foo_bar": 2})).await.ok(),
+            Value::Null
+        );
+        assert_eq!(http.get(&format!("/pop/{encoded}")).await.ok()["Foo_bar"], 2, "{channel}");
+    }
+    for (channel, attributes, field) in [
+        ("lab", json!({"Foo_bar": 1, "foobar": 2}), "foobar"),
+        ("lab", json!({"_": 1}), "_"),
+        ("lab", json!({"Owner": "eve"}), "Owner"),
+        ("lab", json!({"x": 1.5}), "x"),
+        ("a%0Ab", json!({}), "channel"),
+        ("a%2Fb", json!({}), "channel"),
+        ("first%20epoch", json!({}), "channel"),
+        ("ended%205", json!({}), "channel"),
+    ] {
+        let body = json!({"data": 1, "attributes": attributes});
+        let refused = http.post(&format!("/publish/{channel}"), &body).await;
+        assert_eq!(refused.status, 422, "{channel} {attributes}: {}", refused.text);
+        assert!(refused.text.contains(field), "{}", refused.text);
+    }
+    let long = http.post(&format!("/publish/{}", "x".repeat(129)), &json!({"data": 1})).await;
+    assert_eq!(long.status, 422);
 }
 
 #[apply(both_backends!)]

@@ -125,7 +125,7 @@ async fn refusals_name_what_is_wrong(server: Server) {
         (422, &json!("Field required")),
         "500 in KernelCI"
     );
-    for path in ["/latest/push/a%20b", "/latest/push/kernelci%2Fx"] {
+    for path in ["/latest/push/a%0Ab", "/latest/push/kernelci%2Fx"] {
         let answer = http.post(path, &json!({"data": 1})).await;
         assert_eq!(
             (answer.status, &answer.json["detail"][0]["loc"]),

@@ -88,7 +88,7 @@ async fn a_full_instance_has_no_room_for_feeds_either(backend: Backend) {
 
 #[apply(both_backends!)]
 async fn a_wrong_query_is_refused(server: Server) {
-    for query in ["channel=node&from=yesterday", "channel=node&data.name__re=(", "channel=no%20channel"] {
+    for query in ["channel=node&from=yesterday", "channel=node&data.name__re=(", "channel=no%2Fchannel"] {
         let request =
             reqwest::Client::new().get(feed(&server, "http", query)).header("accept", "text/event-stream");
         let answer = request.send().await.expect("answers");

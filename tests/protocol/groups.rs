@@ -233,6 +233,23 @@ async fn an_ordered_group_takes_trees_in_turn(server: Server) {
     }
 }
 
+/// On a channel of one's own the publisher says what belongs together.
+#[apply(both_backends!)]
+async fn an_ordered_group_takes_partition_keys_in_turn(server: Server) {
+    let mut raw = server.admin().await;
+    join(&mut raw, 1, json!({"ordered": true, "ack_wait_ms": 3_600_000})).await;
+    let mut seqs = Vec::new();
+    for (key, data) in [("a", 1), ("a", 2), ("b", 3)] {
+        let event = json!({"channel": "lab", "data": data, "attributes": {"partitionkey": key}});
+        seqs.push(raw.call("event.publish", event).await["seq"].as_u64().unwrap());
+    }
+    let first = raw.event(1).await;
+    assert_eq!((first["seq"].as_u64(), &first["event"]["partitionkey"]), (Some(seqs[0]), &json!("a")));
+    assert_eq!(next(&mut raw, 1).await, (seqs[2], 1));
+    ack(&mut raw, 1, seqs[0]).await;
+    assert_eq!(next(&mut raw, 1).await, (seqs[1], 1));
+}
+
 #[apply(both_backends!)]
 async fn members_agree_on_what_the_group_is(server: Server) {
     let mut raw = server.admin().await;

@@ -29,7 +29,7 @@ async fn methods_of_events(server: Server) {
     book.ask(raw, "with what it must have", "event.publish", json!({"channel": "lab"})).await;
     let of_a_node = json!({"channel": "node", "data": {"op": "updated", "id": ABSENT}});
     book.refused(raw, "of no node", "event.publish", of_a_node).await;
-    book.refused(raw, "not a name", "event.publish", json!({"channel": "a b", "data": 1})).await;
+    book.refused(raw, "not a name", "event.publish", json!({"channel": "a/b", "data": 1})).await;
     book.refused(&mut nobody, "without a user", "event.publish", event).await;
 
     let first = json!({"channel": "lab", "limit": 1});

@@ -30,12 +30,16 @@ const YOUNGEST: Duration = Duration::from_secs(3600);
 const MOST: i64 = 1000;
 /// Channels that Redis is asked about at once.
 const AT_ONCE: usize = 16;
-/// Where the epoch is kept that channels begin in. (No name of a channel has a blank.)
-const FIRST_EPOCH: &str = "first epoch";
+/// Where the epoch is kept that channels begin in. No channel has this name ([`is_own_name`]).
+///
+/// [`is_own_name`]: crate::event_log::is_own_name
+pub(crate) const FIRST_EPOCH: &str = "first epoch";
+/// How the names begin under which it is kept what is remembered of channels after their end; no channel's begins so.
+pub(crate) const ENDED: &str = "ended ";
 
 /// Where it is kept what is remembered of a channel after its end.
 pub(super) fn key(channel: &str) -> String {
-    format!("ended {}", place(channel))
+    format!("{ENDED}{}", place(channel))
 }
 
 /// The epoch that the channels of this database begin in.

@@ -6,6 +6,7 @@
 //! (and `i`, the event's id); `…:seen:<event id>` remembers for an hour which number an event got. The channel is the hash
 //! tag, so that a cluster keeps all of it on one shard; only the clock of all channels (`clock.rs`) would be on another.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,7 +168,12 @@ impl Redis {
         self.manager.clone()
     }
 
+    /// All keys of a channel are in one slot of a cluster: the channel's name stands in braces, and has none itself.
     fn key(&self, channel: &str, what: &str) -> String {
+        let channel = match channel.contains(['{', '}', '%']) {
+            true => Cow::Owned(channel.replace('%', "%25").replace('{', "%7B").replace('}', "%7D")),
+            false => Cow::Borrowed(channel),
+        };
         format!("{}{{{channel}}}:{what}", self.prefix)
     }
 

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::model::Timestamp;
-use crate::model::event::Entry;
+use crate::model::event::{Entry, NODE_CHANNEL};
+use crate::ops::attributes;
 use crate::ops::events::EVENT_TYPE;
 
 /// One event.
@@ -32,8 +33,12 @@ impl Message {
     pub(super) fn event(channel: &str, entry: &Entry) -> Message {
         let mut event = entry.value().clone();
         if let Some(event) = event.as_object_mut() {
-            // Ours, which its clients do not know.
-            event.retain(|name, _| !["subject", "partitionkey", "sequence"].contains(&name.as_str()));
+            // Ours, which its clients do not know; a key on another channel is its publisher's.
+            let is_ours = |name: &str| {
+                matches!(name, "subject" | "sequence") || (name == "partitionkey" && channel == NODE_CHANNEL)
+            };
+            event.retain(|name, _| !is_ours(name));
+            attributes::restore(event);
             event.insert("_sequence_id".into(), entry.seq.into());
         }
         Message::new(channel, &event)
@@ -131,9 +136,12 @@ mod tests {
             message.data,
             r#"{"specversion": "1.0", "id": "i", "source": "s", "type": "t", "time": "z", "data": {"k": 1}, "owner": "bob", "traceparent": "00", "_sequence_id": 7}"#
         );
+        let written = r#"{"id":"i","data":1,"foobar":2,"x":3,"attributenames":"[\"Foo_bar\"]"}"#;
+        let message = Message::event("a b", &Entry::new(7, written));
+        assert_eq!(message.data, r#"{"id": "i", "data": 1, "Foo_bar": 2, "x": 3, "_sequence_id": 7}"#);
         assert_eq!(
             serde_json::to_string(&message).unwrap().split("\"data\"").next(),
-            Some(r#"{"type":"message","pattern":null,"channel":"node","#)
+            Some(r#"{"type":"message","pattern":null,"channel":"a b","#)
         );
     }
 }

@@ -66,7 +66,9 @@ impl JsonSchema for CloudEvent {
                     `path`, `group`, `state`, `result`, `owner`, `data`, `is_hierarchy`, and on updates \
                     `previous_state` and `previous_result`."},
                 "owner": {"type": "string", "description": "Owner of the node, or who published it."},
-                "partitionkey": {"type": "string", "description": "`treeid` of the node."},
+                "partitionkey": {"type": "string", "description": "`treeid` of the node, or what the publisher set."},
+                "attributenames": {"type": "string", "description": "JSON text of a list: names of attributes that \
+                    their publisher has written otherwise, e.g. `Foo_bar`, which is `foobar` here."},
                 "sequence": {"type": "string", "pattern": "^[0-9]{20}$", "description":
                     "Its number in the channel, in fixed width."},
             },

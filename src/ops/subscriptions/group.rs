@@ -8,7 +8,6 @@ use crate::consumer_group::{Wish, dead_letter};
 use crate::error::{Error, Result};
 use crate::ops::Context;
 use crate::ops::consumers::new_name_check;
-use crate::ops::events::channel_name;
 use crate::ops::polling::owner;
 use crate::session::Reserved;
 use crate::session::acks::{Acks, Held};
@@ -42,10 +41,12 @@ pub(super) fn wanted(context: &Context, params: &Subscribe) -> Result<Option<Wan
     };
     let owner = owner(&context.caller)?;
     new_name_check("durable", name)?;
-    channel_name("durable", name)?;
-    if name.len() > dead_letter::LONGEST_NAME {
-        let expected =
-            format!("expected at most {} characters in the name of a group", dead_letter::LONGEST_NAME);
+    let good = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+    if name.is_empty() || name.len() > dead_letter::LONGEST_NAME || !name.chars().all(good) {
+        let expected = format!(
+            "expected 1 to {} of letters, digits and _ . : - in the name of a group",
+            dead_letter::LONGEST_NAME
+        );
         return Err(Error::invalid("durable", expected));
     }
     // Wherever it is stored, and wherever they go: a group must not feed on itself.
