@@ -132,6 +132,13 @@ pub struct HistoryQuery {
     pub limit: usize,
 }
 
+impl HistoryQuery {
+    /// Whether the order is that of the channel's sequence.
+    pub fn is_by_seq(&self) -> bool {
+        self.channel.is_some() && !matches!(self.after, Some(After::Time(..)))
+    }
+}
+
 /// A place in a history answer.
 #[derive(Clone, Copy, Debug)]
 pub enum After {

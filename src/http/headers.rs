@@ -20,7 +20,7 @@ use crate::app::App;
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
 const SENT: &str =
     "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, Last-Event-ID, X-Request-Id";
-const SHOWN: &str = "ETag, Location, Retry-After, X-Request-Id";
+const SHOWN: &str = "ETag, Location, Retry-After, X-Request-Id, X-Total-Truncated";
 /// Seconds for which a browser need not ask again.
 const GOOD_FOR: &str = "600";
 

@@ -28,6 +28,9 @@ use crate::quota::{self, Holder, Place};
 use crate::session::credentials;
 use crate::sync::{apart, in_place, lock};
 
+/// Says that an answer is not all that was asked for.
+const TRUNCATED: &str = "x-total-truncated";
+
 /// The handler of a route.
 pub(super) fn handler(operation: &'static str, route: Route) -> MethodRouter<Arc<App>> {
     let filter = MethodFilter::try_from(route.method.clone()).unwrap_or(MethodFilter::GET);
@@ -172,7 +175,11 @@ fn add(given: &mut Given<'_>, operation: &Operation, asked: &Asked) -> bool {
         given.params.insert((*name).to_owned(), value.clone());
     }
     for (name, value) in &given.route.defaults {
-        given.params.entry(*name).or_insert_with(|| value.clone());
+        // As KernelCI has it, text that is blank says nothing.
+        let says = |given: &Value| !given.as_str().is_some_and(|text| matches!(text.trim(), "" | "null"));
+        if !given.params.get(*name).is_some_and(says) {
+            given.params.insert((*name).to_owned(), value.clone());
+        }
     }
     with_revision
 }
@@ -211,9 +218,9 @@ async fn succeeded(
         Answer::Whole | Answer::OrNull => None,
     };
     let reply = apart(reply.weight(), move || reply.rest(member, with_revision)).await?;
-    let mut counted = None;
+    let (mut counted, cut) = (None, matches!(reply.body, RestBody::Cut(_)));
     let mut response = match reply.body {
-        RestBody::Whole(text) => {
+        RestBody::Whole(text) | RestBody::Cut(text) => {
             let (text, place) = app.quotas.count(holder, Ok(text));
             counted = place;
             json(status, text?)
@@ -224,6 +231,9 @@ async fn succeeded(
             (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
         }
     };
+    if cut {
+        response.headers_mut().insert(TRUNCATED, HeaderValue::from_static("true"));
+    }
     if let Some(revision) = reply.revision {
         let etag = HeaderValue::try_from(format!("\"{revision}\"")).map_err(Error::internal)?;
         response.headers_mut().insert(header::ETAG, etag);

@@ -11,7 +11,6 @@ use super::channels::may_publish;
 use super::{Context, Object};
 use crate::app::App;
 use crate::auth::rights::EDIT_ANY;
-use crate::consumer_group::dead_letter;
 use crate::error::{Error, Kind, Result};
 use crate::event_log;
 use crate::health::Part;

@@ -6,11 +6,13 @@ use serde_json::Value;
 
 use super::Context;
 use super::conditions::Conditions;
+use super::long_page::{PageOf, Part, Piece, page};
 use super::nodes::node_id;
-use super::users::{PageOf, page};
+use super::users::MOST_AT_ONCE;
 use crate::error::{Error, Kind, Result};
 use crate::model::user::Group;
 use crate::store::groups::GroupDeleted;
+use crate::store::users::Page;
 
 const LONGEST_NAME: usize = 256;
 
@@ -21,9 +23,9 @@ pub struct Find {
     /// `{"name": …}`; default: all.
     #[serde(default)]
     filter: Option<Value>,
-    /// 1 to 10,000; default 50.
+    /// 1 or more; default 50. A session's message holds at most 10,000.
     #[serde(default)]
-    #[schemars(range(min = 1, max = 10000))]
+    #[schemars(range(min = 1))]
     limit: Option<u64>,
     /// Skip this many first.
     #[serde(default)]
@@ -59,8 +61,16 @@ pub struct Created {
 pub async fn find(context: Context, params: Find) -> Result<PageOf<Group>> {
     let page = page(params.limit, params.offset)?;
     let name = Conditions::read(params.filter.as_ref(), &["name"])?.text("name")?;
-    let found = context.app.store.find_groups(name.as_deref(), page).await?;
-    Ok(PageOf::new(found.items, found.total, page))
+    let store = context.app.store.clone();
+    let read = move |part: Part| {
+        let (store, name) = (store.clone(), name.clone());
+        async move {
+            let page = Page { limit: part.limit, offset: part.offset };
+            let found = store.find_groups(name.as_deref(), page).await?;
+            Ok(Piece { items: found.items, total: found.total, behind: None })
+        }
+    };
+    PageOf::read(&context, page, MOST_AT_ONCE, read).await
 }
 
 /// One group.

@@ -6,38 +6,33 @@
 //! server have the same time; an answer from a time on does not end between those, and may have more events than `limit`.
 //! What was acknowledged before the request is in the answer.
 
-use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+mod items;
+
+use std::collections::HashMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use futures::{StreamExt, stream};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::items::{Items, Rest, held, nodes_of};
+use super::Context;
 use super::channels::{may_read, visible};
 use super::events::channel_name;
 use super::loose::Loose;
 use super::schema::types;
-use super::{Context, Reply, RestBody, RestReply};
 use crate::error::{Error, Result};
 use crate::event_log::{After, HISTORY_BYTES, HistoryQuery, Logged};
 use crate::filter::{EVENT, Filter, PATTERN_COST, Pattern, Test};
 use crate::model::{EventTime, ObjectId};
-use crate::quota::Place;
-use crate::store::Wire;
-use crate::sync::apart;
 
-/// Most events of one answer.
+/// Most events that are read before an answer begins, and most of a session's message.
 const MOST_FOUND: usize = 10_000;
 /// Most events of one answer that carry their nodes.
 const MOST_RECURSIVE: usize = 1000;
 /// Most further events of the same time.
 const MOST_MORE: usize = 1000;
-/// Bytes of a piece of a large answer.
-const PIECE: usize = 64 << 10;
 /// Most `ids`.
 const MOST_IDS: usize = 1000;
 
@@ -115,7 +110,8 @@ pub struct Find {
     /// A regular expression that is found in an element of `data.path`.
     #[serde(default)]
     path: Option<String>,
-    /// Default 50, at most 10,000 (1,000 if recursive); 0 asks for as many as possible.
+    /// Default 50, and on the REST route all; 0 asks for all. A session's message holds at most 10,000, and `next` tells where to go on. At most 1,000
+    /// if recursive.
     #[serde(default)]
     limit: Option<Loose>,
     /// So many are passed over.
@@ -142,6 +138,8 @@ pub struct Found {
     items: Items,
     /// Pass as `after` for what follows; null when this was all for now.
     next: Option<String>,
+    #[schemars(skip)]
+    rest: Option<Rest>,
 }
 
 /// The history, oldest first.
@@ -161,8 +159,13 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
     let skip = Loose::integer(params.offset.as_ref())?.unwrap_or(0);
     let skip = usize::try_from(skip).map_err(|_| Error::bad_request("offset: expected 0 or more"))?;
     let from = params.from.as_deref().map(read_from).transpose()?;
-    let mut query =
-        HistoryQuery { channel: params.channel.clone(), filter: filter(&params)?, after: None, skip, limit };
+    let mut query = HistoryQuery {
+        channel: params.channel.clone(),
+        filter: filter(&params)?,
+        after: None,
+        skip,
+        limit: limit.min(MOST_FOUND),
+    };
     query.after = match &params.after {
         Some(text) => Some(place(&context, text, params.channel.as_deref()).await?),
         None => from.map(|time| After::Time(time, ObjectId::from_bytes([0xff; 12]))),
@@ -178,17 +181,29 @@ pub async fn find(context: Context, params: Find) -> Result<Found> {
     let turn = context.search(is_quick(&query.filter)).await?;
     let mut found = context.app.log.find(&query).await?;
     let bytes: usize = found.iter().map(|logged| logged.entry.json.len()).sum();
-    let full = found.len() == limit || bytes >= HISTORY_BYTES;
+    let full = found.len() == query.limit || bytes >= HISTORY_BYTES;
     if let (Some(last), Some(_)) = (found.last().filter(|_| full && skip == 0), from) {
         let more = rest_of_moment(&context, &query, last).await?;
         found.extend(more);
     }
     drop(turn);
-    let by_seq = query.channel.is_some() && !matches!(query.after, Some(After::Time(..)));
-    let next = found.last().filter(|_| full).map(|last| cursor(last, by_seq));
+    let next = found.last().filter(|_| full).map(|last| cursor(last, query.is_by_seq()));
+    let left = limit.saturating_sub(found.len());
+    let rest = match &next {
+        Some(next) if left > 0 => {
+            query = HistoryQuery { after: Some(read_cursor(next)?), skip: 0, ..query };
+            let (context, whole) = (context.clone(), params.event);
+            Some(Rest { context, query, left, whole_moment: from.is_some() && skip == 0, recursive, whole })
+        }
+        _ => None,
+    };
     let nodes = if recursive { nodes_of(&context, &found).await? } else { HashMap::new() };
     let counted = context.app.quotas.large(context.holder(), bytes + held(&nodes))?;
-    Ok(Found { items: Items { found: found.into(), whole: params.event, nodes, _counted: counted }, next })
+    Ok(Found {
+        items: Items { found: found.into(), whole: params.event, nodes, _counted: counted },
+        next,
+        rest,
+    })
 }
 
 /// Text that is not blank.
@@ -199,16 +214,12 @@ fn given(text: Option<String>) -> Option<String> {
 fn limit(params: &Find, recursive: bool) -> Result<usize> {
     let limit = Loose::integer(params.limit.as_ref())?;
     let limit = match limit.map_or(Ok(50), usize::try_from) {
-        Ok(0) if recursive => usize::MAX,
-        Ok(0) => MOST_FOUND,
+        Ok(0) => usize::MAX,
         Ok(limit) => limit,
         Err(_) => return Err(Error::bad_request("limit: expected 0 or more")),
     };
     if recursive && limit > MOST_RECURSIVE {
         return Err(Error::bad_request("Recursive limit is too large, max is 1000"));
-    }
-    if limit > MOST_FOUND {
-        return Err(Error::bad_request(format!("limit: expected at most {MOST_FOUND}")));
     }
     Ok(limit)
 }
@@ -336,170 +347,6 @@ async fn rest_of_moment(context: &Context, query: &HistoryQuery, last: &Logged) 
         ..query.clone()
     };
     context.app.log.find(&query).await
-}
-
-/// Events that were found, as they stand in the log. What they are shown as is made when it goes out: it takes many times
-/// their room.
-struct Items {
-    found: VecDeque<Logged>,
-    /// Whether each shows the whole CloudEvent.
-    whole: bool,
-    /// The nodes that they are about, if wanted.
-    nodes: HashMap<String, Wire>,
-    /// Among the large answers, as long as they are there.
-    _counted: Option<Place>,
-}
-
-impl Items {
-    /// Writes one event as KernelCI's history shows it (contract 5.1).
-    fn write(&self, logged: &Logged, with_revision: bool, out: &mut String) -> Result<()> {
-        let event: &RawValue = serde_json::from_str(&logged.entry.json).map_err(Error::internal)?;
-        let parts: Parts<'_> = serde_json::from_str(event.get()).map_err(Error::internal)?;
-        let time = parts.time.and_then(|text| EventTime::parse_iso(&text).ok());
-        let node = subject(parts.data).and_then(|id| self.nodes.get(&id.to_hex()));
-        let node = node.map(|node| {
-            let mut node = node.clone();
-            if !with_revision {
-                node.shift_remove("revision");
-            }
-            node
-        });
-        let shown = Shown {
-            timestamp: time.map(EventTime::to_wire),
-            sequence_id: logged.entry.seq,
-            channel: &logged.channel,
-            owner: parts.owner,
-            data: parts.data,
-            id: parts.id,
-            event: self.whole.then_some(event),
-            node,
-        };
-        out.push_str(&serde_json::to_string(&shown).map_err(Error::internal)?);
-        Ok(())
-    }
-
-    /// Bytes of the events that have not gone out.
-    fn bytes(&self) -> usize {
-        self.found.iter().map(|logged| logged.entry.json.len()).sum()
-    }
-
-    /// The next of them, about so many bytes, with commas before all but the very first.
-    fn take(&mut self, bytes: usize, is_first: bool, with_revision: bool) -> Result<String> {
-        let mut text = String::new();
-        while text.len() < bytes
-            && let Some(logged) = self.found.pop_front()
-        {
-            if !(is_first && text.is_empty()) {
-                text.push(',');
-            }
-            self.write(&logged, with_revision, &mut text)?;
-        }
-        Ok(text)
-    }
-}
-
-/// The parts of an event that the history shows by themselves, as they stand in its text: an event may hold a hundred
-/// thousand values.
-#[derive(Deserialize)]
-struct Parts<'e> {
-    #[serde(default, borrow)]
-    time: Option<Cow<'e, str>>,
-    #[serde(default, borrow)]
-    owner: Option<&'e RawValue>,
-    #[serde(default, borrow)]
-    data: Option<&'e RawValue>,
-    #[serde(default, borrow)]
-    id: Option<&'e RawValue>,
-}
-
-/// An event as the history shows it.
-#[derive(Serialize)]
-struct Shown<'e> {
-    timestamp: Option<String>,
-    sequence_id: u64,
-    channel: &'e str,
-    owner: Option<&'e RawValue>,
-    data: Option<&'e RawValue>,
-    id: Option<&'e RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event: Option<&'e RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<Wire>,
-}
-
-impl Reply for Found {
-    fn weight(&self) -> usize {
-        self.items.bytes() + held(&self.items.nodes)
-    }
-
-    fn rpc(&self) -> Result<String> {
-        let mut text = String::from("{\"items\":[");
-        for (number, logged) in self.items.found.iter().enumerate() {
-            if number > 0 {
-                text.push(',');
-            }
-            self.items.write(logged, true, &mut text)?;
-        }
-        text.push_str(&self.tail());
-        Ok(text)
-    }
-
-    /// In pieces if it is large: each event is dropped when it has gone out.
-    fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
-        let (head, tail) = match member {
-            Some(_) => ("[", "]".to_owned()),
-            None => ("{\"items\":[", self.tail()),
-        };
-        let mut items = self.items;
-        let first = head.to_owned() + &items.take(PIECE, true, with_revision)?;
-        if items.found.is_empty() {
-            return Ok(RestReply { body: RestBody::Whole(first + &tail), revision: None });
-        }
-        let rest = stream::unfold(Some(items), move |items| async move {
-            let mut items = items.filter(|items| !items.found.is_empty())?;
-            let next = items.found.front().map_or(0, |logged| logged.entry.json.len());
-            let work = move || Ok((items.take(PIECE, false, with_revision), items));
-            match apart(next, work).await {
-                Ok((piece, items)) => Some((piece, Some(items))),
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        let around = |text: String| stream::once(std::future::ready(Ok(text)));
-        let pieces = around(first).chain(rest).chain(around(tail)).boxed();
-        Ok(RestReply { body: RestBody::Pieces(pieces), revision: None })
-    }
-}
-
-impl Found {
-    fn tail(&self) -> String {
-        format!("],\"next\":{}}}", json!(self.next))
-    }
-}
-
-/// The node that an event with this payload is about.
-fn subject(data: Option<&RawValue>) -> Option<ObjectId> {
-    #[derive(Deserialize)]
-    struct About<'e> {
-        #[serde(borrow)]
-        id: Cow<'e, str>,
-    }
-    serde_json::from_str::<About<'_>>(data?.get()).ok()?.id.parse().ok()
-}
-
-/// About how many bytes these nodes take: a value has some five times as many as its text.
-fn held(nodes: &HashMap<String, Wire>) -> usize {
-    nodes.values().filter_map(|node| serde_json::to_string(node).ok()).map(|text| 5 * text.len()).sum()
-}
-
-/// The nodes that these events are about.
-async fn nodes_of(context: &Context, found: &[Logged]) -> Result<HashMap<String, Wire>> {
-    let id = |logged: &Logged| subject(serde_json::from_str::<Parts<'_>>(&logged.entry.json).ok()?.data);
-    let mut ids: Vec<ObjectId> = found.iter().filter_map(id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let nodes = context.app.store.nodes(&ids).await?;
-    let id = |node: &Wire| Some(node.get("id")?.as_str()?.to_owned());
-    Ok(nodes.into_iter().filter_map(|node| Some((id(&node)?, node))).collect())
 }
 
 pub(super) fn cursor(last: &Logged, by_seq: bool) -> String {

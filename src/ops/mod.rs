@@ -18,6 +18,8 @@ mod handover;
 pub mod history;
 pub mod kv;
 pub mod limits;
+mod lists;
+mod long_page;
 mod loose;
 pub mod nodes;
 mod opening;
@@ -37,6 +39,7 @@ pub mod users;
 
 pub use context::{Context, Peer};
 pub use handover::{Handover, HandoverSlot};
+pub use lists::Lists;
 pub use operation::{Object, Operation, Params, Reply, RestBody, RestReply, Table, rpc_text};
 pub use route::{Answer, Body, Route};
 

@@ -1,7 +1,6 @@
 //! Nodes: reading them; whole lists are in [`list`], writing is in [`write`] and [`submit`].
 
 mod list;
-mod lists;
 mod submit;
 mod write;
 
@@ -12,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use list::{list, page};
-pub use lists::Lists;
 pub use submit::{Events, submit};
 pub(in crate::ops) use write::editable;
 pub use write::{create, mark, may_edit, replace, update};

@@ -51,6 +51,8 @@ pub struct RestReply {
 pub enum RestBody {
     /// At once.
     Whole(String),
+    /// At once, and not all that was asked for: the result says that it is `truncated`.
+    Cut(String),
     /// Piece by piece, so that an answer may be larger than what memory should hold. A piece that fails ends the
     /// connection, which is how HTTP says that a body is not complete.
     Pieces(BoxStream<'static, Result<String>>),
@@ -82,11 +84,13 @@ impl<T: Serialize + Send> Reply for T {
     }
     fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
         let mut body = serde_json::to_value(*self).map_err(Error::internal)?;
+        let cut = body.get("truncated").is_some_and(|truncated| *truncated == Value::Bool(true));
         if let Some(member) = member {
             body = body.get_mut(member).map(Value::take).unwrap_or_default();
         }
         let (body, revision) = strip_revision(body, with_revision);
-        Ok(RestReply { body: RestBody::Whole(body.to_string()), revision })
+        let text = body.to_string();
+        Ok(RestReply { body: if cut { RestBody::Cut(text) } else { RestBody::Whole(text) }, revision })
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Route {
     pub texts: Vec<&'static str>,
     /// Parameters that this route always has.
     pub fixed: Vec<(&'static str, Value)>,
-    /// Parameters that this route has where the request says nothing.
+    /// Parameters that this route has where the request says nothing, or leaves them blank.
     pub defaults: Vec<(&'static str, Value)>,
     /// What the body of the answer is.
     pub answer: Answer,

@@ -9,18 +9,19 @@ use serde_json::{Value, json};
 
 pub use anomalies::anomalies;
 
+use super::long_page::{PageOf, Part, Piece, page};
 use super::loose::Loose;
 use super::{Context, Object};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 use crate::model::problem::short;
 use crate::model::telemetry::{LARGEST, Sample};
-use crate::store::telemetry::{Group, Which};
+use crate::store::telemetry::{Group, MOST_GROUPS, Which};
 
 /// Most records of one request.
 const MOST_ADDED: usize = 10_000;
-/// Most records of one answer.
-const MOST_FOUND: i64 = 1000;
+/// Records that are read at a time.
+const MOST_FOUND: u64 = 1000;
 
 /// Parameters that `GET /telemetry` takes from the query; the others are labels.
 pub const REST: &[&str] = &["since", "until", "is_infra_error", "limit", "offset"];
@@ -60,27 +61,14 @@ pub struct Find {
     /// Whether the lab was to blame.
     #[serde(default)]
     is_infra_error: Option<Loose>,
-    /// 1 to 1,000; default 50.
+    /// 1 or more; default 50. A session's message holds at most 1,000.
     #[serde(default)]
-    #[schemars(range(min = 1, max = 1000))]
-    limit: Option<i64>,
+    #[schemars(range(min = 1))]
+    limit: Option<u64>,
     /// So many are passed over.
     #[serde(default)]
     #[schemars(range(min = 0))]
-    offset: Option<i64>,
-}
-
-/// A page of records, in the order in which they came.
-#[derive(Serialize, JsonSchema)]
-pub struct Page {
-    /// Records.
-    items: Vec<Object>,
-    /// All that match.
-    total: u64,
-    /// As asked.
-    limit: u64,
-    /// As asked.
-    offset: u64,
+    offset: Option<u64>,
 }
 
 /// What to add up.
@@ -129,8 +117,10 @@ pub struct Stats {
 /// Sums, largest first.
 #[derive(Serialize, JsonSchema)]
 pub struct Sums {
-    /// The labels grouped by, `total, pass, fail, incomplete, skip, infra_error`.
+    /// The labels grouped by, `total, pass, fail, incomplete, skip, infra_error`; at most 10,000.
     items: Vec<Object>,
+    /// Whether there may be more groups, none of them larger. (Over REST the header `X-Total-Truncated` says so.)
+    truncated: bool,
 }
 
 /// Adds records: all of them, or none if one is wrong.
@@ -172,21 +162,27 @@ fn item(kind: &str, loc: Value, msg: &str, input: &Value) -> Error {
     Error::new(Kind::InvalidParams, vec![item])
 }
 
-/// A page of records.
-pub async fn find(context: Context, params: Find) -> Result<Page> {
-    let limit = params.limit.unwrap_or(50);
-    if !(1..=MOST_FOUND).contains(&limit) {
-        return Err(Error::invalid("limit", format!("expected 1 to {MOST_FOUND}")));
-    }
-    let offset = params.offset.unwrap_or(0);
-    let offset = u64::try_from(offset).map_err(|_| Error::invalid("offset", "expected 0 or more"))?;
+/// A page of records, in the order in which they came.
+pub async fn find(context: Context, params: Find) -> Result<PageOf<Object>> {
+    let page = page(params.limit, params.offset)?;
     let mut which = filter::read(params.filter.as_ref())?;
     which.is_infra_error = infra_error(params.is_infra_error.as_ref())?;
     span(&mut which, params.since.as_deref(), params.until.as_deref())?;
-    let limit = limit.unsigned_abs();
-    let _turn = context.search(true).await?;
-    let (items, total) = context.app.store.find_samples(&which, limit, offset).await?;
-    Ok(Page { items, total, limit, offset })
+    let asker = context.clone();
+    let read = move |part: Part| {
+        let (context, which) = (asker.clone(), which.clone());
+        async move {
+            let _turn = context.search(true).await?;
+            let Part { limit, offset, behind } = part;
+            let found = match behind {
+                None => context.app.store.find_samples(&which, limit, offset).await?,
+                // The oldest may expire while somebody reads.
+                Some(behind) => context.app.store.more_samples(&which, &behind, limit).await?,
+            };
+            Ok(Piece { items: found.items, total: found.total, behind: found.end })
+        }
+    };
+    PageOf::read(&context, page, MOST_FOUND, read).await
 }
 
 fn infra_error(given: Option<&Loose>) -> Result<Option<bool>> {
@@ -261,7 +257,7 @@ pub async fn stats(context: Context, params: Stats) -> Result<Sums> {
         counts(group, &mut row);
         row
     });
-    Ok(Sums { items: sums.collect() })
+    Ok(Sums { items: sums.collect(), truncated: groups.len() >= MOST_GROUPS })
 }
 
 fn group_names(text: Option<&str>) -> Result<Vec<(&'static str, &'static str)>> {

@@ -13,12 +13,16 @@ use serde_json::Value;
 
 use super::Context;
 use super::conditions::Conditions;
+use super::long_page::{PageOf, Part, Piece, page};
 use super::operation::NoParams;
 use crate::error::{Error, Kind, Result};
 use crate::model::User;
 use crate::model::user::{Group, UserRead};
 use crate::store::UserKey;
 use crate::store::users::{Page, UserFilter};
+
+/// Users, or groups of them, that are read at a time.
+pub(super) const MOST_AT_ONCE: u64 = 10_000;
 
 /// One user.
 #[derive(Deserialize, JsonSchema)]
@@ -36,26 +40,13 @@ pub struct Find {
     /// `is_verified`, `groups.name`.
     #[serde(default)]
     filter: Option<Value>,
-    /// 1 to 10,000; default 50.
+    /// 1 or more; default 50. A session's message holds at most 10,000.
     #[serde(default)]
-    #[schemars(range(min = 1, max = 10000))]
+    #[schemars(range(min = 1))]
     limit: Option<u64>,
     /// Skip this many first.
     #[serde(default)]
     offset: Option<u64>,
-}
-
-/// A page of a list.
-#[derive(Serialize, JsonSchema)]
-pub struct PageOf<T> {
-    /// The page.
-    items: Vec<T>,
-    /// How long the list is.
-    total: u64,
-    /// As asked.
-    limit: u64,
-    /// As asked.
-    offset: u64,
 }
 
 /// A user in a list.
@@ -80,20 +71,6 @@ pub struct Listed {
     groups: Vec<Group>,
 }
 
-/// Reads the limit and the offset of a page.
-pub(super) fn page(limit: Option<u64>, offset: Option<u64>) -> Result<Page> {
-    match limit.unwrap_or(50) {
-        limit @ 1..=10_000 => Ok(Page { limit, offset: offset.unwrap_or(0) }),
-        _ => Err(Error::invalid("limit", "expected 1 to 10000")),
-    }
-}
-
-impl<T> PageOf<T> {
-    pub(super) fn new(items: Vec<T>, total: u64, page: Page) -> PageOf<T> {
-        PageOf { items, total, limit: page.limit, offset: page.offset }
-    }
-}
-
 /// Contract 6.5.
 pub async fn whoami(context: Context, _: NoParams) -> Result<UserRead> {
     Ok(context.caller.user()?.read())
@@ -108,14 +85,23 @@ pub async fn get(context: Context, params: Get) -> Result<UserRead> {
 pub async fn find(context: Context, params: Find) -> Result<PageOf<Listed>> {
     let page = page(params.limit, params.offset)?;
     let filter = filter(&context, params.filter.as_ref())?;
-    let _turn = context.search(true).await?;
-    let found = context.app.store.find_users(&filter, page).await?;
-    let listed = |user: &User| {
-        let UserRead { id, email, is_active, is_superuser, is_verified, username, groups } =
-            seen(&context, user);
-        Listed { id, revision_id: None, email, is_active, is_superuser, is_verified, username, groups }
+    let asker = context.clone();
+    let read = move |part: Part| {
+        let (context, filter) = (asker.clone(), filter.clone());
+        async move {
+            let _turn = context.search(true).await?;
+            let page = Page { limit: part.limit, offset: part.offset };
+            let found = context.app.store.find_users(&filter, page).await?;
+            let items = found.items.iter().map(|user| listed(&context, user)).collect();
+            Ok(Piece { items, total: found.total, behind: None })
+        }
     };
-    Ok(PageOf::new(found.items.iter().map(listed).collect(), found.total, page))
+    PageOf::read(&context, page, MOST_AT_ONCE, read).await
+}
+
+fn listed(context: &Context, user: &User) -> Listed {
+    let UserRead { id, email, is_active, is_superuser, is_verified, username, groups } = seen(context, user);
+    Listed { id, revision_id: None, email, is_active, is_superuser, is_verified, username, groups }
 }
 
 /// What is public of a user, as far as the caller may see it.

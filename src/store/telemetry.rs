@@ -16,10 +16,23 @@ pub trait Telemetry {
     /// Adds records.
     async fn add_samples(&self, samples: &[Sample]) -> Result<()>;
     /// A page of the records that match, in the order in which they came, and how many match.
-    async fn find_samples(&self, which: &Which, limit: u64, offset: u64) -> Result<(Vec<Wire>, u64)>;
+    async fn find_samples(&self, which: &Which, limit: u64, offset: u64) -> Result<Samples>;
+    /// Records that match and follow a page that has ended at `end`; how many match in all is not said.
+    async fn more_samples(&self, which: &Which, end: &str, limit: u64) -> Result<Samples>;
     /// Adds the records up that agree in the labels `by`: groups of at least `least` records, largest first, at most
     /// [`MOST_GROUPS`].
     async fn group_samples(&self, which: &Which, by: &[&'static str], least: u64) -> Result<Vec<Group>>;
+}
+
+/// A page of records.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// The records.
+    pub items: Vec<Wire>,
+    /// How many match.
+    pub total: u64,
+    /// Where the page ends, in words of the store; none if nothing is on it.
+    pub end: Option<String>,
 }
 
 /// Which records; conditions are AND-ed.

@@ -260,3 +260,75 @@ async fn documents_of_the_present_server_are_read() {
     assert!(ours.get("id").is_none() && ours.get_datetime("ts").is_ok(), "{ours}");
     assert_eq!(ours.get_i32("retry").ok(), Some(0));
 }
+
+#[apply(both_backends!)]
+async fn pages_are_as_long_as_is_asked_for(server: Server) {
+    const MANY: usize = 2_345;
+    let http = Http::admin(&server).await;
+    let record =
+        |n: usize| json!({"kind": "job_result", "runtime": "lab", "retry": n, "extra": {"half": n % 2}});
+    http.post("/telemetry", &(0..MANY).map(record).collect()).await.ok();
+    for (query, wanted) in [
+        ("limit=1001", (0..1001).collect::<Vec<usize>>()),
+        ("limit=2345", (0..MANY).collect()),
+        ("limit=1000000&runtime=lab", (0..MANY).collect()),
+        ("limit=1500&offset=100", (100..1600).collect()),
+        ("limit=1500&offset=2000", (2000..MANY).collect()),
+        ("limit=2000&since=2020-01-01", (0..2000).collect()),
+        ("limit=1000&offset=1345", (1345..MANY).collect()),
+        ("limit=5&offset=9000", vec![]),
+    ] {
+        let page = http.get(&format!("/telemetry?{query}")).await.ok();
+        let found: Vec<usize> = page["items"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|item| item["retry"].as_u64())
+            .map(|n| n as usize)
+            .collect();
+        assert_eq!(found, wanted, "{query}");
+        assert_eq!(page["total"], MANY, "{query}");
+        assert_eq!(
+            page.as_object().map(|page| page.keys().map(String::as_str).collect::<Vec<_>>()),
+            Some(vec!["items", "total", "limit", "offset"]),
+            "{query}"
+        );
+    }
+    for list in ["users", "user-groups", "groups"] {
+        let page = http.get(&format!("/{list}?limit=10001")).await.ok();
+        assert_eq!(page["limit"], 10_001, "{list}");
+        assert_eq!(
+            page["items"].as_array().map(Vec::len),
+            page["total"].as_u64().map(|total| total as usize)
+        );
+    }
+    // A message of a session holds one piece, and says so.
+    let mut ws = server.anonymous().await;
+    let page = ws.call("telemetry.find", json!({"limit": 1000, "offset": 1000})).await;
+    assert_eq!(page["items"].as_array().map(Vec::len), Some(1000));
+    let error = ws.fail("telemetry.find", json!({"limit": 1001})).await;
+    assert_eq!(error["data"]["status"], 413, "{error}");
+    assert_eq!(
+        ws.call("telemetry.find", json!({"limit": 2000, "offset": 1400})).await["items"]
+            .as_array()
+            .map(Vec::len),
+        Some(MANY - 1400)
+    );
+}
+
+#[apply(both_backends!)]
+async fn sums_that_are_cut_say_so(server: Server) {
+    let http = Http::admin(&server).await;
+    let record = |n: usize| json!({"kind": "job_result", "runtime": "lab", "device_id": n.to_string()});
+    let sums = async || {
+        let sums = http.get("/telemetry/stats?group_by=device_id").await;
+        let said = sums.headers.get("x-total-truncated").is_some_and(|said| said == "true");
+        (sums.ok().as_array().map(Vec::len), said)
+    };
+    http.post("/telemetry", &(0..9_999).map(record).collect()).await.ok();
+    assert_eq!(sums().await, (Some(9_999), false));
+    http.post("/telemetry", &(9_999..10_002).map(record).collect()).await.ok();
+    assert_eq!(sums().await, (Some(10_000), true));
+    let cut = server.anonymous().await.call("telemetry.stats", json!({"group_by": "device_id"})).await;
+    assert_eq!(cut["truncated"], true);
+}

@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::lists::Place;
 use super::{PAGE_BYTES, joined, read_filter, size};
 use crate::error::{Error, Kind, Result};
 use crate::filter::Filter;
 use crate::model::Node;
+use crate::ops::lists::Place;
 use crate::ops::loose::Loose;
 use crate::ops::{Context, Reply, RestBody, RestReply, paging};
 use crate::store::{Found, Query, Raw, Wire, indexes};

@@ -9,11 +9,10 @@ use super::bson_json::{from_json, object};
 use super::document::{date, integer};
 use super::errors::{QUERY_TIME, call};
 use super::stored::Stored;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::telemetry::{LABELS, Sample};
 use crate::model::{ObjectId, Timestamp};
-use crate::store::Wire;
-use crate::store::telemetry::{Group, MOST_GROUPS, Telemetry, Which};
+use crate::store::telemetry::{Group, MOST_GROUPS, Samples, Telemetry, Which};
 
 #[async_trait]
 impl Telemetry for MongoStore {
@@ -26,7 +25,7 @@ impl Telemetry for MongoStore {
         call(self.telemetry.insert_many(documents)).await.map(drop)
     }
 
-    async fn find_samples(&self, which: &Which, limit: u64, offset: u64) -> Result<(Vec<Wire>, u64)> {
+    async fn find_samples(&self, which: &Which, limit: u64, offset: u64) -> Result<Samples> {
         let query = condition(which);
         let count = async {
             match query.is_empty() {
@@ -34,16 +33,13 @@ impl Telemetry for MongoStore {
                 false => call(self.telemetry.count_documents(query.clone()).max_time(QUERY_TIME)).await,
             }
         };
-        // Ids grow with time: the order in which the records came.
-        let find = self.telemetry.find(query.clone()).sort(doc! {"_id": 1}).max_time(QUERY_TIME);
-        let find = find.skip(offset.min(i64::MAX as u64)).limit(i64::try_from(limit).unwrap_or(i64::MAX));
-        let find = async {
-            let found: Vec<Stored> =
-                call(async { find.allow_disk_use(true).await?.try_collect().await }).await?;
-            Ok(found.iter().map(|found| read(found).to_wire()).collect())
-        };
-        let (total, found) = tokio::try_join!(count, find)?;
-        Ok((found, total))
+        let (total, found) = tokio::try_join!(count, self.samples(query.clone(), limit, offset))?;
+        Ok(Samples { total, ..found })
+    }
+
+    async fn more_samples(&self, which: &Which, end: &str, limit: u64) -> Result<Samples> {
+        let end: ObjectId = end.parse().map_err(Error::internal)?;
+        self.samples(doc! {"$and": [condition(which), {"_id": {"$gt": end}}]}, limit, 0).await
     }
 
     async fn group_samples(&self, which: &Which, by: &[&'static str], least: u64) -> Result<Vec<Group>> {
@@ -73,6 +69,17 @@ impl Telemetry for MongoStore {
         let groups = groups.with_type::<Stored>();
         let groups: Vec<Stored> = call(async { groups.await?.try_collect().await }).await?;
         Ok(groups.iter().map(|found| group(found, by)).collect())
+    }
+}
+
+impl MongoStore {
+    async fn samples(&self, query: Document, limit: u64, offset: u64) -> Result<Samples> {
+        // Ids grow with time: the order in which the records came.
+        let find = self.telemetry.find(query).sort(doc! {"_id": 1}).max_time(QUERY_TIME);
+        let find = find.skip(offset.min(i64::MAX as u64)).limit(i64::try_from(limit).unwrap_or(i64::MAX));
+        let found: Vec<Stored> = call(async { find.allow_disk_use(true).await?.try_collect().await }).await?;
+        let end = found.last().and_then(|last| last.get_object_id("_id").ok()).map(|id| id.to_hex());
+        Ok(Samples { items: found.iter().map(|found| read(found).to_wire()).collect(), total: 0, end })
     }
 }
 

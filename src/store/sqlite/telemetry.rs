@@ -11,8 +11,7 @@ use super::statement::prepare;
 use crate::error::{Error, Result};
 use crate::model::telemetry::{LABELS, Sample};
 use crate::model::{ObjectId, Timestamp};
-use crate::store::Wire;
-use crate::store::telemetry::{Group, MOST_GROUPS, Telemetry, Which};
+use crate::store::telemetry::{Group, MOST_GROUPS, Samples, Telemetry, Which};
 
 /// The table; its indexes are in [`INDEXES`].
 pub(super) const TABLES: &str = "
@@ -50,9 +49,18 @@ impl Telemetry for SqliteStore {
         Ok(())
     }
 
-    async fn find_samples(&self, which: &Which, limit: u64, offset: u64) -> Result<(Vec<Wire>, u64)> {
+    async fn find_samples(&self, which: &Which, limit: u64, offset: u64) -> Result<Samples> {
         let which = which.clone();
-        self.db.searches.run(move |connection| find(connection, &which, limit, offset)).await
+        let find = move |connection: &Connection| {
+            let total = count(connection, &which)?;
+            Ok(Samples { total, ..find(connection, &which, i64::MIN, limit, offset)? })
+        };
+        self.db.searches.run(find).await
+    }
+
+    async fn more_samples(&self, which: &Which, end: &str, limit: u64) -> Result<Samples> {
+        let (which, end) = (which.clone(), end.parse().map_err(Error::internal)?);
+        self.db.searches.run(move |connection| find(connection, &which, end, limit, 0)).await
     }
 
     async fn group_samples(&self, which: &Which, by: &[&'static str], least: u64) -> Result<Vec<Group>> {
@@ -115,19 +123,30 @@ fn json_path(names: &[String]) -> String {
     names.iter().fold("$".to_owned(), |path, name| format!("{path}.\"{name}\""))
 }
 
-fn find(connection: &Connection, which: &Which, limit: u64, offset: u64) -> Result<(Vec<Wire>, u64)> {
-    let (condition, mut values) = condition(which);
+fn count(connection: &Connection, which: &Which) -> Result<u64> {
+    let (condition, values) = condition(which);
     let count = format!("SELECT count(*) FROM telemetry WHERE {condition}");
     let total: i64 = prepare(connection, &count)?.query_row(params_from_iter(&values), |row| row.get(0))?;
-    let sql = format!("SELECT {} FROM telemetry WHERE {condition} ORDER BY n LIMIT ? OFFSET ?", *COLUMNS);
+    Ok(total.unsigned_abs())
+}
+
+/// Records behind number `end`.
+fn find(connection: &Connection, which: &Which, end: i64, limit: u64, offset: u64) -> Result<Samples> {
+    let (condition, mut values) = condition(which);
+    let sql = format!(
+        "SELECT {}, n FROM telemetry WHERE {condition} AND n > ? ORDER BY n LIMIT ? OFFSET ?",
+        *COLUMNS
+    );
+    values.push(end.into());
     values.extend([limit, offset].map(|number| SqlValue::from(i64::try_from(number).unwrap_or(i64::MAX))));
     let mut statement = prepare(connection, &sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
-    let mut found = Vec::new();
+    let mut found = Samples::default();
     while let Some(row) = rows.next()? {
-        found.push(read(row)?.to_wire());
+        found.items.push(read(row)?.to_wire());
+        found.end = Some(row.get::<_, i64>("n")?.to_string());
     }
-    Ok((found, total.unsigned_abs()))
+    Ok(found)
 }
 
 fn read(row: &Row<'_>) -> Result<Sample> {

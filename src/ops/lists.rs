@@ -51,9 +51,8 @@ impl Lists {
             let may_go = |one: &Taken| one.used.elapsed() > IDLE && (!is_full || one.holder.is_stranger());
             let idle = taken.iter().position(may_go);
             let Some(idle) = idle else {
-                let detail = format!(
-                    "{server} long lists are being read already: try again, or ask for at most 1,000 nodes"
-                );
+                let detail =
+                    format!("{server} long lists are being read already: try again, or ask for fewer items");
                 return Err(Error::new(Kind::TooMany, detail).retry_after(5000));
             };
             taken.swap_remove(idle);
