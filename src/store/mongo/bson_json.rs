@@ -6,10 +6,11 @@ use serde_json::{Map, Number, Value};
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
 
-/// MongoDB refuses more than 100 levels; the field itself, its document and the outbox need some.
-const MAX_DEPTH: usize = 90;
+/// MongoDB refuses more than 180 levels, and takes no more than 100 by its documentation; an event has one more than its
+/// node.
+const MAX_DEPTH: usize = 112;
 
-/// A JSON value as BSON. `field` is what an error calls it: keys with a NUL and values nested more than 90 deep
+/// A JSON value as BSON. `field` is what an error calls it: keys with a NUL and values nested more than 112 deep
 /// cannot be stored.
 pub(crate) fn from_json(field: &str, value: &Value) -> Result<Bson> {
     nested(field, value, MAX_DEPTH)
@@ -29,6 +30,9 @@ fn nested(field: &str, value: &Value, depth: usize) -> Result<Bson> {
         Value::Bool(value) => Bson::Boolean(*value),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(int), _) => i32::try_from(int).map_or(Bson::Int64(int), Bson::Int32),
+            (None, _) if number.is_u64() => {
+                return Err(Error::invalid(field, "whole numbers must be between -2^63 and 2^63-1"));
+            }
             (None, float) => Bson::Double(float.unwrap_or(f64::NAN)),
         },
         Value::String(text) => Bson::String(text.clone()),
@@ -59,10 +63,7 @@ pub(crate) fn to_json(value: &Bson) -> Value {
         Bson::Int32(number) => (*number).into(),
         Bson::Int64(number) => (*number).into(),
         Bson::Double(number) => Number::from_f64(*number).map_or(Value::Null, Value::Number),
-        Bson::Decimal128(number) => {
-            let text = number.to_string();
-            text.parse().ok().and_then(Number::from_f64).map_or(Value::String(text), Value::Number)
-        }
+        Bson::Decimal128(number) => decimal(number.to_string()),
         Bson::String(text) | Bson::Symbol(text) | Bson::JavaScriptCode(text) => text.clone().into(),
         Bson::JavaScriptCodeWithScope(code) => code.code.clone().into(),
         Bson::RegularExpression(regex) => regex.pattern.to_string().into(),
@@ -76,6 +77,21 @@ pub(crate) fn to_json(value: &Bson) -> Value {
         Bson::Array(items) => items.iter().map(to_json).collect(),
         Bson::Document(document) => Value::Object(object(document)),
     }
+}
+
+/// Significant digits that a double always keeps.
+const DIGITS: usize = 15;
+
+/// A decimal number as a number if that is as exact, else as its text.
+fn decimal(text: String) -> Value {
+    if let Ok(whole) = text.parse::<i64>() {
+        return whole.into();
+    }
+    let (digits, exponent) = text.split_once(['E', 'e']).unwrap_or((&text, "0"));
+    let digits = digits.chars().filter(char::is_ascii_digit).skip_while(|digit| *digit == '0').count();
+    let near = exponent.parse::<i32>().is_ok_and(|exponent| exponent.abs() < 280);
+    let number = if digits <= DIGITS && near { text.parse().ok() } else { None };
+    number.and_then(Number::from_f64).map_or(Value::String(text), Value::Number)
 }
 
 /// A document as a JSON object.
@@ -95,8 +111,25 @@ mod tests {
     }
 
     #[test]
+    fn no_number_is_rounded() {
+        for (decimal, json) in [
+            ("1.5", json!(1.5)),
+            ("9223372036854775807", json!(i64::MAX)),
+            ("9223372036854775808", json!("9223372036854775808")),
+            ("0.1234567890123456789", json!("0.1234567890123456789")),
+            ("0.000123456789012345", json!(0.000_123_456_789_012_345)),
+            ("1E+300", json!("1E+300")),
+            ("NaN", json!("NaN")),
+            ("Infinity", json!("Infinity")),
+        ] {
+            assert_eq!(to_json(&decimal.parse::<bson::Decimal128>().unwrap().into()), json, "{decimal}");
+        }
+        assert!(from_json("data", &json!({"n": u64::MAX})).is_err());
+    }
+
+    #[test]
     fn what_cannot_be_stored_is_named() {
-        let deep = (0..100).fold(json!(1), |value, _| json!([value]));
+        let deep = (0..150).fold(json!(1), |value, _| json!([value]));
         assert!(from_json("data", &deep).unwrap_err().to_string().contains("data"));
         assert!(from_json("data", &json!({"a\0b": 1})).is_err());
     }
