@@ -1,5 +1,7 @@
 //! Telemetry: what happened to jobs in labs, one small record each (contract 7.2).
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::lax;
@@ -28,8 +30,12 @@ pub const LABELS: [&str; 14] = [
 const REQUIRED: usize = 2;
 /// Those that are shown behind `is_infra_error`.
 const ERRORS: usize = 12;
-/// Bytes of one record as JSON.
+/// Bytes of one record as JSON; of a larger one long texts are cut ([`fitted`]).
 pub const LARGEST: usize = 16 << 10;
+/// Characters that are left of any text.
+const SHORTEST: usize = 128;
+/// What is no text.
+const OTHERS: [&str; 4] = ["ts", "is_infra_error", "retry", "extra"];
 
 /// One record.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +88,51 @@ impl Sample {
     }
 }
 
+/// The record if it is not too large, else one whose long texts are cut, with a mark of how long they were. If `extra` has
+/// too much besides texts, only that mark is left of it.
+pub fn fitted(body: &Map<String, Value>) -> Cow<'_, Map<String, Value>> {
+    let bytes = |members: &Map<String, Value>| serde_json::to_string(members).map_or(0, |text| text.len());
+    if bytes(body) <= LARGEST {
+        return Cow::Borrowed(body);
+    }
+    let mut known = body.clone();
+    known.retain(|name, _| LABELS.contains(&name.as_str()) || OTHERS.contains(&name.as_str()));
+    let mut fitted = known.clone();
+    let mut longest = LARGEST / 2;
+    while bytes(&fitted) > LARGEST && longest >= SHORTEST {
+        fitted.clone_from(&known);
+        fitted.values_mut().for_each(|value| cut(value, longest));
+        longest /= 2;
+    }
+    if bytes(&fitted) > LARGEST && fitted.get("extra").is_some_and(Value::is_object) {
+        let size = known.get("extra").map_or(0, |extra| extra.to_string().len());
+        let mark = Map::from_iter([("cut".to_owned(), mark(size, "bytes").into())]);
+        fitted.insert("extra".into(), mark.into());
+    }
+    Cow::Owned(fitted)
+}
+
+fn mark(size: usize, of: &str) -> String {
+    format!("… (cut, of {size} {of})")
+}
+
+/// Cuts all texts in a value to so many characters.
+// Recursion: bodies are about a hundred levels deep at most.
+fn cut(value: &mut Value, longest: usize) {
+    match value {
+        Value::String(text) => {
+            if let Some((end, _)) = text.char_indices().nth(longest) {
+                let mark = mark(text.chars().count(), "characters");
+                text.truncate(end);
+                text.push_str(&mark);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| cut(item, longest)),
+        Value::Object(members) => members.values_mut().for_each(|member| cut(member, longest)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 fn read(body: &Map<String, Value>, now: Timestamp, problems: &mut Problems) -> Sample {
     let given = |name: &str| body.get(name);
     let mut labels = [const { None }; LABELS.len()];
@@ -97,11 +148,14 @@ fn read(body: &Map<String, Value>, now: Timestamp, problems: &mut Problems) -> S
     }
     let ts = match given("ts") {
         None => now,
-        Some(value) => Timestamp::parse_body(value).unwrap_or_else(|error| {
-            let ctx = error.reason.map(|reason| json!({"error": reason}));
-            problems.add(&At::ROOT.key("ts"), error.kind, error.message(), value, ctx);
-            now
-        }),
+        Some(value) => Timestamp::parse_body(value).map_or_else(
+            |error| {
+                let ctx = error.reason.map(|reason| json!({"error": reason}));
+                problems.add(&At::ROOT.key("ts"), error.kind, error.message(), value, ctx);
+                now
+            },
+            |ts| ts.not_beyond(now),
+        ),
     };
     let is_infra_error = given("is_infra_error").is_some_and(|value| {
         lax::flag(value).unwrap_or_else(|bad| {
@@ -157,6 +211,37 @@ mod tests {
                      is_infra_error error_type error_msg retry extra";
         assert_eq!(keys, order.split_whitespace().collect::<Vec<_>>());
         assert_eq!((&wire["ts"], &wire["retry"]), (&json!("1970-01-01T00:00:00"), &json!(2)));
+    }
+
+    #[test]
+    fn what_happened_is_not_in_the_future() {
+        let ts =
+            |given: &str| sample(json!({"kind": "k", "runtime": "r", "ts": given})).unwrap().ts.to_wire();
+        assert_eq!(ts("9999-12-31"), "1970-01-02T00:00:00", "a day from now");
+        assert_eq!(ts("1970-01-01T23:59:59"), "1970-01-01T23:59:59");
+        assert_eq!(ts("1960-01-01"), "1960-01-01T00:00:00");
+    }
+
+    #[test]
+    fn long_texts_are_cut_with_a_mark() {
+        let given = |body: Value| body.as_object().cloned().unwrap();
+        let small = given(json!({"kind": "k", "error_msg": "x".repeat(LARGEST - 100)}));
+        assert_eq!(*fitted(&small), small);
+        let long = "é".repeat(17_000);
+        let large = given(
+            json!({"kind": "k", "error_msg": long, "unknown": 1, "extra": {"l": [{"x": "\u{0}".repeat(9000)}, 5]}}),
+        );
+        let fitted_to = fitted(&large);
+        let text = fitted_to["error_msg"].as_str().unwrap();
+        assert!(text.starts_with("ééé") && text.ends_with("é… (cut, of 17000 characters)"), "{text}");
+        assert!(serde_json::to_string(&*fitted_to).unwrap().len() <= LARGEST);
+        assert_eq!((&fitted_to["kind"], &fitted_to["extra"]["l"][1]), (&json!("k"), &json!(5)));
+        let wide: Map<String, Value> = (0..5000).map(|n| (n.to_string(), n.into())).collect();
+        let wide = given(json!({"kind": "k", "error_msg": "short", "extra": wide}));
+        assert_eq!(
+            json!(fitted(&wide)),
+            json!({"kind": "k", "error_msg": "short", "extra": {"cut": "… (cut, of 57781 bytes)"}})
+        );
     }
 
     #[test]

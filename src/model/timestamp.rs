@@ -36,6 +36,10 @@ impl Timestamp {
     pub fn millis(self) -> i64 {
         self.0
     }
+    /// At most a day after `now`: clocks differ, and clients give times of things that have happened.
+    pub fn not_beyond(self, now: Timestamp) -> Self {
+        self.min(now.plus_seconds(24 * 3600))
+    }
     /// Later by `seconds`.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         Timestamp(self.0.saturating_add(seconds.saturating_mul(1000)))
@@ -48,6 +52,11 @@ impl Timestamp {
     /// The wire form of CloudEvent `time`, see [`EventTime::to_text`].
     pub fn to_event_time(self) -> String {
         EventTime::from(self).to_text()
+    }
+    /// Reads the wire form of any moment, also of years that no client may give.
+    pub fn from_wire(text: &str) -> Option<Self> {
+        let time = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?;
+        Some(Timestamp(time.and_utc().timestamp_millis()))
     }
     /// Reads what a query string may say: Python 3.11's `datetime.fromisoformat` (contract 4.1); naive means UTC.
     /// Also with a space for the `+` of an offset, which is what an unescaped `+` of a query string arrives as.

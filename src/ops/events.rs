@@ -104,7 +104,7 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         return Err(Error::invalid("data", "None is not allowed as event payload"));
     }
     let data = params.data.unwrap_or_default();
-    if weigh(&data)? > MOST_DATA {
+    if weigh("data", &data)? > MOST_DATA {
         return Err(Error::new(Kind::TooLarge, format!("data: an event holds at most {MOST_DATA} bytes")));
     }
     let mut subject = None;
@@ -144,21 +144,23 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
     Ok(Published { seq, id: id.to_hex() })
 }
 
-/// About how many bytes of JSON a payload is; 422 for what not every store can keep.
-// Recursion: messages and bodies are at most 64 levels deep.
-pub(super) fn weigh(data: &Value) -> Result<usize> {
+/// About how many bytes of JSON a payload is; 422 naming the `field` for what not every store can keep.
+// Recursion: bodies are about a hundred levels deep at most.
+pub(super) fn weigh(field: &str, data: &Value) -> Result<usize> {
     Ok(match data {
         Value::Null | Value::Bool(_) => 4,
         Value::Number(number) if number.is_u64() && !number.is_i64() => {
-            return Err(Error::invalid("data", "expected whole numbers below 2^63"));
+            return Err(Error::invalid(field, "expected whole numbers below 2^63"));
         }
         Value::Number(_) => 8,
         Value::String(text) => text.len() + 2,
-        Value::Array(items) => items.iter().try_fold(2, |sum, item| weigh(item).map(|more| sum + more))?,
+        Value::Array(items) => {
+            items.iter().try_fold(2, |sum, item| weigh(field, item).map(|more| sum + more))?
+        }
         Value::Object(members) => {
             members.iter().try_fold(2, |sum, (key, value)| match key.contains('\0') {
-                true => Err(Error::invalid("data", "a key must not contain NUL")),
-                false => weigh(value).map(|more| sum + key.len() + 3 + more),
+                true => Err(Error::invalid(field, "a key must not contain NUL")),
+                false => weigh(field, value).map(|more| sum + key.len() + 3 + more),
             })?
         }
     })

@@ -220,7 +220,7 @@ fn any_event_is_published_whole_or_refused() {
                 return false;
             }
             let data = given.get("data").cloned().unwrap_or_default();
-            if let Err(error) = events::weigh(&data) {
+            if let Err(error) = events::weigh("data", &data) {
                 assert_eq!(error.kind(), Kind::InvalidParams);
                 return false;
             }

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 pub use anomalies::anomalies;
 
+use super::events::weigh;
 use super::long_page::{PageOf, Part, Piece, page};
 use super::loose::Loose;
 use super::{Context, Object};
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 use crate::model::problem::short;
-use crate::model::telemetry::{LARGEST, Sample};
+use crate::model::telemetry::{Sample, fitted};
 use crate::store::telemetry::{Group, MOST_GROUPS, Which};
 
 /// Most records of one request.
@@ -30,9 +31,9 @@ pub const REST: &[&str] = &["since", "until", "is_infra_error", "limit", "offset
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Add {
-    /// 1 to 10,000 records of at most 16 KiB: `kind` and `runtime`, and whatever is known of `ts` (default: now),
+    /// 1 to 10,000 records: `kind` and `runtime`, and whatever is known of `ts` (default: now; at most a day from now),
     /// `device_type, device_id, job_name, test_name, job_id, node_id, tree, branch, arch, result, is_infra_error,
-    /// error_type, error_msg, retry, extra`.
+    /// error_type, error_msg, retry, extra`. Of a record of more than 16 KiB long texts are cut, with a mark.
     #[schemars(with = "Vec<Object>")]
     events: Value,
 }
@@ -145,12 +146,11 @@ pub async fn add(context: Context, params: Add) -> Result<Added> {
                 event,
             ));
         };
-        if serde_json::to_string(event).map_err(Error::internal)?.len() > LARGEST {
-            return Err(Error::bad_request(format!(
-                "Invalid telemetry event: number {index} has more than {LARGEST} bytes"
-            )));
+        let event = fitted(event);
+        if let Some(extra) = event.get("extra") {
+            weigh("extra", extra)?;
         }
-        samples.push(Sample::read(event, now)?);
+        samples.push(Sample::read(&event, now)?);
     }
     context.app.store.add_samples(&samples).await?;
     Ok(Added { inserted: samples.len() })

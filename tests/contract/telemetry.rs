@@ -103,8 +103,12 @@ async fn what_is_wrong_is_told_in_the_words_of_the_contract(server: Server) {
     ] {
         assert_eq!(http.post("/telemetry", &body).await.status, 422, "{body}");
     }
-    let large = json!([{"kind": "k", "runtime": "r", "extra": {"x": "y".repeat(17 << 10)}}]);
-    assert_eq!(http.post("/telemetry", &large).await.status, 400);
+    for extra in [json!({"x": u64::MAX}), json!({"a\u{0}": 1})] {
+        let refused =
+            http.post("/telemetry", &json!([good, {"kind": "k", "runtime": "r", "extra": extra}])).await;
+        assert_eq!(refused.status, 422, "{extra}");
+        assert!(refused.text.contains("extra"), "{}", refused.text);
+    }
     let many = Value::from(vec![good.clone(); 10_001]);
     assert_eq!(http.post("/telemetry", &many).await.status, 413);
     assert_eq!(http.get("/telemetry").await.ok()["total"], 0, "nothing was added");
@@ -140,6 +144,36 @@ async fn what_is_wrong_is_told_in_the_words_of_the_contract(server: Server) {
         assert_eq!(answer.status, 422, "{query}: {}", answer.text);
         assert_eq!(answer.json["detail"][0]["loc"][0], "query", "{query}");
     }
+}
+
+/// One record of a batch that is too large does not take the others with it.
+#[apply(both_backends!)]
+async fn of_a_large_record_long_texts_are_cut_and_the_others_are_stored(server: Server) {
+    let http = Http::admin(&server).await;
+    let mut events: Vec<Value> =
+        (0..50).map(|n| json!({"kind": "job_result", "runtime": "lab-a", "job_id": n.to_string()})).collect();
+    events[17]["error_msg"] = "x\u{0}".repeat(8500).into();
+    events[17]["extra"] = json!({"n": 0.9424502837770503, "log": "short"});
+    assert_eq!(http.post("/telemetry", &events.into()).await.ok(), json!({"inserted": 50}));
+    let page = http.get("/telemetry?limit=50").await.ok();
+    let ids: Vec<Value> = (0..50).map(|n| n.to_string().into()).collect();
+    assert_eq!(column(&page["items"], "job_id"), ids);
+    let large = &page["items"][17];
+    let text = large["error_msg"].as_str().expect("a text");
+    assert!(text.starts_with("x\u{0}x\u{0}") && text.ends_with("… (cut, of 17000 characters)"), "{text}");
+    assert_eq!(large["extra"], json!({"n": 0.9424502837770503, "log": "short"}), "what is short stays whole");
+}
+
+#[apply(both_backends!)]
+async fn a_record_of_the_far_future_is_of_tomorrow(server: Server) {
+    let http = Http::admin(&server).await;
+    let event = |ts: &str| json!({"kind": "k", "runtime": "r", "ts": ts});
+    http.post("/telemetry", &json!([event("9999-12-31T00:00:00"), event(&ago(-60))])).await.ok();
+    let latest = ago(-24 * 60);
+    let page = http.get("/telemetry").await.ok();
+    let times = column(&page["items"], "ts");
+    assert!(times.iter().all(|ts| ts.as_str().is_some_and(|ts| *ts <= *latest)), "{times:?}");
+    assert_eq!(http.get(&format!("/telemetry?since={}", ago(-23 * 60))).await.ok()["total"], 1, "{times:?}");
 }
 
 #[apply(both_backends!)]
