@@ -90,6 +90,14 @@ pub fn in_place<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
+/// Computes here and now, or as [`in_place`] does if it may take long.
+pub fn in_place_if<T>(heavy: bool, work: impl FnOnce() -> T) -> T {
+    if heavy { in_place(work) } else { work() }
+}
+
+/// Bytes of a node that takes milliseconds to look through.
+pub const HEAVY: usize = 1 << 20;
+
 /// Locks; the data behind our locks is consistent between any two statements, so a poisoned lock is still good.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,7 +11,7 @@ const ALLOCATION: usize = 16;
 const MEMBER: usize = size_of::<(u64, String, Value)>() + 2 * size_of::<usize>();
 
 /// About how many bytes a JSON value has on the heap.
-// Recursion: events are at most 64 levels deep.
+// Recursion: nodes and events are about a hundred levels deep at most.
 pub fn heap(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
@@ -23,7 +23,8 @@ pub fn heap(value: &Value) -> usize {
     }
 }
 
-fn of_members(members: &Map<String, Value>) -> usize {
+/// The same of the members of an object.
+pub fn of_members(members: &Map<String, Value>) -> usize {
     // Both the list of members and the table grow by doubling.
     let room = members.len().next_power_of_two();
     let one = |(key, value): (&String, &Value)| allocated(key.capacity()) + heap(value);

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
-use super::{ObjectId, Timestamp, lax};
+use super::{ObjectId, Timestamp, footprint, lax};
 use crate::error::{Error, Result};
 
 pub use event::check_event;
@@ -143,6 +143,11 @@ impl Node {
     pub fn runtime(&self) -> Option<&str> {
         self.data.as_ref()?.get("runtime").and_then(Value::as_str).filter(|name| !name.is_empty())
     }
+    /// About how many bytes what clients keep in it has on the heap.
+    pub fn heap(&self) -> usize {
+        [&self.artifacts, &self.data, &self.debug].into_iter().flatten().map(footprint::of_members).sum()
+    }
+
     /// The wire form as a value: the 23 keys of contract 2.1 in their order, then `revision`.
     pub fn to_wire(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
@@ -289,7 +294,7 @@ impl Fields {
         let value = value.get("$date").unwrap_or(&value);
         match value.get("$numberLong") {
             Some(ms) => ms.as_str()?.parse().ok().map(Timestamp::from_millis),
-            None => Timestamp::parse_body(value).ok(),
+            None => Timestamp::parse_body(value).ok().or_else(|| Timestamp::from_wire(value.as_str()?)),
         }
     }
 }

@@ -19,6 +19,7 @@ use super::schema::types;
 use super::{Context, Reply, RestBody, RestReply, paging};
 use crate::error::{Error, Result};
 use crate::filter::{Filter, NODE};
+use crate::model::footprint::of_members;
 use crate::model::{Node, ObjectId};
 use crate::rpc::ENVELOPE;
 use crate::store::{Found, Query, Raw, Wire, indexes};
@@ -77,6 +78,12 @@ pub struct FoundPage {
 }
 
 impl Reply for Got {
+    fn weight(&self) -> usize {
+        match &self.0 {
+            Raw::Text(text) => text.len(),
+            Raw::Fields(fields) => of_members(fields),
+        }
+    }
     fn rpc(&self) -> Result<String> {
         Ok(self.0.json()?.into_owned())
     }

@@ -82,37 +82,17 @@ impl<T: Serialize + Send> Reply for T {
     fn rpc(&self) -> Result<String> {
         serde_json::to_string(self).map_err(Error::internal)
     }
-    fn rest(self: Box<Self>, member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+    /// What it holds may be a client's own, and is left alone: only answers that are nodes know of revisions.
+    fn rest(self: Box<Self>, member: Option<&str>, _with_revision: bool) -> Result<RestReply> {
         let mut body = serde_json::to_value(*self).map_err(Error::internal)?;
         let cut = body.get("truncated").is_some_and(|truncated| *truncated == Value::Bool(true));
         if let Some(member) = member {
             body = body.get_mut(member).map(Value::take).unwrap_or_default();
         }
-        let (body, revision) = strip_revision(body, with_revision);
         let text = body.to_string();
-        Ok(RestReply { body: if cut { RestBody::Cut(text) } else { RestBody::Whole(text) }, revision })
+        let body = if cut { RestBody::Cut(text) } else { RestBody::Whole(text) };
+        Ok(RestReply { body, revision: None })
     }
-}
-
-/// REST leaves the revision of nodes out of the body and carries it as `ETag`.
-fn strip_revision(mut body: Value, keep: bool) -> (Value, Option<u64>) {
-    let revision = body.get("revision").and_then(Value::as_u64);
-    let strip = |item: &mut Value| {
-        let Some(node) = item.as_object_mut().filter(|_| !keep) else { return };
-        node.shift_remove("revision");
-        // What stands beside an event.
-        if let Some(node) = node.get_mut("node").and_then(Value::as_object_mut) {
-            node.shift_remove("revision");
-        }
-    };
-    strip(&mut body);
-    if let Some(items) = body.get_mut("items").and_then(Value::as_array_mut) {
-        items.iter_mut().for_each(strip);
-    }
-    if let Some(items) = body.as_array_mut() {
-        items.iter_mut().for_each(strip);
-    }
-    (body, revision)
 }
 
 type Look = Arc<dyn Fn(Context, String) -> BoxFuture<'static, Result<()>> + Send + Sync>;
@@ -200,6 +180,11 @@ impl Operation {
             app.health.serve(needs, work).await
         };
         tasks.spawn(work.in_current_span()).await.map_err(Error::internal)?
+    }
+
+    /// Whether a request by this route may be many times larger than others.
+    pub fn takes_much_by(&self, route: &Route) -> bool {
+        self.takes_much || route.takes_much
     }
 
     fn runs_on(&self) -> bool {

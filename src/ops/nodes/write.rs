@@ -13,10 +13,11 @@ use super::{idempotency_key, missing, node_id};
 use crate::error::{Error, Kind, Result};
 use crate::model::node::described::{Body, Changes};
 use crate::model::node::{self, IdLast, event_data};
-use crate::model::{Event, NODE_CHANNEL, Node, ObjectId, Timestamp, User};
+use crate::model::{Event, NODE_CHANNEL, Node, ObjectId, Timestamp, User, footprint};
 use crate::ops::events::EVENT_TYPE;
-use crate::ops::{Context, Object};
+use crate::ops::{Context, Object, Reply, RestBody, RestReply};
 use crate::store::{Commit, Committed, Expect, IdempotencyKey, Wire, Write};
+use crate::sync::{HEAVY, in_place_if};
 
 /// How often a write is done again because others were faster.
 pub(super) const MOST_TRIES: u32 = 50;
@@ -106,8 +107,8 @@ pub struct Marked {
 }
 
 /// A node as it was written.
-#[derive(Serialize, JsonSchema)]
-#[serde(untagged)]
+#[derive(JsonSchema)]
+#[schemars(untagged)]
 pub enum Answer {
     /// Just made.
     New(#[schemars(with = "Node")] IdLast),
@@ -115,6 +116,42 @@ pub enum Answer {
     Written(#[schemars(with = "Node")] Arc<Node>),
     /// Read, because it was written earlier.
     Stored(#[schemars(with = "Node")] Wire),
+}
+
+impl Answer {
+    fn wire(&self) -> Result<Value> {
+        match self {
+            Answer::New(node) => serde_json::to_value(node),
+            Answer::Written(node) => serde_json::to_value(&**node),
+            Answer::Stored(wire) => serde_json::to_value(wire),
+        }
+        .map_err(Error::internal)
+    }
+}
+
+impl Reply for Answer {
+    fn weight(&self) -> usize {
+        match self {
+            Answer::New(IdLast(node)) | Answer::Written(node) => node.heap(),
+            Answer::Stored(wire) => footprint::of_members(wire),
+        }
+    }
+    fn rpc(&self) -> Result<String> {
+        match self {
+            Answer::New(node) => serde_json::to_string(node),
+            Answer::Written(node) => serde_json::to_string(&**node),
+            Answer::Stored(wire) => serde_json::to_string(wire),
+        }
+        .map_err(Error::internal)
+    }
+    fn rest(self: Box<Self>, _member: Option<&str>, with_revision: bool) -> Result<RestReply> {
+        let mut body = self.wire()?;
+        let revision = body.get("revision").and_then(Value::as_u64);
+        if let Some(node) = body.as_object_mut().filter(|_| !with_revision) {
+            node.shift_remove("revision");
+        }
+        Ok(RestReply { body: RestBody::Whole(body.to_string()), revision })
+    }
 }
 
 /// Contract 3.2.
@@ -193,7 +230,9 @@ async fn change(
         let previous = Some((stored.state, stored.result));
         let events = match options.noevent {
             true => Vec::new(),
-            false => vec![event(context, &node, "updated", previous, false)],
+            false => {
+                in_place_if(node.heap() > HEAVY, || vec![event(context, &node, "updated", previous, false)])
+            }
         };
         let node = Arc::new(node);
         let write = Write { node: node.clone(), expect: Expect::Revision(stored.revision), events };
@@ -219,7 +258,7 @@ async fn edited(
 ) -> Result<(Node, Node)> {
     let stored = editable(context, id).await?;
     expect(&stored, options.if_revision)?;
-    let node = edit(&stored, Timestamp::now())?;
+    let node = in_place_if(stored.heap() > HEAVY, || edit(&stored, Timestamp::now()))?;
     context.caller.check_covers(&node)?;
     if node.parent != stored.parent {
         parent_exists(context, &node).await?;
@@ -273,7 +312,7 @@ pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
 /// The node, if the user may edit it (contract 3.4).
 pub(in crate::ops) async fn editable(context: &Context, id: ObjectId) -> Result<Node> {
     let wire = context.app.store.nodes(&[id]).await?.pop().ok_or_else(|| missing(id))?;
-    let node = Node::from_wire(&wire)?;
+    let node = in_place_if(footprint::of_members(&wire) > HEAVY, || Node::from_wire(&wire))?;
     if !context.caller.may_edit(&node) {
         return Err(not_permitted());
     }
@@ -357,7 +396,8 @@ pub(super) fn event(
         source: context.app.config.cloud_events_source.clone(),
         kind: EVENT_TYPE.to_owned(),
         subject: Some(node.id.to_hex()),
-        time: node.updated.max(Timestamp::now()).into(),
+        // Not that of the node, which its author may say.
+        time: Timestamp::now().into(),
         owner: node.owner.clone(),
         partitionkey: node.treeid.clone(),
         extensions: Object::new(),
