@@ -3,6 +3,7 @@
 //! Neither repeats more than a little of what the client sent.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -45,6 +46,16 @@ impl<'a> At<'a> {
     pub(crate) fn index(&'a self, index: usize) -> At<'a> {
         At { up: Some(self), step: Step::Index(index) }
     }
+    /// What stands here in another value of the same shape.
+    fn look_up<'v>(&self, whole: &'v Value) -> Option<&'v Value> {
+        // Recursion: bodies are about a hundred levels deep at most.
+        let above = self.up.map_or(Some(whole), |up| up.look_up(whole))?;
+        match self.step {
+            Step::Root => Some(above),
+            Step::Key(key) => above.get(key),
+            Step::Index(index) => above.get(index),
+        }
+    }
     fn path(&self) -> Vec<Value> {
         let mut path = Vec::new();
         let mut here = Some(self);
@@ -81,6 +92,8 @@ struct Problem {
 /// Everything that is wrong with one request: the first things, and how many more there are.
 #[derive(Debug)]
 pub(crate) struct Problems {
+    /// What is stored: what a request leaves as it is there is no problem of the request.
+    known: Option<Arc<Value>>,
     list: Vec<Problem>,
     /// So many may still be added to the list.
     room: usize,
@@ -90,14 +103,30 @@ pub(crate) struct Problems {
 
 impl Default for Problems {
     fn default() -> Self {
-        Problems { list: Vec::new(), room: MOST, more: 0 }
+        Problems { known: None, list: Vec::new(), room: MOST, more: 0 }
     }
 }
 
 impl Problems {
     /// For a part of the request, to be [`absorb`](Problems::absorb)ed: it has the room that is left here.
     pub(crate) fn of_part(&self) -> Problems {
-        Problems { list: Vec::new(), room: self.room, more: 0 }
+        Problems { known: self.known.clone(), list: Vec::new(), room: self.room, more: 0 }
+    }
+    /// From now on nothing is wrong with what stands in `known` at the same place: it was taken once.
+    pub(crate) fn besides(self, known: Option<&Arc<Value>>) -> Problems {
+        Problems { known: known.cloned(), ..self }
+    }
+    /// What is stored, if something is; until it is put back, everything is a problem.
+    pub(crate) fn take_known(&mut self) -> Option<Arc<Value>> {
+        self.known.take()
+    }
+    /// Puts back what was taken out.
+    pub(crate) fn put_known(&mut self, known: Option<Arc<Value>>) {
+        self.known = known;
+    }
+    /// Whether this is what is stored at this place.
+    pub(crate) fn knows(&self, at: &At<'_>, value: &Value) -> bool {
+        self.known.as_deref().is_some_and(|known| at.look_up(known) == Some(value))
     }
     /// Notes that `input`, which stands `at`, is wrong: pydantic's error type `kind`, its message and its context.
     pub(crate) fn add(
@@ -108,6 +137,9 @@ impl Problems {
         input: &Value,
         ctx: Option<Value>,
     ) {
+        if self.knows(at, input) {
+            return;
+        }
         if self.room == 0 {
             self.more += 1;
             return;
@@ -125,6 +157,13 @@ impl Problems {
     }
     /// Notes that a required member of `parent` is absent.
     pub(crate) fn missing(&mut self, at: &At<'_>, parent: &Value) {
+        let is_missed = |known: &Value| {
+            at.up.is_some_and(|up| up.look_up(known).is_some_and(Value::is_object))
+                && at.look_up(known).is_none()
+        };
+        if self.known.as_deref().is_some_and(is_missed) {
+            return;
+        }
         self.add(at, "missing", "Field required", parent, None);
     }
     /// Notes something that no type of pydantic's says; `msg` says what was expected.

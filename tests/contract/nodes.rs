@@ -225,9 +225,7 @@ async fn nodes_that_cannot_be_made(server: Server) {
         http.post("/node", &but(&plain, json!({"data": {"kernel_revision": null}}))).await.status,
         200
     );
-    assert_eq!(http.post("/node", &but(&plain, json!({"data": {"n": 1e300}}))).await.status, 422);
-    let huge: Value = serde_json::from_str(r#"{"n": 18446744073709551616}"#).expect("JSON");
-    assert_eq!(http.post("/node", &but(&plain, json!({"debug": huge}))).await.status, 422);
+    assert_eq!(http.post("/node", &but(&plain, json!({"data": {"n": u64::MAX}}))).await.status, 422);
     assert_eq!(http.get("/count").await.ok(), 1, "nothing else was made");
 }
 
@@ -565,7 +563,7 @@ async fn bad_input_at_every_route(server: Server) {
     let http = Http::admin(&server).await;
     let made = post(&http, &node("checkout", "a")).await;
     let path = |prefix: &str| format!("{prefix}/{}", id(&made));
-    let nul = json!({"kind": "checkout", "name": "a\u{0}", "path": []});
+    let nul = json!({"kind": "checkout", "name": "a", "path": [], "data": {"a\u{0}": 1}});
     let dollar = json!({"kind": "checkout", "name": "a", "path": [], "data": {"$set": 1}});
     let bodies = [
         json!(null),

@@ -178,11 +178,8 @@ fn reference(generator: &mut SchemaGenerator, model: &Model) -> Value {
 
 impl Type {
     fn described(&self, generator: &mut SchemaGenerator, answered: bool) -> Value {
-        let text = || json!({"type": "string"});
         match self {
-            Type::Text => text(),
-            Type::Name if answered => text(),
-            Type::Name => json!({"type": "string", "maxLength": super::shape::MAX_NAME}),
+            Type::Text => json!({"type": "string"}),
             Type::Int => json!({"type": "integer"}),
             Type::Flag => json!({"type": "boolean"}),
             Type::Date if answered => {
@@ -195,17 +192,11 @@ impl Type {
             Type::Id => json!({"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}),
             Type::Url | Type::HttpUrl => json!({"type": "string", "format": "uri"}),
             Type::Object => json!({"type": "object"}),
-            Type::List(of, most) => {
-                let mut list = json!({"type": "array", "items": of.described(generator, answered)});
-                if !answered {
-                    list["maxItems"] = (*most).into();
-                }
-                list
-            }
+            Type::List(of) => json!({"type": "array", "items": of.described(generator, answered)}),
             Type::Groups(most) => {
                 json!({"type": "array", "items": {"type": "string"}, "maxItems": most, "uniqueItems": true})
             }
-            Type::Dict(of, _) => {
+            Type::Dict(of) => {
                 json!({"type": "object", "additionalProperties": of.described(generator, answered)})
             }
             Type::Model(model) => reference(generator, model),

@@ -1,6 +1,7 @@
 //! Writing a node and everything below it at once (contract 3.6, as mended by D-4 to D-7).
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -21,6 +22,31 @@ pub struct Tree {
     items: Vec<Item>,
 }
 
+/// The nodes that a request replaces, as they are stored.
+#[derive(Debug, Default)]
+pub struct Known {
+    root: Option<Arc<Value>>,
+    below: HashMap<ObjectId, Arc<Value>>,
+}
+
+impl Known {
+    /// The root, and nodes below it.
+    pub fn new<'n>(root: &Node, below: impl IntoIterator<Item = &'n Node>) -> Known {
+        let below = below.into_iter().map(|node| (node.id, node.known())).collect();
+        Known { root: Some(root.known()), below }
+    }
+
+    /// That of the item at this place of the request, the root being the first one.
+    fn of(&self, here: usize, id: Option<ObjectId>) -> Option<&Arc<Value>> {
+        if here == 0 { self.root.as_ref() } else { self.below.get(&id?) }
+    }
+}
+
+/// The id that the body of a node gives; `_id` wins.
+fn given_id(node: &Value) -> Option<ObjectId> {
+    node.get("_id").or_else(|| node.get("id")).and_then(super::shape::id)
+}
+
 /// One node of the request.
 #[derive(Debug)]
 struct Item {
@@ -38,27 +64,45 @@ impl Tree {
     /// 422 with a list of items for its shape and for fields that every node has; 400 for a kind or its `data` and for
     /// an id that stands there twice; 413 for more than [`MAX_NODES`] nodes.
     pub fn parse(body: Value) -> Result<Tree> {
+        Tree::parse_besides(body, &Known::default())
+    }
+
+    /// As [`Tree::parse`], where nothing is wrong with what is stored.
+    pub fn parse_besides(body: Value, known: &Known) -> Result<Tree> {
         let mut tree = Tree { items: Vec::new() };
         let mut problems = Problems::default();
         if body.is_null() {
             problems.missing(&At::ROOT, &body);
         } else {
-            tree.read(body, &mut problems)?;
+            tree.read(body, known, &mut problems)?;
         }
         problems.into_items()?;
-        tree.check_kinds()?;
+        tree.check_kinds(known)?;
         tree.check_ids()?;
         Ok(tree)
     }
 
+    /// The existing nodes below the root that a request names, whatever else may be wrong with it.
+    pub fn ids(body: &Value) -> HashSet<ObjectId> {
+        let (mut ids, mut todo) = (HashSet::new(), vec![body]);
+        while let Some(item) = todo.pop() {
+            let children = item.get("child_nodes").and_then(Value::as_array);
+            for child in children.into_iter().flatten() {
+                ids.extend(child.get("node").and_then(given_id));
+                todo.push(child);
+            }
+        }
+        ids
+    }
+
     /// Walks the request with a list of what is still to do, so that nesting costs no stack.
-    fn read(&mut self, body: Value, problems: &mut Problems) -> Result<()> {
+    fn read(&mut self, body: Value, known: &Known, problems: &mut Problems) -> Result<()> {
         let mut todo = vec![(body, None, 1)];
         while let Some((value, parent, depth)) = todo.pop() {
             let here = self.items.len();
             self.items.push(Item { parent, id: None, fields: Map::new() });
             let mut own = problems.of_part();
-            let children = self.read_item(here, value, &mut own)?;
+            let children = self.read_item(here, value, known, &mut own);
             if depth == MAX_DEPTH && !children.is_empty() {
                 let at = At::ROOT.key("child_nodes");
                 own.value_error(&at, "trees are at most 64 generations deep", &Value::Null);
@@ -78,10 +122,10 @@ impl Tree {
     }
 
     /// Reads one node and returns its children.
-    fn read_item(&mut self, here: usize, mut value: Value, own: &mut Problems) -> Result<Vec<Value>> {
+    fn read_item(&mut self, here: usize, mut value: Value, known: &Known, own: &mut Problems) -> Vec<Value> {
         let Value::Object(item) = &value else {
             fields::not_an_object(&value, &At::ROOT, own);
-            return Ok(Vec::new());
+            return Vec::new();
         };
         if !item.contains_key("node") {
             own.missing(&At::ROOT.key("node"), &value);
@@ -94,8 +138,8 @@ impl Tree {
             None => late.missing(&at, &value),
         }
         if let Some(node) = value.get_mut("node").map(Value::take) {
-            let mut below = own.of_part();
-            let fields = fields::take_node(node, &mut below)?;
+            let mut below = own.of_part().besides(known.of(here, given_id(&node)));
+            let fields = fields::take_node(node, &mut below);
             own.absorb(below, &["node".into()]);
             if let Some(item) = self.items.get_mut(here) {
                 // The id of the root is in the address of the request.
@@ -105,8 +149,8 @@ impl Tree {
         }
         own.absorb(late, &[]);
         match value.get_mut("child_nodes").map(Value::take) {
-            Some(Value::Array(children)) => Ok(children),
-            _ => Ok(Vec::new()),
+            Some(Value::Array(children)) => children,
+            _ => Vec::new(),
         }
     }
 
@@ -124,16 +168,18 @@ impl Tree {
     }
 
     /// 400 for the first node whose kind or `data` is wrong; good `data` is filled in (contract 2.3).
-    fn check_kinds(&mut self) -> Result<()> {
+    fn check_kinds(&mut self, known: &Known) -> Result<()> {
         for here in 0..self.items.len() {
             let Some(item) = self.items.get_mut(here) else { break };
-            let kind = kinds::of(item.fields.get("kind").and_then(Value::as_str).unwrap_or("node"))?;
+            let known = known.of(here, item.id);
+            let name = item.fields.get("kind").and_then(Value::as_str).unwrap_or("node");
+            let Some(kind) = kinds::of_stored(name, known.map(|known| &**known))? else { continue };
             let data = match item.fields.get_mut("data").map(Value::take) {
                 None => Some(Map::new()),
                 Some(Value::Object(data)) => Some(data),
                 Some(_) => None,
             };
-            let mut own = Problems::default();
+            let mut own = Problems::default().besides(known);
             kind.check(data.as_ref(), &mut own);
             if own.is_empty() {
                 let data = data.map_or(Value::Null, |data| Value::Object(kind.fill(data)));
@@ -194,7 +240,7 @@ impl Tree {
                 (Some(_), None) => None,
             };
             let id = old.map_or_else(ObjectId::new, |old| old.id);
-            let mut node = Node::from_fields(item.fields, id, now)?;
+            let mut node = Node::of(item.fields, id, now, old)?;
             if let Some((up, _)) = item.parent.and_then(|(up, _)| built.get(up)) {
                 node.parent = Some(up.id);
                 if node.path.is_empty() {
@@ -220,7 +266,7 @@ impl Tree {
             node.treeid.clone_from(&stored_root.treeid);
             built.push((node, old.map(|old| old.revision)));
         }
-        if let Some((root, _)) = built.first() {
+        if let Some((root, _)) = built.first().filter(|(root, _)| root.parent != stored_root.parent) {
             check_ancestry(root, &ids)?;
         }
         Ok(built)

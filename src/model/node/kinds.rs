@@ -1,9 +1,10 @@
 //! What the `data` of each kind of node must look like (contract 2.3, 2.4). Single writes check it and change nothing,
 //! hierarchies fill in what is absent; keys that are not named here are kept as they are.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Number, Value};
 
-use super::fields::MANY;
 use super::shape::{Model, Type, default, nullable, required};
 use crate::error::{Error, Result};
 use crate::model::lax;
@@ -29,7 +30,7 @@ static KINDS: [Kind; 6] = [
     Kind { name: "regression", title: "Regression", data: Some(&REGRESSION) },
 ];
 
-const TEXTS: Type = Type::List(&Type::Text, MANY);
+const TEXTS: Type = Type::List(&Type::Text);
 
 /// Why a kbuild, a job or a test is incomplete.
 const ERROR_CODES: Type = Type::Choice(&[
@@ -138,7 +139,7 @@ static REGRESSION: Model = Model {
     fields: &[
         nullable("fail_node", Type::Id),
         nullable("pass_node", Type::Id),
-        nullable("node_sequence", Type::List(&Type::Id, MANY)).or_list(),
+        nullable("node_sequence", Type::List(&Type::Id)).or_list(),
         nullable("error_code", ERROR_CODES),
         nullable("error_msg", Type::Text),
         nullable("failed_kernel_revision", Type::Model(&REVISION)),
@@ -184,32 +185,48 @@ impl Kind {
     }
 }
 
-/// 400 unless `kind` exists and `data` is what it asks for.
-pub(super) fn check(kind: &str, data: Option<&Map<String, Value>>) -> Result<()> {
-    let kind = of(kind)?;
-    let mut problems = Problems::default();
+/// The kind of this name. If it is none, `None` where the stored node has it already, else 400.
+pub(super) fn of_stored(name: &str, known: Option<&Value>) -> Result<Option<&'static Kind>> {
+    match of(name) {
+        Err(_) if known.is_some_and(|known| known["kind"] == name) => Ok(None),
+        kind => kind.map(Some),
+    }
+}
+
+/// 400 unless `kind` exists and `data` is what it asks for, as far as they are not what is stored.
+pub(super) fn check(kind: &str, data: Option<&Map<String, Value>>, known: Option<&Arc<Value>>) -> Result<()> {
+    let Some(kind) = of_stored(kind, known.map(|known| &**known))? else { return Ok(()) };
+    let mut problems = Problems::default().besides(known);
     kind.check(data, &mut problems);
     problems.into_text(kind.title)
 }
 
 /// Turns the numbers of `data.kernel_revision.version` that clients send as text into integers, as Python's `int()`
-/// does; 400 if they are none.
-pub(super) fn translate_version(data: Option<&mut Map<String, Value>>) -> Result<()> {
+/// does; 400 if they are none. What is in `stored` as it is stays so.
+pub(super) fn translate_version(
+    data: Option<&mut Map<String, Value>>,
+    stored: Option<&Map<String, Value>>,
+) -> Result<()> {
+    let before = stored.and_then(|data| data.get("kernel_revision")?.get("version"));
     let Some(version) = data
         .and_then(|data| data.get_mut("kernel_revision"))
         .and_then(|revision| revision.get_mut("version"))
+        .filter(|version| Some(&**version) != before)
         .and_then(Value::as_object_mut)
     else {
         return Ok(());
     };
+    const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
     for key in ["version", "patchlevel", "sublevel"] {
         let Some(value) = version.get_mut(key) else { continue };
         let number = match &*value {
             Value::String(text) if text.is_empty() => continue,
             Value::String(text) => lax::python_int(text),
             Value::Bool(true) => Some(1),
-            // Python cuts the fraction off too; bodies hold no number that is too large for the cast.
-            Value::Number(n) if n.is_f64() && n.as_f64() != Some(0.0) => n.as_f64().map(|float| float as i64),
+            // Python cuts the fraction off too.
+            Value::Number(n) if n.is_f64() && n.as_f64() != Some(0.0) => {
+                n.as_f64().filter(|float| float.abs() < TOO_LARGE).map(|float| float as i64)
+            }
             // Falsy, or the submodel says what is wrong with it.
             _ => continue,
         };
@@ -232,7 +249,7 @@ mod tests {
     const ID: &str = "68f0aa11bb22cc33dd44ee55";
 
     fn detail(kind: &str, data: Value) -> Result<(), String> {
-        match check(kind, data.as_object()) {
+        match check(kind, data.as_object(), None) {
             Ok(()) => Ok(()),
             Err(error) => {
                 assert_eq!(error.status(), 400);
@@ -383,7 +400,7 @@ mod tests {
     fn versions_in_text_are_translated_as_python_does() {
         let translate = |version: Value| {
             let mut data = json!({"kernel_revision": {"version": version}}).as_object().unwrap().clone();
-            translate_version(Some(&mut data)).map(|()| data["kernel_revision"]["version"].clone())
+            translate_version(Some(&mut data), None).map(|()| data["kernel_revision"]["version"].clone())
         };
         assert_eq!(
             translate(json!({"version": "6", "patchlevel": " +1_0\n", "sublevel": "-3", "extra": "7"}))
@@ -410,9 +427,9 @@ mod tests {
             [json!(null), json!("x"), json!([]), json!({"version": null}), json!({"version": "6"})]
         {
             let mut data = json!({"kernel_revision": revision}).as_object().unwrap().clone();
-            translate_version(Some(&mut data)).unwrap();
+            translate_version(Some(&mut data), None).unwrap();
             assert_eq!(data["kernel_revision"], revision);
         }
-        translate_version(None).unwrap();
+        translate_version(None, None).unwrap();
     }
 }

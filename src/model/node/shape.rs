@@ -9,16 +9,11 @@ use super::urls;
 use crate::model::problem::{At, Problems, cut};
 use crate::model::{ObjectId, Timestamp, lax};
 
-/// Longest short text (names, ids of people and things) in characters.
-pub(super) const MAX_NAME: usize = 1024;
-
 /// The type of a field. Reading normalises: dates to the wire form, ids to lower case, flags to JSON booleans.
 #[derive(Debug)]
 pub(super) enum Type {
     /// Text of any length (the node's size bounds it).
     Text,
-    /// Text of at most [`MAX_NAME`] characters.
-    Name,
     /// A JSON integer, nothing else.
     Int,
     /// A boolean, or 0, 1, `"yes"`, `"off"` and the like.
@@ -35,12 +30,12 @@ pub(super) enum Type {
     HttpUrl,
     /// Any JSON object.
     Object,
-    /// A list of at most so many.
-    List(&'static Type, usize),
+    /// A list of any length.
+    List(&'static Type),
     /// A list of at most so many different names.
     Groups(usize),
-    /// An object with any keys, at most so many.
-    Dict(&'static Type, usize),
+    /// An object with any keys.
+    Dict(&'static Type),
     /// An object with these fields, and any others.
     Model(&'static Model),
 }
@@ -178,11 +173,7 @@ impl Type {
         let mut wrong = |kind, msg: &str| problems.add(at, kind, msg, value, None);
         match (self, value) {
             (Type::Text, Value::String(_)) => return same,
-            (Type::Name, Value::String(text)) => match longer(text, MAX_NAME) {
-                true => problems.too_long(at, MAX_NAME, value),
-                false => return same,
-            },
-            (Type::Text | Type::Name, _) => wrong("string_type", "Input should be a valid string"),
+            (Type::Text, _) => wrong("string_type", "Input should be a valid string"),
             (Type::Int, Value::Number(number)) if number.is_i64() => return same,
             (Type::Int, _) => wrong("int_type", "Input should be a valid integer"),
             (Type::Flag, _) => match lax::flag(value) {
@@ -213,19 +204,16 @@ impl Type {
             }
             (Type::Url | Type::HttpUrl, _) => wrong("url_type", "URL input should be a string or URL"),
             (Type::Object, Value::Object(_)) => return same,
-            (Type::List(_, most) | Type::Groups(most), Value::Array(list)) if list.len() > *most => {
+            (Type::Groups(most), Value::Array(list)) if list.len() > *most => {
                 problems.too_many(at, "List", *most, list.len(), value);
             }
-            (Type::List(ty, _), Value::Array(list)) => {
+            (Type::List(ty), Value::Array(list)) => {
                 return collect(list.iter().enumerate().map(|(i, v)| ty.read(v, &at.index(i), problems)))
                     .map_or(same, |list| Cow::Owned(Value::Array(list)));
             }
             (Type::Groups(_), Value::Array(list)) => groups(list, value, at, problems),
             (Type::List(..) | Type::Groups(_), _) => wrong("list_type", "Input should be a valid list"),
-            (Type::Dict(_, most), Value::Object(map)) if map.len() > *most => {
-                problems.too_many(at, "Dictionary", *most, map.len(), value);
-            }
-            (Type::Dict(ty, _), Value::Object(map)) => {
+            (Type::Dict(ty), Value::Object(map)) => {
                 return collect(map.iter().map(|(key, v)| ty.read(v, &at.key(key), problems)))
                     .map_or(same, |values| {
                         Cow::Owned(Value::Object(map.keys().cloned().zip(values).collect()))
@@ -251,15 +239,11 @@ pub(super) fn id(value: &Value) -> Option<ObjectId> {
     value.as_str().and_then(|text| ObjectId::parse_str(text).ok())
 }
 
-fn longer(text: &str, most: usize) -> bool {
-    text.len() > most && text.chars().nth(most).is_some()
-}
-
 fn groups(list: &[Value], value: &Value, at: &At<'_>, problems: &mut Problems) {
     let mut seen = HashSet::new();
     let mut twice = false;
     for (i, name) in list.iter().enumerate() {
-        drop(Type::Name.read(name, &at.index(i), problems));
+        drop(Type::Text.read(name, &at.index(i), problems));
         twice |= !seen.insert(name.as_str());
     }
     if twice && list.iter().all(Value::is_string) {
@@ -269,6 +253,9 @@ fn groups(list: &[Value], value: &Value, at: &At<'_>, problems: &mut Problems) {
 
 /// Two problems, as pydantic tells them about a union of an ObjectId and its text.
 fn bad_id(value: &Value, at: &At<'_>, problems: &mut Problems) {
+    if problems.knows(at, value) {
+        return;
+    }
     let instance = at.key("is-instance[ObjectId]");
     let msg = "Input should be an instance of ObjectId";
     problems.add(&instance, "is_instance_of", msg, value, Some(json!({"class": "ObjectId"})));
@@ -323,8 +310,8 @@ mod tests {
             (Type::Id, json!(id.to_uppercase()), json!(id)),
             (Type::Url, json!("git://x/y"), json!("git://x/y")),
             (Type::HttpUrl, json!("http://X"), json!("http://x/")),
-            (Type::List(&Type::Id, 2), json!([id.to_uppercase(), id]), json!([id, id])),
-            (Type::Dict(&Type::HttpUrl, 2), json!({"a": "http:h"}), json!({"a": "http://h/"})),
+            (Type::List(&Type::Id), json!([id.to_uppercase(), id]), json!([id, id])),
+            (Type::Dict(&Type::HttpUrl), json!({"a": "http:h"}), json!({"a": "http://h/"})),
         ];
         for (ty, given, stored) in cases {
             assert_eq!(read(&ty, &given), Ok(stored), "{ty:?}");
@@ -337,7 +324,7 @@ mod tests {
         let reason = "unable to interpret input";
         let cases: Vec<(Type, Value, &str, String)> = vec![
             (Type::Text, json!(5), "string_type", "Input should be a valid string".into()),
-            (Type::List(&Type::Text, 9), json!("x"), "list_type", "Input should be a valid list".into()),
+            (Type::List(&Type::Text), json!("x"), "list_type", "Input should be a valid list".into()),
             (Type::Object, json!([]), "dict_type", "Input should be a valid dictionary".into()),
             (Type::Int, json!("1"), "int_type", "Input should be a valid integer".into()),
             (Type::Int, json!(1.0), "int_type", "Input should be a valid integer".into()),
@@ -369,20 +356,19 @@ mod tests {
                 "value_error",
                 "Value error, Groups must have unique names.".into(),
             ),
-            (
-                Type::Name,
-                json!("é".repeat(MAX_NAME + 1)),
-                "string_too_long",
-                "String should have at most 1024 characters".into(),
-            ),
         ];
         for (ty, given, kind, msg) in cases {
             let items = read(&ty, &given).unwrap_err();
             assert_eq!((&items[0]["type"], &items[0]["msg"]), (&json!(kind), &json!(msg)), "{ty:?} {given}");
             assert_eq!(items.len(), 1);
         }
-        assert!(read(&Type::Name, &json!("é".repeat(MAX_NAME))).is_ok());
-        assert_eq!(read(&Type::List(&Type::Text, 1), &json!(["a", "b"])).unwrap_err()[0]["type"], "too_long");
+        assert_eq!(read(&Type::Groups(1), &json!(["a", "b"])).unwrap_err()[0]["type"], "too_long");
+        let long = json!(vec!["é".repeat(2000); 300]);
+        assert_eq!(
+            read(&Type::List(&Type::Text), &long),
+            Ok(long),
+            "texts and lists are as long as they are"
+        );
     }
 
     #[test]
@@ -402,7 +388,7 @@ mod tests {
 
     #[test]
     fn elements_are_named_by_their_place() {
-        let items = read(&Type::List(&Type::Text, 9), &json!(["a", 1, null])).unwrap_err();
+        let items = read(&Type::List(&Type::Text), &json!(["a", 1, null])).unwrap_err();
         assert_eq!(items[0]["loc"], json!(["body", 1]));
         assert_eq!(items[1]["loc"], json!(["body", 2]));
     }

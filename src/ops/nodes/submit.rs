@@ -13,7 +13,7 @@ use super::write::{
 use super::{joined, node_id, size};
 use crate::auth::rights::may_edit;
 use crate::error::{Error, Result};
-use crate::model::node::hierarchy::Tree;
+use crate::model::node::hierarchy::{Known, MAX_NODES, Tree};
 use crate::model::{Node, ObjectId, Timestamp};
 use crate::ops::{Context, Reply, RestBody, RestReply};
 use crate::store::{Commit, Committed, Expect, Raw, Wire, Write};
@@ -76,7 +76,20 @@ pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
             root = editable(&context, id).await?;
         }
         let tree;
-        (request, tree) = apart(MANY, move || request.parse()).await?;
+        (request, tree) = apart(MANY, move || request.parse(None)).await?;
+        let tree = match tree {
+            Ok(tree) => tree,
+            Err(_) => {
+                // What is wrong may be what is stored.
+                let ids;
+                (request, ids) = apart(MANY, move || request.ids()).await?;
+                let stored = stored(&context, &ids).await?;
+                let known = Known::new(&root, stored.values());
+                let tree;
+                (request, tree) = apart(MANY, move || request.parse(Some(&known))).await?;
+                tree?
+            }
+        };
         expect(&root, params.if_revision)?;
         let stored = stored(&context, &tree.existing_ids().collect::<Vec<_>>()).await?;
         if stored.values().any(|node| !may_edit(&user, node)) {
@@ -112,15 +125,30 @@ impl Request {
         Request::Read(tree)
     }
 
-    fn parse(self) -> Result<(Request, Tree)> {
-        let (text, tree) = match self {
-            Request::Read(tree) => (tree.to_string(), tree),
+    /// Nothing is wrong with what is `known`.
+    fn parse(self, known: Option<&Known>) -> Result<(Request, Result<Tree>)> {
+        let (text, tree) = self.read()?;
+        let tree = match known {
+            Some(known) => Tree::parse_besides(tree, known),
+            None => Tree::parse(tree),
+        };
+        Ok((Request::Text(text), tree))
+    }
+
+    /// The existing nodes below the root that it names, as many as a tree may have.
+    fn ids(self) -> Result<(Request, Vec<ObjectId>)> {
+        let (text, tree) = self.read()?;
+        Ok((Request::Text(text), Tree::ids(&tree).into_iter().take(MAX_NODES).collect()))
+    }
+
+    fn read(self) -> Result<(String, Value)> {
+        match self {
+            Request::Read(tree) => Ok((tree.to_string(), tree)),
             Request::Text(text) => {
                 let tree = serde_json::from_str(&text).map_err(Error::internal)?;
-                (text, tree)
+                Ok((text, tree))
             }
-        };
-        Ok((Request::Text(text), Tree::parse(tree)?))
+        }
     }
 }
 

@@ -8,6 +8,9 @@ const NOW: i64 = 1_700_000_000_000;
 fn now() -> Timestamp {
     Timestamp::from_millis(NOW)
 }
+/// Milliseconds.
+const YEAR_20000: i64 = 568_971_820_800_000;
+
 fn tree(node: Value, children: Vec<Value>) -> Value {
     json!({"node": node, "child_nodes": children})
 }
@@ -200,8 +203,8 @@ fn mistakes_are_named_by_their_place() {
     let place = ["body", "child_nodes"];
     assert_eq!(found[0]["loc"], json!([place[0], place[1], 1, "child_nodes", 0, "node", "kind"]));
     assert_eq!(found[1]["loc"], json!([place[0], place[1], 1, "child_nodes", 0, "node", "name"]));
-    let nul = tree(good(), vec![tree(body("test", "\u{0}", json!({})), vec![])]);
-    assert_eq!(items(&nul)[0]["loc"], json!(["body", "child_nodes", 0, "node", "name"]));
+    let nul = tree(good(), vec![tree(body("test", "n", json!({"debug": {"\u{0}": 1}})), vec![])]);
+    assert_eq!(items(&nul)[0]["loc"], json!(["body", "child_nodes", 0, "node", "debug", "\u{0}"]));
 }
 
 #[test]
@@ -231,4 +234,49 @@ fn size_and_depth_are_bounded() {
         |levels: usize| (1..levels).fold(leaf(), |below, _| tree(body("test", "t", json!({})), vec![below]));
     assert_eq!(Tree::parse(deep(MAX_DEPTH)).unwrap().node_count(), MAX_DEPTH);
     assert_eq!(items(&deep(MAX_DEPTH + 1))[0]["type"], "value_error");
+}
+
+#[test]
+fn what_is_stored_is_no_reason_to_refuse_a_tree() {
+    let mut root = stored("job", json!({"data": {"error_code": "Bug"}}));
+    let mut child = stored("test", json!({}));
+    root.data.as_mut().unwrap().insert("error_code".into(), "RequestBodyTooLarge".into());
+    root.created = Timestamp::from_millis(YEAR_20000);
+    root.holdoff = Some(Timestamp::from_millis(YEAR_20000));
+    child.kind = "node".into();
+    child.debug = json!({"$set": {"a": u64::MAX}}).as_object().cloned();
+    child.timeout = Timestamp::from_millis(-YEAR_20000);
+    let as_read = |node: &Node| Value::Object(node.to_wire());
+    let request = |child: Value| tree(as_read(&root), vec![tree(child, vec![])]);
+    let known = Known::new(&root, [&child]);
+    let mut done = as_read(&child);
+    done["state"] = "done".into();
+    assert_eq!(Tree::ids(&request(done.clone())), HashSet::from([child.id]));
+    Tree::parse(request(done.clone())).unwrap_err();
+    let all = HashMap::from([(child.id, child.clone())]);
+    let parsed = Tree::parse_besides(request(done.clone()), &known).unwrap();
+    let built = parsed.build(&root, &all, "bob", now()).unwrap();
+    let (new_root, new_child) = (&built[0].0, &built[1].0);
+    assert_eq!((new_root.created, new_root.holdoff), (root.created, root.holdoff));
+    assert_eq!(new_root.data.as_ref().unwrap()["error_code"], "RequestBodyTooLarge");
+    assert_eq!((new_child.state, new_child.timeout), (State::Done, child.timeout));
+    assert_eq!((&new_child.kind, &new_child.debug), (&child.kind, &child.debug));
+    // What it changes is looked at.
+    done["debug"]["$set"]["$other"] = 1.into();
+    let error = Tree::parse_besides(request(done), &known).unwrap_err();
+    assert_eq!(
+        error.detail()[0]["loc"],
+        json!(["body", "child_nodes", 0, "node", "debug", "$set", "$other"])
+    );
+}
+
+#[test]
+fn new_nodes_are_not_of_the_future() {
+    let root = stored("job", json!({}));
+    let new =
+        body("test", "t", json!({"created": "9999-01-01", "updated": "9999-01-01", "timeout": "9999-01-01"}));
+    let built = build(&tree(body("job", "r", json!({})), vec![tree(new, vec![])]), &root, &[]).unwrap();
+    let day = now().plus_seconds(24 * 3600);
+    assert_eq!((built[1].0.created, built[1].0.updated), (day, day));
+    assert_eq!(built[1].0.timeout.to_wire(), "9999-01-01T00:00:00");
 }
