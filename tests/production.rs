@@ -3,6 +3,7 @@
 
 mod atomic;
 mod interleavings;
+mod large_nodes;
 mod layout;
 mod loss;
 mod relay;

@@ -194,7 +194,7 @@ pub struct Quotas {
     #[arg(long, env = "BODY_MB", default_value_t = 4,
           value_parser = clap::value_parser!(u32).range(1..=256))]
     pub body_mb: u32,
-    /// Those of one that brings a hierarchy of nodes or telemetry.
+    /// Those of one that brings nodes or telemetry.
     #[arg(long, env = "LARGE_BODY_MB", default_value_t = 32,
           value_parser = clap::value_parser!(u32).range(1..=256))]
     pub large_body_mb: u32,

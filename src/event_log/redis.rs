@@ -42,7 +42,7 @@ use crate::store::mongo::bson_json::from_json;
 use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
 use crate::store::mongo::stored::Stored;
 use crate::store::mongo::{filter, moment};
-use crate::sync::Pauses;
+use crate::sync::{HEAVY, Pauses, in_place_if};
 
 /// How long `publish` waits for the event's number before it puts the event into the outbox.
 const PUBLISH: Duration = Duration::from_secs(5);
@@ -176,9 +176,11 @@ impl EventLog for RedisLog {
             let (mut found, mut bytes, mut pauses) = (Vec::new(), 0, Pauses::default());
             let mut cursor = find.max_time(QUERY_TIME).await?;
             while cursor.advance().await? {
-                pauses.after(cursor.current().as_bytes().len()).await;
-                let document = cursor.deserialize_current()?;
-                let entry = Arc::new(history::entry(&document));
+                let size = cursor.current().as_bytes().len();
+                pauses.after(size).await;
+                let read =
+                    || cursor.deserialize_current().map(|event| (Arc::new(history::entry(&event)), event));
+                let (entry, document) = in_place_if(size > HEAVY, read)?;
                 if !translated.exact && !query.filter.matches(entry.value()) {
                     continue;
                 }

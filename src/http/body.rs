@@ -40,7 +40,7 @@ pub struct Limits {
 impl Limits {
     /// Bytes that the body of a request by this route may have.
     pub(super) fn of(&self, operation: &Operation, route: &Route) -> usize {
-        if operation.takes_much || route.takes_much { self.large } else { self.others }
+        if operation.takes_much_by(route) { self.large } else { self.others }
     }
 }
 

@@ -24,9 +24,10 @@ use crate::auth::{Access, Caller, tokens};
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
 use crate::ops::{Answer, Body, Context, Handover, Operation, Params, Peer, Reply, RestBody, Route};
+use crate::quota::json::Shape;
 use crate::quota::{self, Holder, Place};
 use crate::session::credentials;
-use crate::sync::{apart, in_place, lock};
+use crate::sync::{apart, in_place_if, lock};
 
 /// Says that an answer is not all that was asked for.
 const TRUNCATED: &str = "x-total-truncated";
@@ -71,7 +72,9 @@ async fn answer(
     let caller = admit(&app, operation, &asked.peer, &parts.headers).await;
     let sender = Holder::of(caller.as_ref().unwrap_or(&Caller::default()), asked.peer.address);
     let most = app.config.quotas.bodies().of(operation, route);
-    let (body, turn) = match read_body(&app, sender, (route, most), &parts.headers, body).await {
+    // Whoever is not known has a message's worth of values, whatever the route.
+    let shape = if operation.takes_much_by(route) && caller.is_ok() { Shape::Large } else { Shape::Message };
+    let (body, turn) = match read_body(&app, sender, (route, most, shape), &parts.headers, body).await {
         Err(error) if matches!(error.kind(), Kind::TooLarge | Kind::TooMany) => {
             return Err(caller.err().unwrap_or(error));
         }
@@ -110,11 +113,6 @@ async fn answer(
         }
         Err(error) => Err(given.listed(error)),
     }
-}
-
-/// Computes here and now, or lets others take over what else the thread has to do if it takes long.
-fn in_place_if<T>(heavy: bool, work: impl FnOnce() -> T) -> T {
-    if heavy { in_place(work) } else { work() }
 }
 
 /// Who asks, if they may use the operation. Where everybody may, a token that is no good any more does not matter: the
@@ -253,7 +251,7 @@ pub(super) enum Read {
 async fn read_body(
     app: &App,
     sender: Holder,
-    (route, most): (&Route, usize),
+    (route, most, shape): (&Route, usize, Shape),
     headers: &HeaderMap,
     body: HttpBody,
 ) -> Result<(Read, Option<Turn>)> {
@@ -267,9 +265,10 @@ async fn read_body(
     if matches!(route.body, Body::Text(_)) && (!says_json(headers) || is_bare(&bytes)) {
         return Ok((Read::Json(utf8(&bytes)?.into()), None));
     }
-    let Some(turn) = body::turn(app, sender, bytes.len()).await? else { return Ok((parse(&bytes)?, None)) };
+    let turn = body::turn(app, sender, quota::json::weight(&bytes)).await?;
+    let Some(turn) = turn else { return Ok((parse(&bytes, shape)?, None)) };
     // The turn goes with the work: whoever asked for it may be gone before it is done.
-    let work = move || (parse(&bytes), turn);
+    let work = move || (parse(&bytes, shape), turn);
     let (read, turn) = tokio::task::spawn_blocking(work).await.map_err(Error::internal)?;
     Ok((read?, Some(turn)))
 }
@@ -295,12 +294,12 @@ fn utf8(bytes: &[u8]) -> Result<&str> {
         .map_err(|_| Error::bad_request("There was an error parsing the body: it is not UTF-8"))
 }
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Read> {
+pub(super) fn parse(bytes: &[u8], shape: Shape) -> Result<Read> {
     let text = utf8(bytes)?;
     if text.is_empty() {
         return Ok(Read::Json(Value::Null));
     }
-    if let Err(excess) = quota::json::check(text) {
+    if let Err(excess) = shape.check(text) {
         return Err(validation::bad_body(&excess.to_string()));
     }
     serde_json::from_str(text).map(Read::Json).map_err(|error| validation::not_json(text, &error))

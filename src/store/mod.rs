@@ -25,6 +25,7 @@ pub mod mongo;
 pub mod purge;
 pub mod queues;
 mod raw;
+pub(crate) mod size;
 pub mod sqlite;
 pub mod telemetry;
 pub mod tokens;
@@ -123,7 +124,7 @@ pub struct Query {
     pub limit: u64,
     /// Skip this many first (the REST paging of contract 4.3; WebSocket clients page by cursor).
     pub offset: u64,
-    /// Reading ends with the node that makes it more bytes than this (of the stored form): nodes are up to a megabyte
+    /// Reading ends with the node that makes it more bytes than this (of the stored form): nodes are up to 16 MiB
     /// large, and what is read is held in memory.
     pub bytes: usize,
 }

@@ -179,9 +179,9 @@ async fn hierarchies_have_limits(server: Server) {
         http.put(&path, &tree(root.clone(), vec![deep(20)])).await.ok().as_array().map(Vec::len),
         Some(21)
     );
-    let refused = http.put(&path, &deep(40)).await;
+    let refused = http.put(&path, &deep(70)).await;
     assert!(
-        refused.status == 422 && refused.text.contains("nested deeper than 64 levels"),
+        refused.status == 422 && refused.text.contains("nested deeper than 110 levels"),
         "{}",
         refused.text
     );

@@ -53,5 +53,22 @@ async fn a_standalone_server_works_and_says_what_is_weaker() {
     assert_eq!(a.store.commit(commit([&root])).await.unwrap(), Committed::Done);
     servers.settled().await;
     assert_eq!(revisions(&a.events_after("node", 0).await, root.id), [1, 2, 3]);
+
+    // A node and its event must fit into one document: there is no way to write two at once.
+    let large = |name: &str, megabytes: usize| Node {
+        data: serde_json::json!({"log": "x".repeat(megabytes << 20)}).as_object().cloned(),
+        parent: Some(root.id),
+        ..node(name)
+    };
+    let (fits, too_large) = (large("fits", 7), large("too large", 9));
+    assert_eq!(a.store.commit(commit([&fits])).await.unwrap(), Committed::Done);
+    root.revision = 4;
+    for nodes in [vec![&too_large], vec![&root, &orphan, &too_large]] {
+        let refused = a.store.commit(commit(nodes)).await.unwrap_err();
+        assert!(refused.status() == 413 && refused.to_string().contains("replica set"), "{refused}");
+    }
+    let nodes = a.store.nodes(&[root.id, orphan.id, too_large.id]).await.unwrap();
+    assert_eq!(nodes.len(), 1, "nothing was written");
+    assert_eq!(nodes[0]["revision"], 3);
     servers.clean().await;
 }

@@ -378,8 +378,10 @@ async fn the_limits_of_a_session_are_settings(backend: Backend) {
         assert_eq!(answer.json["error"]["data"]["status"] == 413, is_larger, "{method}: {}", answer.text);
     }
     for (path, bytes, is_larger) in [
-        ("/latest/node", 1 << 20, false),
-        ("/latest/node", 2 << 20, true),
+        ("/latest/publish/x", 1 << 20, false),
+        ("/latest/publish/x", 2 << 20, true),
+        ("/latest/node", 2 << 20, false),
+        ("/latest/node", 3 << 20, true),
         ("/latest/telemetry", 2 << 20, false),
         ("/latest/telemetry", 3 << 20, true),
         ("/latest/rpc", 3 << 20, true),

@@ -22,15 +22,23 @@ const MOST: usize = 1024;
 /// How long events gather: under load, one command for many; and what is written meanwhile is not held up.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// An event that is in the history.
+struct Relayed {
+    source: Source,
+    id: ObjectId,
+    /// Whether it stands beside the outbox.
+    beside: bool,
+}
+
 /// The task that does it.
 pub(super) struct Cleaner {
-    queue: Option<mpsc::Sender<Vec<(Source, ObjectId)>>>,
+    queue: Option<mpsc::Sender<Vec<Relayed>>>,
     task: Option<JoinHandle<()>>,
 }
 
 impl Cleaner {
     pub(super) fn start(outboxes: Outboxes) -> Cleaner {
-        let (queue, mut relayed) = mpsc::channel::<Vec<(Source, ObjectId)>>(QUEUE);
+        let (queue, mut relayed) = mpsc::channel::<Vec<Relayed>>(QUEUE);
         let task = tokio::spawn(async move {
             while let Some(mut events) = relayed.recv().await {
                 // Not when the server stops.
@@ -54,7 +62,8 @@ impl Cleaner {
         let Some(queue) = &self.queue else { return };
         // Fails if the task has died; the sweep does its work then.
         let kept = jobs.iter().filter(|job| job.source != Source::Publisher);
-        let events: Vec<_> = kept.map(|job| (job.source, job.event.id)).collect();
+        let relayed = |job: &Job| Relayed { source: job.source, id: job.event.id, beside: job.event.beside };
+        let events: Vec<_> = kept.map(relayed).collect();
         if !events.is_empty() {
             _ = queue.send(events).await;
         }
@@ -69,21 +78,27 @@ impl Cleaner {
     }
 }
 
-async fn clean(outboxes: &Outboxes, events: &[(Source, ObjectId)]) -> Result<()> {
+async fn clean(outboxes: &Outboxes, events: &[Relayed]) -> Result<()> {
     let (mut nodes, mut in_nodes, mut in_collection) = (Vec::new(), Vec::new(), Vec::new());
-    for (source, event) in events {
-        match source {
+    for event in events {
+        match event.source {
             Source::Node(id) => {
-                nodes.push(*id);
-                in_nodes.push(*event);
+                nodes.push(id);
+                in_nodes.push(event.id);
             }
-            Source::Collection => in_collection.push(*event),
+            Source::Collection => in_collection.push(event.id),
             Source::Publisher => {}
         }
     }
+    let bodies: Vec<ObjectId> = events.iter().filter(|event| event.beside).map(|event| event.id).collect();
     nodes.sort_unstable();
     nodes.dedup();
     let unhurried = || WriteConcern::builder().w(mongodb::options::Acknowledgment::Nodes(1)).build();
+    // Before the marks of them, which would be all that leads to what is left.
+    if !bodies.is_empty() {
+        let delete = outboxes.bodies.delete_many(doc! {"_id": {"$in": bodies}});
+        call(delete.write_concern(unhurried())).await?;
+    }
     if !nodes.is_empty() {
         let query = doc! {"_id": {"$in": nodes}, "outbox.id": {"$in": &in_nodes}};
         let update = outboxes.nodes.update_many(query, vec![without(&in_nodes)]);
@@ -97,7 +112,7 @@ async fn clean(outboxes: &Outboxes, events: &[(Source, ObjectId)]) -> Result<()>
 }
 
 /// An update that removes these events from a node's outbox, and the outbox with its last event.
-fn without(ids: &[ObjectId]) -> Document {
+pub(super) fn without(ids: &[ObjectId]) -> Document {
     let rest = doc! {"$filter": {"input": "$outbox", "cond": {"$not": {"$in": ["$$this.id", ids]}}}};
     let outbox = doc! {"$cond": [{"$eq": ["$$rest", []]}, "$$REMOVE", "$$rest"]};
     doc! {"$set": {"outbox": {"$let": {"vars": {"rest": rest}, "in": outbox}}}}

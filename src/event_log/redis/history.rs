@@ -20,7 +20,7 @@ use crate::store::mongo::document::integer;
 use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
 use crate::store::mongo::moment;
 use crate::store::mongo::stored::Stored;
-use crate::sync::Pauses;
+use crate::sync::{HEAVY, Pauses, in_place_if};
 
 /// What events of KernelCI's own server do not say of themselves.
 const OLD_SOURCE: &str = "https://api.kernelci.org/";
@@ -81,8 +81,10 @@ impl History {
     /// Adds events one after the other, until one has to be refused; those that are there already, under the same
     /// number, stay as they are.
     pub(crate) async fn insert(&self, channel: &str, items: &[Item]) -> Result<Inserted> {
-        let mut documents: Vec<Stored> =
-            items.iter().map(|item| document(channel, item).map(Stored)).collect::<Result<_>>()?;
+        let bytes: usize = items.iter().map(|item| item.json.len()).sum();
+        let mut documents: Vec<Stored> = in_place_if(bytes > HEAVY, || {
+            items.iter().map(|item| document(channel, item).map(Stored)).collect::<Result<_>>()
+        })?;
         // Each time round what was there is left out.
         while !documents.is_empty() {
             match errors::raw(self.events.insert_many(&documents).ordered(true)).await {
@@ -161,12 +163,13 @@ impl History {
 
     /// Events within a span, ascending, at most `limit`, fewer if they are large.
     pub(crate) async fn read(&self, span: Span<'_>, limit: usize) -> Result<Vec<Entry>> {
-        let found = self.some(span.query(), limit).await?;
-        Ok(found.iter().map(|event| entry(event)).collect())
+        let (found, bytes) = self.some(span.query(), limit).await?;
+        Ok(in_place_if(bytes > HEAVY, || found.iter().map(|event| entry(event)).collect()))
     }
 
-    /// The first `limit` events that match, by their numbers, up to the one that brings them to [`READ_BYTES`].
-    async fn some(&self, query: Document, limit: usize) -> Result<Vec<Stored>> {
+    /// The first `limit` events that match, by their numbers, up to the one that brings them to [`READ_BYTES`]; and their
+    /// bytes.
+    async fn some(&self, query: Document, limit: usize) -> Result<(Vec<Stored>, usize)> {
         let find = self.events.find(query).sort(doc! {"sequence_id": 1}).limit(signed(limit));
         // A batch of MongoDB may have 16 MiB.
         let find = find.batch_size(PER_BATCH).max_time(QUERY_TIME);
@@ -177,9 +180,9 @@ impl History {
                 let size = cursor.current().as_bytes().len();
                 pauses.after(size).await;
                 bytes += size;
-                found.push(cursor.deserialize_current()?);
+                found.push(in_place_if(size > HEAVY, || cursor.deserialize_current())?);
             }
-            Ok(found)
+            Ok((found, bytes))
         })
         .await
     }
@@ -195,7 +198,7 @@ impl History {
         limit: usize,
     ) -> Result<(Option<(u64, u64)>, Vec<Entry>)> {
         let span = doc! {"$gt": number(after), "$lte": number(to)};
-        let found = self.some(doc! {"channel": channel, "sequence_id": span}, limit).await?;
+        let (found, _) = self.some(doc! {"channel": channel, "sequence_id": span}, limit).await?;
         let is_gap =
             |last: u64, event: &Document| event.contains_key("epoch") && seq(event) > last.saturating_add(1);
         let first = found.first().filter(|event| is_gap(after, event));
@@ -239,7 +242,7 @@ fn seq(doc: &Document) -> u64 {
 }
 
 /// An event of the stream as a document of the history.
-fn document(channel: &str, item: &Item) -> Result<Document> {
+pub(super) fn document(channel: &str, item: &Item) -> Result<Document> {
     let mut event: Map<String, Value> = serde_json::from_str(&item.json).map_err(Error::internal)?;
     let mut take = |key: &str| match event.shift_remove(key) {
         Some(Value::String(text)) => Some(text),
@@ -275,6 +278,11 @@ fn document(channel: &str, item: &Item) -> Result<Document> {
 
 /// A document of the history as an event at its place.
 pub(crate) fn entry(doc: &Document) -> Entry {
+    Entry::new(seq(doc), &event(doc).to_text())
+}
+
+/// The event of a document of the history.
+pub(super) fn event(doc: &Document) -> Event {
     let text = |key: &str| doc.get_str(key).ok().map(str::to_owned);
     let id = doc.get_object_id("_id").unwrap_or_else(|_| ObjectId::from_bytes([0; 12]));
     let made = || Timestamp::from_millis(id.timestamp().timestamp_millis()).into();
@@ -286,7 +294,7 @@ pub(crate) fn entry(doc: &Document) -> Entry {
         false if channel == NODE_CHANNEL => data.get("id").and_then(Value::as_str).map(str::to_owned),
         false => None,
     };
-    let event = Event {
+    Event {
         id,
         channel,
         source: text("source").unwrap_or_else(|| OLD_SOURCE.to_owned()),
@@ -297,8 +305,7 @@ pub(crate) fn entry(doc: &Document) -> Entry {
         partitionkey: text("partitionkey"),
         extensions: doc.get_document("extensions").map(object).unwrap_or_default(),
         data,
-    };
-    Entry::new(seq(doc), &event.to_text())
+    }
 }
 
 #[cfg(test)]

@@ -98,6 +98,12 @@ impl Relay {
         drop(relayed.wait_for(|relayed| *relayed >= taken).await);
     }
 
+    /// The events of a node's outbox with what stands beside it; `None` if they are left to the sweep.
+    pub(crate) async fn whole(&self, node: ObjectId, pending: Vec<Pending>) -> Option<Vec<Pending>> {
+        let whole = self.outboxes.whole(node, pending).await;
+        whole.inspect_err(|error| tracing::debug!(%error, "events stay in their outbox for now")).ok()
+    }
+
     /// How many events wait in the outboxes of all instances.
     pub(crate) async fn pending(&self) -> Result<u64> {
         self.outboxes.pending().await

@@ -32,8 +32,10 @@ const SOON: Duration = Duration::from_millis(200);
 const MOST_NODES: i64 = 1000;
 /// How many events of the collection it takes in.
 const MOST_EVENTS: i64 = 256;
-/// Nodes whose events are read, and relayed, at a time.
-const NODES: usize = 64;
+/// Nodes whose events are read at a time.
+const NODES: usize = 16;
+/// Bytes of events that are handed over at a time, about.
+const BYTES: usize = 8 << 20;
 
 /// See the module's documentation.
 pub(super) struct Sweep {
@@ -105,14 +107,19 @@ impl Sweep {
                     self.outboxes.nodes.find(doc! {"_id": {"$in": ids}}).projection(doc! {"outbox": 1});
                 let nodes: Vec<Stored> =
                     call(async { find.max_time(QUERY_TIME).await?.try_collect().await }).await?;
-                let nodes = ids.iter().filter_map(|id| {
-                    let node = nodes.iter().find(|node| node.get_object_id("_id").ok() == Some(*id))?;
-                    Some((*id, Pending::outbox(node)))
-                });
-                let jobs = nodes.flat_map(|(id, events)| {
-                    events.into_iter().map(move |event| Job::foreign(Source::Node(id), event))
-                });
-                self.hand_over(jobs.collect()).await;
+                let (mut jobs, mut bytes) = (Vec::new(), 0);
+                for id in ids {
+                    let node = nodes.iter().find(|node| node.get_object_id("_id").ok() == Some(*id));
+                    let Some(node) = node else { continue };
+                    let events = self.outboxes.whole(*id, Pending::outbox(node)).await?;
+                    bytes += events.iter().map(|event| event.json.len()).sum::<usize>();
+                    jobs.extend(events.into_iter().map(|event| Job::foreign(Source::Node(*id), event)));
+                    if bytes > BYTES {
+                        self.hand_over(std::mem::take(&mut jobs)).await;
+                        bytes = 0;
+                    }
+                }
+                self.hand_over(jobs).await;
             }
         }
         let find = self.outboxes.events.find(doc! {}).sort(doc! {"_id": 1}).limit(MOST_EVENTS);

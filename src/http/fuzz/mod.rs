@@ -18,6 +18,7 @@ use super::{feed, files, form, peer, rest, validation};
 use crate::config::ProxyHeaders;
 use crate::fuzz::{Fuzz, corpus, cuts, headers};
 use crate::ops::subscriptions::From as Begin;
+use crate::quota::json::Shape;
 
 /// The content type, then the body.
 fn form_of(input: &[u8]) -> (HeaderMap, Bytes) {
@@ -250,7 +251,7 @@ fn any_body_that_is_no_json_is_told_with_its_place() {
                     assert!(item["ctx"]["error"].as_str().is_some_and(|reason| !reason.is_empty()));
                 }
             }
-            rest::parse(input).is_ok()
+            rest::parse(input, Shape::Message).is_ok()
         },
     );
 }

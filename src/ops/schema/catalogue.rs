@@ -90,6 +90,7 @@ pub(super) fn limits() -> Value {
         row("subscriptions of a session", session.subscriptions, ""),
         row("`window` of a durable subscription", crate::ops::subscriptions::LARGEST_WINDOW, "events"),
         row("requests of a session at a time", session.requests, ""),
+        row("a node, as it is stored", crate::store::size::MOST, "bytes"),
         row("nodes of a hierarchy", crate::model::node::hierarchy::MAX_NODES, ""),
         row("conditions of a filter", crate::filter::limits::TERMS, ""),
         row("levels of a filter", crate::filter::limits::LEVELS, ""),

@@ -7,11 +7,12 @@ use super::document::{fields, revision};
 use super::errors::{QUERY_TIME, call};
 use super::stored::Stored;
 use super::{MongoStore, single, transaction};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::event_log::redis::history::number;
 use crate::event_log::redis::outbox::{Job, Pending, Source};
 use crate::model::ObjectId;
-use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write};
+use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write, size};
+use crate::sync::{HEAVY, in_place_if};
 
 /// A write, ready for the server.
 pub(super) struct Prepared {
@@ -20,7 +21,15 @@ pub(super) struct Prepared {
     pub(super) expect: Expect,
     pub(super) fields: Document,
     pub(super) events: Vec<Pending>,
+    /// Events that stand beside the outbox, as they are stored there.
+    pub(super) bodies: Vec<Document>,
+    /// About how many bytes the node has with its outbox.
+    pub(super) bytes: usize,
 }
+
+/// Bytes that a node may have with the events that it gets, so that there is room for some that are pending already. With
+/// more the events stand beside it.
+pub(super) const TOGETHER: usize = 15 << 20;
 
 impl Prepared {
     /// Selects the node where it stands as expected. (Documents of an older server have no revision.)
@@ -33,14 +42,30 @@ impl Prepared {
         }
     }
 
-    pub(super) fn new(write: &Write) -> Result<Prepared> {
-        Ok(Prepared {
-            id: write.node.id,
-            parent: write.node.parent,
-            expect: write.expect,
-            fields: fields(&write.node)?,
-            events: write.events.iter().map(Pending::new).collect(),
-        })
+    /// `atomic`: several documents can be written at once. 413 if the node is too large, or does not fit into a document
+    /// with its events and has to.
+    pub(super) fn new(write: &Write, atomic: bool) -> Result<Prepared> {
+        size::check(write)?;
+        let node = size::node(&write.node);
+        let mut events: Vec<Pending> = write.events.iter().map(Pending::new).collect();
+        let outbox = |events: &[Pending]| events.iter().map(Pending::size).sum::<usize>();
+        let together = node + outbox(&events);
+        let mut bodies = Vec::new();
+        if atomic && together > TOGETHER {
+            for event in &mut events {
+                bodies.push(event.body()?);
+                event.beside = true;
+            }
+        } else if together > size::MOST {
+            let detail = format!(
+                "a node and its event have at most {} bytes together where MongoDB is no replica set, these have {together}",
+                size::MOST
+            );
+            return Err(Error::new(Kind::TooLarge, detail));
+        }
+        let bytes = node + outbox(&events);
+        let (id, parent, expect) = (write.node.id, write.node.parent, write.expect);
+        Ok(Prepared { id, parent, expect, fields: fields(&write.node)?, events, bodies, bytes })
     }
 
     /// Sets our fields and adds the events; fields of others in the document stay.
@@ -96,16 +121,38 @@ impl Prepared {
 /// Writes a commit in the simplest way that keeps it atomic.
 pub(super) async fn commit(store: &MongoStore, commit: Commit) -> Result<Committed> {
     let Commit { writes, idempotency } = commit;
+    let atomic = store.facts.atomic_hierarchies;
+    if let ([write], None) | ([write @ Write { expect: Expect::Absent, .. }], Some(_)) =
+        (writes.as_slice(), &idempotency)
+    {
+        let prepared = in_place_if(write.node.heap() > HEAVY, || Prepared::new(write, atomic))?;
+        let alone = match (&write.expect, prepared.bodies.is_empty()) {
+            (Expect::Absent, true) => {
+                return single::insert(store, &prepared, idempotency.as_ref().map(key_text)).await;
+            }
+            (Expect::Revision(_), true) => Some(single::update(store, &prepared).await),
+            (_, false) => None,
+        };
+        match alone {
+            // With events that wait already it does not fit: they move.
+            Some(Err(error)) if atomic && error.kind() == Kind::TooLarge => {}
+            Some(outcome) => return outcome,
+            None => {}
+        }
+        // A single node of the same key may have kept it in its document.
+        if let Some(key) = &idempotency
+            && let Some(ids) = repeated(store, key).await?
+        {
+            return Ok(Committed::Repeated(ids));
+        }
+    }
     let key = idempotency.as_ref().map(key_text);
     match (writes.as_slice(), key) {
         ([], None) => Ok(Committed::Done),
-        ([write], key) if write.expect == Expect::Absent => {
-            single::insert(store, &Prepared::new(write)?, key).await
-        }
-        ([write], None) => single::update(store, &Prepared::new(write)?).await,
-        (_, key) if store.facts.atomic_hierarchies => transaction::write(store, writes, key).await,
+        (_, key) if atomic => transaction::write(store, writes, key).await,
         (writes, key) => {
-            let writes: Vec<_> = writes.iter().map(Prepared::new).collect::<Result<_>>()?;
+            let writes: Vec<_> =
+                writes.iter().map(|write| Prepared::new(write, false)).collect::<Result<_>>()?;
             single::in_turn(store, &writes, key).await
         }
     }

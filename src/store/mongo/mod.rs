@@ -2,7 +2,8 @@
 //!
 //! A write and its events are one fact: the events stand in the `outbox` of the very document that changes, until the
 //! relay has brought them into the log ([`crate::event_log::redis`]). One node is one conditional write; several are
-//! one transaction.
+//! one transaction, and so are a node and events that do not fit into one document with it: those stand in `eventbody`,
+//! and only a mark of each in the outbox.
 //!
 //! On a standalone `mongod`, which has no transactions, a commit of several nodes is a sequence of such writes,
 //! children before their parents, and [`Facts::atomic_hierarchies`] says so: a crash in the middle leaves children
@@ -36,7 +37,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Document, doc};
-use futures::TryStreamExt;
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 use tokio::sync::watch;
@@ -58,10 +58,13 @@ use crate::filter::Filter;
 use crate::model::ObjectId;
 use crate::model::timestamp::WallClock;
 use crate::quota::Lanes;
-use crate::sync::Pauses;
+use crate::sync::{HEAVY, Pauses, in_place_if};
 
 /// How long the start waits for indexes; building goes on behind it.
 const INDEX_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The collection of events that are too large for the outbox of their node.
+const BODIES: &str = "eventbody";
 
 /// Where the services are and what to call things in them.
 #[derive(Clone, Debug)]
@@ -115,6 +118,8 @@ pub struct MongoStore {
     client: Client,
     db: Database,
     nodes: Collection<Stored>,
+    /// Events that are too large for the outbox of their node.
+    bodies: Collection<Stored>,
     /// Single nodes to read.
     gets: Gets,
     /// Single nodes to add.
@@ -161,8 +166,12 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
         tracing::info!("indexes are being built in the background; until then some queries are slow");
     }
 
-    let outboxes =
-        Outboxes { nodes: db.collection("node"), events: db.collection("eventoutbox"), indexed: is_indexed };
+    let outboxes = Outboxes {
+        nodes: db.collection("node"),
+        events: db.collection("eventoutbox"),
+        bodies: db.collection(BODIES),
+        indexed: is_indexed,
+    };
     let redis = Redis::new(&options.redis_url, options.redis_db, &options.key_prefix, options.wall)?;
     let history = History::new(&db);
     let first_epoch = ends::first_epoch(&history).await?;
@@ -174,6 +183,7 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
 
     let store = MongoStore {
         nodes: db.collection("node"),
+        bodies: db.collection(BODIES),
         gets: single::gets(db.collection("node")),
         inserts: single::inserts(db.collection("node")),
         users: db.collection("user"),
@@ -332,10 +342,20 @@ impl Drop for MongoStore {
 /// Those of these nodes that there are.
 async fn nodes_by_id(nodes: &Collection<Stored>, ids: &[ObjectId]) -> Result<Vec<(ObjectId, Raw)>> {
     let find = nodes.find(doc! {"_id": {"$in": ids}}).projection(no_bookkeeping()).max_time(QUERY_TIME);
-    let found: Vec<Stored> = call(async { find.await?.try_collect().await }).await?;
     let raw =
         |node: &Stored| Some((node.get_object_id("_id").ok()?, Raw::Fields(Arc::new(document::wire(node)))));
-    Ok(found.iter().filter_map(raw).collect())
+    call(async {
+        let (mut found, mut pauses) = (Vec::new(), Pauses::default());
+        let mut cursor = find.await?;
+        while cursor.advance().await? {
+            let size = cursor.current().as_bytes().len();
+            pauses.after(size).await;
+            let read = || cursor.deserialize_current().map(|node| raw(&node));
+            found.extend(in_place_if(size > HEAVY, read)?);
+        }
+        Ok(found)
+    })
+    .await
 }
 
 /// Readers do not need the pending events.

@@ -102,7 +102,9 @@ pub(super) async fn update(store: &MongoStore, write: &Prepared) -> Result<Commi
             // All that is pending, not only ours: should another instance have left something, ours must not overtake it.
             let mut before = Pending::outbox(&after);
             before.retain(|event| write.events.iter().all(|own| own.id != event.id));
-            if !write.events.is_empty() {
+            if !write.events.is_empty()
+                && let Some(before) = store.relay.whole(write.id, before).await
+            {
                 store.relay.submit(write.jobs(before));
             }
             return Ok(Committed::Done);

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use bson::{Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
 use mongodb::ClientSession;
-use mongodb::error::{Error as Mongo, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT};
+use mongodb::error::{
+    Error as Mongo, ErrorKind, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT,
+};
 use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
 
 use super::MongoStore;
-use super::commit::{Prepared, conflict};
+use super::commit::{Prepared, TOGETHER, conflict};
 use super::document::integer;
 use super::errors::{self, call, is_duplicate};
 use super::stored::Stored;
@@ -21,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::event_log::redis::outbox::Pending;
 use crate::model::ObjectId;
 use crate::store::{Committed, Expect, Write};
+use crate::sync::HEAVY;
 
 /// How often a transaction is tried that ran into another one, or into a conflict that was gone when looked at.
 const TRIES: u32 = 12;
@@ -45,7 +48,8 @@ enum Try {
 
 /// All the writes, or none.
 pub(super) async fn write(store: &MongoStore, writes: Vec<Write>, key: Option<String>) -> Result<Committed> {
-    let (plan, writes) = match writes.len() <= LARGE {
+    let few = writes.len() <= LARGE && writes.iter().all(|write| write.node.heap() <= HEAVY);
+    let (plan, writes) = match few {
         true => Plan::new(writes, key)?,
         false => tokio::task::spawn_blocking(|| Plan::new(writes, key)).await.map_err(Error::internal)??,
     };
@@ -54,9 +58,15 @@ pub(super) async fn write(store: &MongoStore, writes: Vec<Write>, key: Option<St
     for attempt in 0..TRIES {
         match plan.run(store, &mut session).await {
             Ok(Try::Committed(mut before)) => {
-                let jobs =
-                    writes.iter().flat_map(|write| write.jobs(before.remove(&write.id).unwrap_or_default()));
-                store.relay.submit(jobs.collect());
+                let mut jobs = Vec::new();
+                for write in &writes {
+                    let pending = before.remove(&write.id).unwrap_or_default();
+                    // What is not whole is left to the sweep, with what comes behind it.
+                    if let Some(pending) = store.relay.whole(write.id, pending).await {
+                        jobs.extend(write.jobs(pending));
+                    }
+                }
+                store.relay.submit(jobs);
                 return Ok(Committed::Done);
             }
             Ok(Try::Repeated) => match &plan.key {
@@ -86,26 +96,43 @@ struct Plan {
     record: Option<Stored>,
     /// New nodes, as they go over the wire: a document in pieces takes several times the memory.
     inserts: Vec<RawDocumentBuf>,
-    /// Nodes that are changed, not made.
-    changed: Vec<ObjectId>,
+    /// Nodes that are changed, not made, and about how many bytes each has with its new events.
+    changed: Vec<(ObjectId, usize)>,
+    /// Events that stand beside the outboxes.
+    bodies: Vec<RawDocumentBuf>,
     updates: Vec<(i64, RawArrayBuf)>,
 }
 
 impl Plan {
     /// What is sent, and what is remembered of each write; that is without the node's fields.
     fn new(writes: Vec<Write>, key: Option<String>) -> Result<(Plan, Vec<Prepared>)> {
-        let mut plan =
-            Plan { key, record: None, inserts: Vec::new(), changed: Vec::new(), updates: Vec::new() };
+        let mut plan = Plan {
+            key,
+            record: None,
+            inserts: Vec::new(),
+            changed: Vec::new(),
+            bodies: Vec::new(),
+            updates: Vec::new(),
+        };
         let mut prepared = Vec::with_capacity(writes.len());
-        let mut bytes = 0;
+        let (mut bytes, alone) = (0, writes.len() == 1);
         for write in writes {
-            let mut one = Prepared::new(&write)?;
+            let mut one = Prepared::new(&write, true)?;
             drop(write);
-            let document = one.take();
+            for body in std::mem::take(&mut one.bodies) {
+                plan.bodies.push(raw(&body)?);
+            }
+            let mut document = one.take();
             match one.expect {
-                Expect::Absent => plan.inserts.push(raw(&document)?),
+                Expect::Absent => {
+                    // A single new node has its key where one that is written alone has it.
+                    if let Some(key) = plan.key.as_ref().filter(|_| alone) {
+                        document.insert("idempotency", key);
+                    }
+                    plan.inserts.push(raw(&document)?);
+                }
                 Expect::Revision(_) => {
-                    plan.changed.push(one.id);
+                    plan.changed.push((one.id, one.bytes));
                     plan.update(raw(&doc! {"q": one.query(), "u": document})?, &mut bytes);
                 }
             }
@@ -179,7 +206,8 @@ impl Plan {
         // Events that another instance left behind must stay ahead of ours. The snapshot guarantees that nothing is
         // added or removed until the updates: that would be a write conflict.
         let mut before = HashMap::new();
-        for ids in self.changed.chunks(5_000) {
+        for part in self.changed.chunks(5_000) {
+            let ids: Vec<ObjectId> = part.iter().map(|(id, _)| *id).collect();
             let query = doc! {"_id": {"$in": ids}, "outbox.id": {"$exists": true}};
             let find = store.nodes.find(query).projection(doc! {"outbox": 1});
             let mut cursor = find.session(&mut *session).await?;
@@ -192,6 +220,11 @@ impl Plan {
                     before.insert(id, Pending::outbox(node));
                 }
             }
+        }
+        self.make_room(store, session, &mut before).await?;
+        let bodies = store.bodies.clone_with_type::<RawDocumentBuf>();
+        for body in &self.bodies {
+            bodies.insert_one(body).session(&mut *session).await?;
         }
         let nodes = store.nodes.clone_with_type::<RawDocumentBuf>();
         for inserts in self.inserts.chunks(INSERTS) {
@@ -212,6 +245,30 @@ impl Plan {
         }
         Ok(Try::Committed(before))
     }
+
+    /// Puts events that wait already beside the outboxes of nodes that would become too large with them.
+    async fn make_room(
+        &self,
+        store: &MongoStore,
+        session: &mut ClientSession,
+        before: &mut HashMap<ObjectId, Vec<Pending>>,
+    ) -> Result<(), Mongo> {
+        for (id, bytes) in &self.changed {
+            let Some(pending) = before.get_mut(id) else { continue };
+            if bytes + pending.iter().map(Pending::size).sum::<usize>() <= TOGETHER {
+                continue;
+            }
+            for event in pending.iter_mut().filter(|event| !event.beside) {
+                let body = event.body().map_err(Mongo::custom)?;
+                store.bodies.insert_one(Stored(body)).session(&mut *session).await?;
+                event.beside = true;
+            }
+            let outbox: Vec<Document> = pending.iter().map(Pending::to_document).collect();
+            let update = store.nodes.update_one(doc! {"_id": id}, doc! {"$set": {"outbox": outbox}});
+            update.session(&mut *session).await?;
+        }
+        Ok(())
+    }
 }
 
 fn raw(document: &Document) -> Result<RawDocumentBuf> {
@@ -222,8 +279,10 @@ fn raw(document: &Document) -> Result<RawDocumentBuf> {
 /// The error that a bulk `update` command carries in a successful answer.
 fn failed(answer: &Document) -> Option<Mongo> {
     let error = answer.get_array("writeErrors").ok()?.first()?.as_document()?;
-    let text = error.get_str("errmsg").unwrap_or("an update failed").to_owned();
-    Some(Mongo::custom(text))
+    let text = error.get_str("errmsg").unwrap_or("an update failed");
+    let answer = doc! {"code": error.get_i32("code").unwrap_or(0), "codeName": "", "errmsg": text};
+    let failure = bson::deserialize_from_document(answer).map(ErrorKind::Command);
+    Some(failure.map_or_else(|_| Mongo::custom(text.to_owned()), Mongo::from))
 }
 
 /// The idempotency record of a commit. It expires after a day (`indexes.rs`).

@@ -10,7 +10,8 @@ use super::append::{Batch, EventRow};
 use super::filter::expression;
 use crate::error::{Error, Result};
 use crate::model::{ObjectId, Timestamp};
-use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write};
+use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write, size};
+use crate::sync::HEAVY;
 
 /// How long an idempotency key is remembered, in seconds.
 pub(super) const REMEMBERED: i64 = 24 * 3600;
@@ -35,7 +36,8 @@ struct Row {
 
 /// Serialises a commit. Fails if it contradicts itself.
 pub(super) async fn prepare(commit: Commit) -> Result<Prepared> {
-    if commit.writes.len() <= LARGE {
+    let few = commit.writes.len() <= LARGE && commit.writes.iter().all(|write| write.node.heap() <= HEAVY);
+    if few {
         return serialise(commit);
     }
     tokio::task::spawn_blocking(move || serialise(commit)).await.map_err(Error::internal)?
@@ -52,6 +54,7 @@ fn serialise(commit: Commit) -> Result<Prepared> {
 
 /// Takes the write, so that a large commit is not held in both forms.
 fn row(write: Write) -> Result<Row> {
+    size::check(&write)?;
     let node = &write.node;
     let replaced = match write.expect {
         Expect::Absent => 0,
