@@ -14,7 +14,7 @@ const NEEDED: [&str; 7] = ["op", "id", "kind", "name", "state", "result", "data"
 
 /// Members that no node has.
 static MORE: [Field; 3] = [
-    default("op", Type::Name),
+    default("op", Type::Text),
     nullable("previous_state", Type::Choice(&State::NAMES)),
     nullable("previous_result", Type::Choice(&Outcome::NAMES)),
 ];
