@@ -81,6 +81,8 @@ pub struct Context {
     _carried: Option<Arc<Mutex<Option<Place>>>>,
     /// A token that came with the request and speaks for nobody any more.
     spent: Option<Arc<str>>,
+    /// What a request with an idempotency key asks for.
+    fingerprint: Option<Arc<str>>,
 }
 
 impl Context {
@@ -101,12 +103,26 @@ impl Context {
             heavy: None,
             _carried: None,
             spent: None,
+            fingerprint: None,
         }
     }
 
     /// Says whether the request gets an answer; a notification gets none.
     pub fn answered(self, answered: bool) -> Context {
         Context { answered, ..self }
+    }
+
+    /// Keeps what the request asks for, if it has an idempotency key ([`super::fingerprint`]).
+    pub(super) fn asking_for(self, fingerprint: String) -> Context {
+        match fingerprint.is_empty() {
+            true => self,
+            false => Context { fingerprint: Some(fingerprint.into()), ..self },
+        }
+    }
+
+    /// What a request with an idempotency key asks for; empty without one.
+    pub fn fingerprint(&self) -> &str {
+        self.fingerprint.as_deref().unwrap_or_default()
     }
 
     /// Keeps the token that the request came with if it speaks for nobody: it may still show where the client has been.

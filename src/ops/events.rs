@@ -12,11 +12,14 @@ use super::{Context, Object};
 use crate::app::App;
 use crate::auth::rights::EDIT_ANY;
 use crate::error::{Error, Kind, Result};
-use crate::event_log;
+use crate::event_log::{self, EventLog, HistoryQuery};
+use crate::filter::{EVENT, Filter, Test};
 use crate::health::Part;
+use crate::model::event::stamp;
 use crate::model::node::check_event;
 use crate::model::{Event, EventTime, NODE_CHANNEL, ObjectId, User};
 use crate::ops::nodes::{editable, idempotency_key};
+use crate::store::other_request;
 
 /// CloudEvent `type` where nobody says another.
 pub const EVENT_TYPE: &str = "api.kernelci.org";
@@ -135,12 +138,16 @@ pub async fn publish(context: Context, params: Publish) -> Result<Published> {
         data,
     };
     let (app, log) = (&context.app, &context.app.log);
+    let asked = key.map(|_| event.clone());
     if event.channel != NODE_CHANNEL && !has_begun(app, &event.channel).await? {
         app.store.claim_channel(&event.channel, &context.share()?).await??;
     }
     let publishing = if key.is_some() { log.publish(event) } else { log.publish_new(event) };
     let published = tokio::time::timeout(PATIENCE, publishing).await;
     let seq = published.map_err(|_| Error::new(Kind::Timeout, "the event was not confirmed in time"))??;
+    if let Some(asked) = asked {
+        is_as_asked(&**log, &asked).await?;
+    }
     Ok(Published { seq, id: id.to_hex() })
 }
 
@@ -164,6 +171,30 @@ pub(super) fn weigh(field: &str, data: &Value) -> Result<usize> {
             })?
         }
     })
+}
+
+/// 422 if the event that stands in the log under an idempotency key is another one than was asked for now.
+async fn is_as_asked(log: &dyn EventLog, asked: &Event) -> Result<()> {
+    let id = Test::Eq(asked.id.to_hex().into());
+    let filter = Filter::Field { path: "id".to_owned(), kind: EVENT.type_of("id"), test: id };
+    let query = HistoryQuery { channel: Some(asked.channel.clone()), filter, after: None, skip: 0, limit: 1 };
+    let found = log.find(&query).await?;
+    let Some(stands) = found.first() else { return Ok(()) };
+    let mut wanted = asked.to_text();
+    // The time is when it came into the log.
+    if let Some(time) = stands.entry.value().get("time").and_then(Value::as_str)
+        && let Ok(time) = EventTime::parse_iso(time)
+    {
+        stamp(&mut wanted, time);
+    }
+    let mut stands = stands.entry.value().clone();
+    if let Some(members) = stands.as_object_mut() {
+        members.shift_remove("sequence");
+    }
+    match serde_json::from_str::<Value>(&wanted).is_ok_and(|wanted| wanted == stands) {
+        true => Ok(()),
+        false => Err(other_request()),
+    }
 }
 
 /// The same key of the same user makes the same event, which stands in a log only once.

@@ -11,6 +11,7 @@ mod conditions;
 pub mod consumers;
 mod context;
 pub mod events;
+mod fingerprint;
 #[cfg(test)]
 mod fuzz;
 pub mod groups;

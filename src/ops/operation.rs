@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 
 use super::schema::Described;
-use super::{Context, Route, patterns};
+use super::{Context, Route, fingerprint, patterns};
 use crate::auth::{Access, Effect};
 use crate::error::{Error, Kind, Result};
 use crate::health::Part;
@@ -239,12 +239,15 @@ impl Table {
         F: Fn(Context, P) -> Fut + Copy + Send + Sync + 'static,
         Fut: Future<Output = Result<R>> + Send + 'static,
     {
-        let run: Run = Arc::new(move |context, params| match read_params::<P>(params) {
-            Ok(params) => Box::pin(async move {
-                let reply = function(context, params).await?;
-                Ok(Box::new(reply) as Box<dyn Reply>)
-            }),
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+        let run: Run = Arc::new(move |context, params| {
+            let context = context.asking_for(fingerprint::of(&params));
+            match read_params::<P>(params) {
+                Ok(params) => Box::pin(async move {
+                    let reply = function(context, params).await?;
+                    Ok(Box::new(reply) as Box<dyn Reply>)
+                }),
+                Err(error) => Box::pin(std::future::ready(Err(error))),
+            }
         });
         let mut operation = Operation {
             name,

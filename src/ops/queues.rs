@@ -108,7 +108,17 @@ pub async fn push(context: Context, params: Push) -> Result<Done> {
     }
     let full = |detail: String| Error::new(Kind::TooMany, detail).retry_after(5_000);
     let (app, share) = (&context.app, Some(context.share()?));
-    match app.store.push_item(&NewItem { list: params.list.clone(), json, key, share }).await? {
+    match app
+        .store
+        .push_item(&NewItem {
+            list: params.list.clone(),
+            json,
+            key,
+            fingerprint: context.fingerprint().to_owned(),
+            share,
+        })
+        .await?
+    {
         Pushed::Done => {
             app.signals.send(&topic(&params.list)).await;
             Ok(Done {})

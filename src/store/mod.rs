@@ -48,7 +48,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::model::{Event, Node, ObjectId};
 
@@ -205,6 +205,21 @@ pub struct IdempotencyKey {
     pub method: &'static str,
     /// What the client chose, 1 to 128 characters.
     pub key: String,
+    /// What the request asks for, in a few bytes; empty: that is not looked at.
+    pub fingerprint: String,
+}
+
+/// 422 unless a request with the key of an earlier one asks for the same. (What an older version has kept says nothing.)
+pub(crate) fn is_same_request(earlier: Option<&str>, fingerprint: &str) -> Result<()> {
+    match earlier.filter(|earlier| !earlier.is_empty() && !fingerprint.is_empty()) {
+        Some(earlier) if earlier != fingerprint => Err(other_request()),
+        _ => Ok(()),
+    }
+}
+
+/// 422: an idempotency key was used before, and not for this.
+pub(crate) fn other_request() -> Error {
+    Error::invalid("idempotency_key", "it was used before, for a request with other parameters")
 }
 
 /// How a commit ended (when it did not fail).

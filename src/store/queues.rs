@@ -56,6 +56,8 @@ pub struct NewItem {
     pub json: String,
     /// Makes a repetition of the same push harmless: what the client chose, with whom and for which list.
     pub key: Option<String>,
+    /// What the push with this key asks for, in a few bytes; a repetition that asks for something else is refused (422).
+    pub fingerprint: String,
     /// Who pushes it, and how much they may have in queues; `None`: it counts for nobody.
     pub share: Option<Share>,
 }

@@ -98,7 +98,7 @@ async fn a_repeated_hierarchy_is_written_once() {
     let user = ObjectId::new();
     let submit = || {
         let nodes = [node("root"), node("child")];
-        let key = IdempotencyKey { user, method: "node.submit", key: "k".into() };
+        let key = IdempotencyKey { user, method: "node.submit", key: "k".into(), fingerprint: String::new() };
         Commit { idempotency: Some(key), ..commit(&nodes) }
     };
     let outcomes = tokio::join!(a.store.commit(submit()), b.store.commit(submit()), a.store.commit(submit()));

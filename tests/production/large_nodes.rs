@@ -107,7 +107,12 @@ async fn a_mark_whose_event_has_been_told_goes() {
 async fn a_large_node_is_made_once_for_a_key() {
     let servers = Servers::new().await;
     let a = servers.open().await;
-    let key = IdempotencyKey { user: ObjectId::new(), method: "node.create", key: "k".into() };
+    let key = IdempotencyKey {
+        user: ObjectId::new(),
+        method: "node.create",
+        key: "k".into(),
+        fingerprint: String::new(),
+    };
     let keyed = |node: &Node| Commit { writes: vec![write(node)], idempotency: Some(key.clone()) };
     let (first, again, small) = (large("first", 9), large("again", 9), node("small"));
     assert_eq!(a.store.commit(keyed(&first)).await.unwrap(), Committed::Done);

@@ -67,3 +67,81 @@ async fn keys_of_a_create_outlive_the_connection_and_belong_to_a_user(server: Se
     let first = server.admin().await.call("event.publish", publish.clone()).await;
     assert_eq!(server.admin().await.call("event.publish", publish).await, first);
 }
+
+/// A key stands for one request: with anything else it is a mistake, and nothing is done.
+#[apply(both_backends!)]
+async fn a_key_with_other_parameters_is_refused(server: Server) {
+    let mut raw = server.admin().await;
+    let (one, two) = (
+        raw.call("node.create", json!({"node": node("checkout", "one")})).await,
+        raw.call("node.create", json!({"node": node("checkout", "two")})).await,
+    );
+    let leaf = |name: &str| json!({"node": node("test", name), "child_nodes": []});
+    let tree = |name: &str| json!({"node": one, "child_nodes": [leaf(name)]});
+    let field = "processed_by_kcidb_bridge";
+    for (method, params, other) in [
+        ("node.create", json!({"node": node("job", "a")}), json!({"node": node("job", "b")})),
+        (
+            "node.update",
+            json!({"id": two["id"], "set": {"data": {"error_msg": "x"}}}),
+            json!({"id": two["id"], "set": {"data": {"error_msg": "y"}}}),
+        ),
+        (
+            "node.update",
+            json!({"id": two["id"], "set": {"data": {"error_msg": "z"}}}),
+            json!({"id": one["id"], "set": {"data": {"error_msg": "z"}}}),
+        ),
+        (
+            "node.mark",
+            json!({"ids": [two["id"]], "field": field, "value": true}),
+            json!({"ids": [one["id"]], "field": field, "value": true}),
+        ),
+        (
+            "node.submit",
+            json!({"id": one["id"], "tree": tree("t")}),
+            json!({"id": one["id"], "tree": tree("u")}),
+        ),
+        (
+            "event.publish",
+            json!({"channel": "lab", "data": {"n": 0.9424502837770503}}),
+            json!({"channel": "lab", "data": {"n": 2}}),
+        ),
+        (
+            "event.publish",
+            json!({"channel": "lab", "data": 1}),
+            json!({"channel": "lab", "data": 1, "type": "t"}),
+        ),
+        (
+            "queue.push",
+            json!({"list": "q", "event": {"data": 1}}),
+            json!({"list": "q", "event": {"data": 2}}),
+        ),
+    ] {
+        let keyed = |params: &Value| {
+            let mut params = params.clone();
+            params["idempotency_key"] =
+                format!("{method} {}", params).chars().take(100).collect::<String>().into();
+            params
+        };
+        let (ask, mut wrong) = (keyed(&params), other);
+        wrong["idempotency_key"] = ask["idempotency_key"].clone();
+        let first = raw.call(method, ask.clone()).await;
+        let again = raw.call(method, ask).await;
+        assert_eq!(again, first, "{method}");
+        let error = raw.fail(method, wrong).await;
+        let detail = "idempotency_key: it was used before, for a request with other parameters";
+        assert_eq!(
+            (&error["data"]["status"], &error["data"]["detail"]),
+            (&json!(422), &json!(detail)),
+            "{method}"
+        );
+    }
+    assert_eq!(raw.call("node.get", json!({"id": one["id"]})).await[field], json!(false), "nothing was done");
+    assert_eq!(raw.call("node.count", json!({"filter": {"name__in": ["b", "u"]}})).await["count"], 0);
+    // An item that is gone is known as well.
+    raw.call("queue.push", json!({"list": "p", "event": {"data": 1}, "idempotency_key": "k"})).await;
+    raw.call("queue.pop", json!({"list": "p"})).await;
+    let error =
+        raw.fail("queue.push", json!({"list": "p", "event": {"data": 2}, "idempotency_key": "k"})).await;
+    assert_eq!(error["data"]["status"], 422);
+}

@@ -78,7 +78,7 @@ async fn a_commit_is_all_or_nothing(f: Fixture) {
 }
 
 fn keyed(node: &Node, user: ObjectId, method: &'static str, key: &str) -> Commit {
-    let idempotency = Some(IdempotencyKey { user, method, key: key.to_owned() });
+    let idempotency = Some(IdempotencyKey { user, method, key: key.to_owned(), fingerprint: String::new() });
     Commit { writes: vec![write(node, Expect::Absent)], idempotency }
 }
 

@@ -34,7 +34,12 @@ async fn reopen(dir: &Path) -> (Arc<SqliteStore>, Arc<SqliteLog>) {
 async fn what_was_acknowledged_survives_without_a_close() {
     let dir = tempfile::tempdir().unwrap();
     let (store, log) = open(dir.path()).await.unwrap();
-    let key = IdempotencyKey { user: ObjectId::new(), method: "node.create", key: "k".to_owned() };
+    let key = IdempotencyKey {
+        user: ObjectId::new(),
+        method: "node.create",
+        key: "k".to_owned(),
+        fingerprint: String::new(),
+    };
     let first = node("first");
     let keyed = Commit { writes: vec![write(&first, Expect::Absent)], idempotency: Some(key) };
     store.commit(keyed.clone()).await.unwrap();
@@ -92,8 +97,13 @@ async fn waiting_goes_on_where_it_was_when_the_clock_was_set_back() {
 async fn a_file_without_owners_opens_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let (store, log) = open(dir.path()).await.unwrap();
-    let item =
-        |share| NewItem { list: "q".to_owned(), json: "1".to_owned(), key: Some("k".to_owned()), share };
+    let item = |share| NewItem {
+        list: "q".to_owned(),
+        json: "1".to_owned(),
+        key: Some("k".to_owned()),
+        fingerprint: String::new(),
+        share,
+    };
     store.push_item(&item(None)).await.unwrap();
     let value = NewValue { namespace: "n", key: "k", value: "v" };
     store.kv().set(&value, None).await.unwrap().unwrap();
@@ -299,7 +309,8 @@ async fn idempotency_keys_are_forgotten_after_a_day() {
     };
     let user = ObjectId::new();
     let create = |key: &str| {
-        let key = IdempotencyKey { user, method: "node.create", key: key.to_owned() };
+        let key =
+            IdempotencyKey { user, method: "node.create", key: key.to_owned(), fingerprint: String::new() };
         store.commit(Commit { writes: vec![write(&node("n"), Expect::Absent)], idempotency: Some(key) })
     };
     assert_eq!(create("k").await.unwrap(), Committed::Done);

@@ -11,7 +11,13 @@ use crate::support::{both_backends, both_backends_in_pairs};
 const LONG: Duration = Duration::from_secs(3600);
 
 fn item(list: &str, json: &str, key: Option<&str>) -> NewItem {
-    NewItem { list: list.to_owned(), json: json.to_owned(), key: key.map(str::to_owned), share: None }
+    NewItem {
+        list: list.to_owned(),
+        json: json.to_owned(),
+        key: key.map(str::to_owned),
+        fingerprint: String::new(),
+        share: None,
+    }
 }
 
 async fn push(f: &Fixture, list: &str, json: &str) {

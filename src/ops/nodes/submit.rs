@@ -64,7 +64,7 @@ pub struct Submitted {
 pub async fn submit(context: Context, params: Submit) -> Result<Submitted> {
     let user = context.caller.user()?.clone();
     let id = node_id(&params.id)?;
-    let idempotency = key(&user, "node.submit", params.idempotency_key.as_deref())?;
+    let idempotency = key(&context, "node.submit", params.idempotency_key.as_deref())?;
     if let Some(ids) = repeated(&context, idempotency.as_ref()).await? {
         return Submitted::of(again(&context, &ids).await?);
     }

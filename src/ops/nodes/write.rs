@@ -13,7 +13,7 @@ use super::{idempotency_key, missing, node_id};
 use crate::error::{Error, Kind, Result};
 use crate::model::node::described::{Body, Changes};
 use crate::model::node::{self, IdLast, event_data};
-use crate::model::{Event, NODE_CHANNEL, Node, ObjectId, Timestamp, User, footprint};
+use crate::model::{Event, NODE_CHANNEL, Node, ObjectId, Timestamp, footprint};
 use crate::ops::events::EVENT_TYPE;
 use crate::ops::{Context, Object, Reply, RestBody, RestReply};
 use crate::store::{Commit, Committed, Expect, IdempotencyKey, Wire, Write};
@@ -157,7 +157,7 @@ impl Reply for Answer {
 /// Contract 3.2.
 pub async fn create(context: Context, params: Create) -> Result<Answer> {
     let user = context.caller.user()?;
-    let idempotency = key(user, "node.create", params.idempotency_key.as_deref())?;
+    let idempotency = key(&context, "node.create", params.idempotency_key.as_deref())?;
     let mut node = Node::create(&params.node, Timestamp::now())?;
     node.owner = Some(user.username.clone());
     context.caller.check_covers(&node)?;
@@ -189,14 +189,14 @@ fn id_last(mut node: Wire) -> Wire {
 
 /// Contract 3.3.
 pub async fn replace(context: Context, params: Replace) -> Result<Answer> {
-    let idempotency = key(context.caller.user()?, "node.replace", params.idempotency_key.as_deref())?;
+    let idempotency = key(&context, "node.replace", params.idempotency_key.as_deref())?;
     let options = Options { if_revision: params.if_revision, noevent: params.noevent, idempotency };
     change(&context, &params.id, options, |stored, now| stored.replace(&params.node, now)).await
 }
 
 /// Contract 3.5.
 pub async fn update(context: Context, params: Update) -> Result<Answer> {
-    let idempotency = key(context.caller.user()?, "node.update", params.idempotency_key.as_deref())?;
+    let idempotency = key(&context, "node.update", params.idempotency_key.as_deref())?;
     let options = Options { if_revision: params.if_revision, noevent: params.noevent, idempotency };
     change(&context, &params.id, options, |stored, now| stored.patch(&params.set, now, !params.ignore_others))
         .await
@@ -268,8 +268,7 @@ async fn edited(
 
 /// Contract 3.7: nodes that the user may not edit are skipped; a missing one is 404 and nothing is written.
 pub async fn mark(context: Context, params: Mark) -> Result<Marked> {
-    let user = context.caller.user()?.clone();
-    let idempotency = key(&user, "node.mark", params.idempotency_key.as_deref())?;
+    let idempotency = key(&context, "node.mark", params.idempotency_key.as_deref())?;
     if params.ids.len() > MOST_MARKED {
         return Err(Error::invalid("ids", format!("expected at most {MOST_MARKED}")));
     }
@@ -405,9 +404,14 @@ pub(super) fn event(
     }
 }
 
-pub(super) fn key(user: &User, method: &'static str, key: Option<&str>) -> Result<Option<IdempotencyKey>> {
-    let key = idempotency_key(key)?;
-    Ok(key.map(|key| IdempotencyKey { user: user.id, method, key: key.to_owned() }))
+pub(super) fn key(
+    context: &Context,
+    method: &'static str,
+    key: Option<&str>,
+) -> Result<Option<IdempotencyKey>> {
+    let (user, key) = (context.caller.user()?.id, idempotency_key(key)?);
+    let fingerprint = context.fingerprint().to_owned();
+    Ok(key.map(|key| IdempotencyKey { user, method, key: key.to_owned(), fingerprint }))
 }
 
 pub(super) fn not_permitted() -> Error {

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event_log::redis::history::number;
 use crate::event_log::redis::outbox::{Job, Pending, Source};
 use crate::model::ObjectId;
-use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write, size};
+use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write, is_same_request, size};
 use crate::sync::{HEAVY, in_place_if};
 
 /// A write, ready for the server.
@@ -128,7 +128,7 @@ pub(super) async fn commit(store: &MongoStore, commit: Commit) -> Result<Committ
         let prepared = in_place_if(write.node.heap() > HEAVY, || Prepared::new(write, atomic))?;
         let alone = match (&write.expect, prepared.bodies.is_empty()) {
             (Expect::Absent, true) => {
-                return single::insert(store, &prepared, idempotency.as_ref().map(key_text)).await;
+                return single::insert(store, &prepared, idempotency.as_ref().map(Key::of)).await;
             }
             (Expect::Revision(_), true) => Some(single::update(store, &prepared).await),
             (_, false) => None,
@@ -146,7 +146,7 @@ pub(super) async fn commit(store: &MongoStore, commit: Commit) -> Result<Committ
             return Ok(Committed::Repeated(ids));
         }
     }
-    let key = idempotency.as_ref().map(key_text);
+    let key = idempotency.as_ref().map(Key::of);
     match (writes.as_slice(), key) {
         ([], None) => Ok(Committed::Done),
         (_, key) if atomic => transaction::write(store, writes, key).await,
@@ -158,23 +158,47 @@ pub(super) async fn commit(store: &MongoStore, commit: Commit) -> Result<Committ
     }
 }
 
-/// The nodes that a commit with this key wrote. One write keeps its key in the document, several in a record.
+/// The nodes that a commit with this key wrote; 422 if that was another request. One write keeps its key in the document,
+/// several in a record.
 pub(super) async fn repeated(store: &MongoStore, key: &IdempotencyKey) -> Result<Option<Vec<ObjectId>>> {
-    let key = key_text(key);
+    let key = Key::of(key);
     let records = store.db.collection::<Stored>("idempotency");
-    if let Some(record) = call(records.find_one(doc! {"_id": &key}).max_time(QUERY_TIME)).await? {
+    if let Some(record) = call(records.find_one(doc! {"_id": &key.text}).max_time(QUERY_TIME)).await? {
+        is_same_request(record.get_str("fingerprint").ok(), &key.fingerprint)?;
         // A record without nodes belongs to a write that is still under way.
         let nodes = record.get_array("nodes").ok();
         return Ok(nodes.map(|nodes| nodes.iter().filter_map(|id| id.as_object_id()).collect()));
     }
-    let find = store.nodes.find_one(doc! {"idempotency": &key}).projection(doc! {"_id": 1});
-    let node = call(find.max_time(QUERY_TIME)).await?;
-    Ok(node.and_then(|node| node.get_object_id("_id").ok()).map(|id| vec![id]))
+    Ok(key.made(store).await?.map(|id| vec![id]))
 }
 
-/// `<user>:<method>:<key>`.
-fn key_text(key: &IdempotencyKey) -> String {
-    format!("{}:{}:{}", key.user.to_hex(), key.method, key.key)
+/// An idempotency key as it is stored.
+pub(super) struct Key {
+    /// `<user>:<method>:<key>`.
+    pub(super) text: String,
+    pub(super) fingerprint: String,
+}
+
+impl Key {
+    fn of(key: &IdempotencyKey) -> Key {
+        let text = format!("{}:{}:{}", key.user.to_hex(), key.method, key.key);
+        Key { text, fingerprint: key.fingerprint.clone() }
+    }
+
+    /// Puts it into the document of a node that it makes.
+    pub(super) fn mark(&self, node: &mut Document) {
+        node.insert("idempotency", &self.text);
+        node.insert("idempotency_of", &self.fingerprint);
+    }
+
+    /// The single node that was made with it; 422 if that was another request.
+    pub(super) async fn made(&self, store: &MongoStore) -> Result<Option<ObjectId>> {
+        let find = store.nodes.find_one(doc! {"idempotency": &self.text});
+        let find = find.projection(doc! {"_id": 1, "idempotency_of": 1}).max_time(QUERY_TIME);
+        let Some(node) = call(find).await? else { return Ok(None) };
+        is_same_request(node.get_str("idempotency_of").ok(), &self.fingerprint)?;
+        Ok(node.get_object_id("_id").ok())
+    }
 }
 
 /// The first of these writes whose node is not as expected.

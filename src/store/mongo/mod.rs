@@ -360,7 +360,7 @@ async fn nodes_by_id(nodes: &Collection<Stored>, ids: &[ObjectId]) -> Result<Vec
 
 /// Readers do not need the pending events.
 fn no_bookkeeping() -> Document {
-    doc! {"outbox": 0, "idempotency": 0}
+    doc! {"outbox": 0, "idempotency": 0, "idempotency_of": 0}
 }
 
 /// The sort keys. `id` is the last one; if it is not asked for it goes the way of the first, so that an index can be

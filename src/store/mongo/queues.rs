@@ -22,6 +22,7 @@ use super::{MongoStore, counter};
 use crate::error::{Error, Result};
 use crate::model::ObjectId;
 use crate::quota::{Over, Thing};
+use crate::store::is_same_request;
 use crate::store::queues::{
     Depth, Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed, Queues,
 };
@@ -45,8 +46,9 @@ const FREE: bson::DateTime = bson::DateTime::from_millis(0);
 impl Queues for MongoStore {
     async fn push_item(&self, item: &NewItem) -> Result<Pushed> {
         if let Some(key) = &item.key
-            && call(self.items.find_one(doc! {"key": key}).projection(doc! {"_id": 1})).await?.is_some()
+            && let Some(known) = self.pushed(key).await?
         {
+            is_same_request(known.get_str("fingerprint").ok(), &item.fingerprint)?;
             return Ok(Pushed::Done);
         }
         let mut lane = None;
@@ -221,16 +223,27 @@ impl MongoStore {
         }
         if let Some(key) = &item.key {
             document.insert("key", key);
+            document.insert("fingerprint", &item.fingerprint);
         }
         match errors::raw(self.items.insert_one(Stored(document))).await {
             Ok(_) => Ok(Pushed::Done),
             // The same push on another connection was first.
             Err(error) if is_duplicate(&error) && item.key.is_some() => {
                 uncount().await?;
+                if let Some(key) = &item.key
+                    && let Some(known) = self.pushed(key).await?
+                {
+                    is_same_request(known.get_str("fingerprint").ok(), &item.fingerprint)?;
+                }
                 Ok(Pushed::Done)
             }
             Err(error) => Err(errors::translate(error)),
         }
+    }
+
+    /// The item that was pushed with this key, there or gone.
+    async fn pushed(&self, key: &str) -> Result<Option<Stored>> {
+        call(self.items.find_one(doc! {"key": key}).projection(doc! {"fingerprint": 1})).await
     }
 
     /// Whether there may be one more list. All are looked through only now and then, and before anybody is refused.

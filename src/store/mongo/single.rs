@@ -9,7 +9,7 @@ use mongodb::options::ReturnDocument;
 use tokio_util::sync::CancellationToken;
 
 use super::MongoStore;
-use super::commit::{Prepared, conflict};
+use super::commit::{Key, Prepared, conflict};
 use super::errors::{self, call, is_duplicate};
 use super::stored::Stored;
 use super::transaction::{record, recorded};
@@ -59,10 +59,10 @@ pub(super) fn inserts(nodes: Collection<Stored>) -> Inserts {
 }
 
 /// Adds one node. Its idempotency key stands in the document itself, under a unique index.
-pub(super) async fn insert(store: &MongoStore, write: &Prepared, key: Option<String>) -> Result<Committed> {
+pub(super) async fn insert(store: &MongoStore, write: &Prepared, key: Option<Key>) -> Result<Committed> {
     let mut document = write.insert();
     if let Some(key) = &key {
-        document.insert("idempotency", key);
+        key.mark(&mut document);
     }
     let document = RawDocumentBuf::try_from(&document).map_err(|error| errors::translate(error.into()))?;
     for _ in 0..3 {
@@ -76,9 +76,7 @@ pub(super) async fn insert(store: &MongoStore, write: &Prepared, key: Option<Str
         }
         // The key first: a repetition may well bring the same node id.
         if let Some(key) = &key
-            && let Some(first) =
-                call(store.nodes.find_one(doc! {"idempotency": key}).projection(doc! {"_id": 1})).await?
-            && let Ok(id) = first.get_object_id("_id")
+            && let Some(id) = key.made(store).await?
         {
             return Ok(Committed::Repeated(vec![id]));
         }
@@ -118,11 +116,7 @@ pub(super) async fn update(store: &MongoStore, write: &Prepared) -> Result<Commi
 
 /// Several nodes on a server without transactions: children before parents, so that whoever sees a parent's change
 /// sees its children. Conflicts are looked for first; one that comes up later is undone as far as possible.
-pub(super) async fn in_turn(
-    store: &MongoStore,
-    writes: &[Prepared],
-    key: Option<String>,
-) -> Result<Committed> {
+pub(super) async fn in_turn(store: &MongoStore, writes: &[Prepared], key: Option<Key>) -> Result<Committed> {
     let records = store.db.collection::<Stored>("idempotency");
     if let Some(key) = &key
         && let Err(error) = errors::raw(records.insert_one(Stored(record(key, writes)))).await
@@ -146,7 +140,7 @@ pub(super) async fn in_turn(
             }
         }
         if let Some(key) = &key {
-            drop(call(records.delete_one(doc! {"_id": key})).await);
+            drop(call(records.delete_one(doc! {"_id": &key.text})).await);
         }
     }
     outcome
@@ -203,7 +197,10 @@ pub(super) fn forget_old_keys(nodes: Collection<Stored>, stop: CancellationToken
             let now = u32::try_from(crate::model::Timestamp::now().millis() / 1000).unwrap_or(u32::MAX);
             let day_ago = ObjectId::from_parts(now.saturating_sub(KEY_SECONDS), [0; 5], [0; 3]);
             let query = doc! {"idempotency": {"$exists": true}, "_id": {"$lt": day_ago}};
-            if let Err(error) = call(nodes.update_many(query, doc! {"$unset": {"idempotency": ""}})).await {
+            if let Err(error) =
+                call(nodes.update_many(query, doc! {"$unset": {"idempotency": "", "idempotency_of": ""}}))
+                    .await
+            {
                 tracing::warn!(%error, "old idempotency keys could not be removed");
             }
         }

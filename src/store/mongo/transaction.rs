@@ -15,14 +15,14 @@ use mongodb::error::{
 use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
 
 use super::MongoStore;
-use super::commit::{Prepared, TOGETHER, conflict};
+use super::commit::{Key, Prepared, TOGETHER, conflict};
 use super::document::integer;
 use super::errors::{self, call, is_duplicate};
 use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::event_log::redis::outbox::Pending;
 use crate::model::ObjectId;
-use crate::store::{Committed, Expect, Write};
+use crate::store::{Committed, Expect, Write, is_same_request};
 use crate::sync::HEAVY;
 
 /// How often a transaction is tried that ran into another one, or into a conflict that was gone when looked at.
@@ -47,7 +47,7 @@ enum Try {
 }
 
 /// All the writes, or none.
-pub(super) async fn write(store: &MongoStore, writes: Vec<Write>, key: Option<String>) -> Result<Committed> {
+pub(super) async fn write(store: &MongoStore, writes: Vec<Write>, key: Option<Key>) -> Result<Committed> {
     let few = writes.len() <= LARGE && writes.iter().all(|write| write.node.heap() <= HEAVY);
     let (plan, writes) = match few {
         true => Plan::new(writes, key)?,
@@ -92,7 +92,7 @@ pub(super) async fn write(store: &MongoStore, writes: Vec<Write>, key: Option<St
 
 /// What a transaction sends, made once for all tries.
 struct Plan {
-    key: Option<String>,
+    key: Option<Key>,
     record: Option<Stored>,
     /// New nodes, as they go over the wire: a document in pieces takes several times the memory.
     inserts: Vec<RawDocumentBuf>,
@@ -105,7 +105,7 @@ struct Plan {
 
 impl Plan {
     /// What is sent, and what is remembered of each write; that is without the node's fields.
-    fn new(writes: Vec<Write>, key: Option<String>) -> Result<(Plan, Vec<Prepared>)> {
+    fn new(writes: Vec<Write>, key: Option<Key>) -> Result<(Plan, Vec<Prepared>)> {
         let mut plan = Plan {
             key,
             record: None,
@@ -127,7 +127,7 @@ impl Plan {
                 Expect::Absent => {
                     // A single new node has its key where one that is written alone has it.
                     if let Some(key) = plan.key.as_ref().filter(|_| alone) {
-                        document.insert("idempotency", key);
+                        key.mark(&mut document);
                     }
                     plan.inserts.push(raw(&document)?);
                 }
@@ -286,17 +286,22 @@ fn failed(answer: &Document) -> Option<Mongo> {
 }
 
 /// The idempotency record of a commit. It expires after a day (`indexes.rs`).
-pub(super) fn record(key: &str, writes: &[Prepared]) -> Document {
+pub(super) fn record(key: &Key, writes: &[Prepared]) -> Document {
     let nodes: Vec<ObjectId> = writes.iter().map(|write| write.id).collect();
-    doc! {"_id": key, "at": bson::DateTime::now(), "nodes": nodes}
+    doc! {"_id": &key.text, "fingerprint": &key.fingerprint, "at": bson::DateTime::now(), "nodes": nodes}
 }
 
-/// The answer to a repeated commit.
-pub(super) async fn recorded(store: &MongoStore, key: &str) -> Result<Committed> {
-    let record = call(store.db.collection::<Stored>("idempotency").find_one(doc! {"_id": key})).await?;
+/// The answer to a repeated commit; 422 if the key was for another request.
+pub(super) async fn recorded(store: &MongoStore, key: &Key) -> Result<Committed> {
+    let record = call(store.db.collection::<Stored>("idempotency").find_one(doc! {"_id": &key.text})).await?;
+    if let Some(record) = &record {
+        is_same_request(record.get_str("fingerprint").ok(), &key.fingerprint)?;
+    }
     let nodes = record.as_ref().and_then(|record| record.get_array("nodes").ok());
     match nodes {
         Some(nodes) => Ok(Committed::Repeated(nodes.iter().filter_map(|id| id.as_object_id()).collect())),
-        None => Err(Error::unavailable("store", anyhow::anyhow!("idempotency record {key} went away"))),
+        None => {
+            Err(Error::unavailable("store", anyhow::anyhow!("idempotency record {} went away", key.text)))
+        }
     }
 }

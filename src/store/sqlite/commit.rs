@@ -10,7 +10,7 @@ use super::append::{Batch, EventRow};
 use super::filter::expression;
 use crate::error::{Error, Result};
 use crate::model::{ObjectId, Timestamp};
-use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write, size};
+use crate::store::{Commit, Committed, Expect, IdempotencyKey, Write, is_same_request, size};
 use crate::sync::HEAVY;
 
 /// How long an idempotency key is remembered, in seconds.
@@ -154,26 +154,37 @@ impl Prepared {
         batch
             .connection
             .prepare_cached(
-                "INSERT OR REPLACE INTO idempotency (user, method, key, at, ids) VALUES (?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO idempotency (user, method, key, at, ids, fingerprint) VALUES (?, ?, ?, ?, ?, ?)",
             )?
-            .execute(params![key.user.to_hex(), key.method, key.key, batch.now.millis(), ids.join(" ")])?;
+            .execute(params![
+                key.user.to_hex(),
+                key.method,
+                key.key,
+                batch.now.millis(),
+                ids.join(" "),
+                key.fingerprint
+            ])?;
         Ok(())
     }
 }
 
-/// The nodes that a commit with this key wrote within the last day.
+/// The nodes that a commit with this key wrote within the last day; 422 if that was another request.
 pub(super) fn remembered(
     connection: &Connection,
     key: &IdempotencyKey,
     now: Timestamp,
 ) -> Result<Option<Vec<ObjectId>>> {
     let oldest = now.plus_seconds(-REMEMBERED).millis();
-    let sql = "SELECT ids FROM idempotency WHERE user = ? AND method = ? AND key = ? AND at >= ?";
-    let ids: Option<String> = connection
+    let sql =
+        "SELECT ids, fingerprint FROM idempotency WHERE user = ? AND method = ? AND key = ? AND at >= ?";
+    let found: Option<(String, Option<String>)> = connection
         .prepare_cached(sql)?
-        .query_row(params![key.user.to_hex(), key.method, key.key, oldest], |row| row.get(0))
+        .query_row(params![key.user.to_hex(), key.method, key.key, oldest], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .optional()?;
-    let Some(ids) = ids else { return Ok(None) };
+    let Some((ids, fingerprint)) = found else { return Ok(None) };
+    is_same_request(fingerprint.as_deref(), &key.fingerprint)?;
     let ids = ids.split_whitespace().map(|id| id.parse().map_err(Error::internal));
     Ok(Some(ids.collect::<Result<_>>()?))
 }

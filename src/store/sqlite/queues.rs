@@ -10,6 +10,7 @@ use super::append::Batch;
 use crate::error::Result;
 use crate::model::ObjectId;
 use crate::quota::{Over, Thing};
+use crate::store::is_same_request;
 use crate::store::queues::{
     Depth, KEY_SECONDS, Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed, Queues,
 };
@@ -21,7 +22,8 @@ use crate::store::queues::{
 /// which nothing needs.)
 pub(super) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS queue_item (n INTEGER PRIMARY KEY AUTOINCREMENT, list TEXT, doc TEXT, bytes INTEGER NOT NULL,
-    key TEXT UNIQUE, until INTEGER NOT NULL, token TEXT, deliveries INTEGER NOT NULL, gone INTEGER, owner TEXT);
+    key TEXT UNIQUE, until INTEGER NOT NULL, token TEXT, deliveries INTEGER NOT NULL, gone INTEGER, owner TEXT,
+    fingerprint TEXT);
 CREATE TABLE IF NOT EXISTS queue (list TEXT PRIMARY KEY, items INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS queue_item_comes AFTER INSERT ON queue_item WHEN NEW.list IS NOT NULL
     BEGIN
@@ -172,13 +174,19 @@ fn room(connection: &Connection, item: &NewItem) -> Result<Result<(), Over>> {
 fn push(batch: &Batch<'_>, item: &NewItem) -> Result<Pushed> {
     let connection = batch.connection;
     if let Some(key) = &item.key {
-        let sql = "SELECT gone FROM queue_item WHERE key = ?";
-        let known = connection.prepare_cached(sql)?.query_row([key], |row| row.get::<_, Option<i64>>(0));
-        match known.optional()? {
-            Some(Some(gone)) if gone < batch.now.plus_seconds(-KEY_SECONDS).millis() => {
+        let sql = "SELECT gone, fingerprint FROM queue_item WHERE key = ?";
+        let known: Option<(Option<i64>, Option<String>)> = connection
+            .prepare_cached(sql)?
+            .query_row([key], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match known {
+            Some((Some(gone), _)) if gone < batch.now.plus_seconds(-KEY_SECONDS).millis() => {
                 connection.prepare_cached("DELETE FROM queue_item WHERE key = ?")?.execute([key])?;
             }
-            Some(_) => return Ok(Pushed::Done),
+            Some((_, fingerprint)) => {
+                is_same_request(fingerprint.as_deref(), &item.fingerprint)?;
+                return Ok(Pushed::Done);
+            }
             None => {}
         }
     }
@@ -198,9 +206,9 @@ fn push(batch: &Batch<'_>, item: &NewItem) -> Result<Pushed> {
     if let Err(over) = room(connection, item)? {
         return Ok(Pushed::Over(over));
     }
-    let sql = "INSERT INTO queue_item (list, doc, bytes, key, until, deliveries, owner) VALUES (?, ?, ?, ?, 0, 0, ?)";
+    let sql = "INSERT INTO queue_item (list, doc, bytes, key, until, deliveries, owner, fingerprint) VALUES (?, ?, ?, ?, 0, 0, ?, ?)";
     let owner = item.share.map(|share| share.user.to_hex());
-    let params = params![item.list, item.json, item.json.len() as i64, item.key, owner];
+    let params = params![item.list, item.json, item.json.len() as i64, item.key, owner, item.fingerprint];
     connection.prepare_cached(sql)?.execute(params)?;
     Ok(Pushed::Done)
 }

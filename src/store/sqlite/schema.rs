@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS ended (place INTEGER PRIMARY KEY, head INTEGER NOT NU
 CREATE TABLE IF NOT EXISTS event (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, time INTEGER NOT NULL, clock INTEGER NOT NULL,
     doc BLOB NOT NULL, us INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS idempotency (n INTEGER PRIMARY KEY, user TEXT NOT NULL, method TEXT NOT NULL, key TEXT NOT NULL,
-    at INTEGER NOT NULL, ids TEXT NOT NULL, UNIQUE (user, method, key));
+    at INTEGER NOT NULL, ids TEXT NOT NULL, fingerprint TEXT, UNIQUE (user, method, key));
 ";
 
 /// Makes the directory if needed and takes it for this process, as long as the returned file is open.
@@ -98,6 +98,8 @@ pub(super) fn open(path: &Path, synchronous: Synchronous) -> Result<(Connection,
             ["queue_item", "kv"]
                 .iter()
                 .try_for_each(|table| add_column(&transaction, table, "owner", "TEXT"))?;
+            add_column(&transaction, "idempotency", "fingerprint", "TEXT")?;
+            add_column(&transaction, "queue_item", "fingerprint", "TEXT")?;
             add_column(&transaction, "consumer", "session", "TEXT")?;
             add_column(&transaction, "event", "us", "INTEGER NOT NULL DEFAULT 0")?;
             // Version 2 only added tables.

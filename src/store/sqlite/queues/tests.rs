@@ -55,6 +55,7 @@ impl Counted {
     }
     fn push(&mut self, list: &str, key: Option<&str>) -> (Pushed, u64) {
         let item = NewItem {
+            fingerprint: String::new(),
             list: list.to_owned(),
             json: "\"item\"".to_owned(),
             key: key.map(str::to_owned),
