@@ -29,6 +29,8 @@ use crate::model::event::stamp;
 
 /// Events that are appended, persisted and cleaned up in one step.
 const BATCH: usize = 256;
+/// Bytes of them, or one that is larger: Redis has to answer within seconds, or it is all done again.
+const BATCH_BYTES: usize = 8 << 20;
 /// Commits whose events wait in this process.
 const QUEUE: usize = 4096;
 /// Bytes of events that wait in this process, in units of [`UNIT`]. The rest stays in the outboxes for the sweep.
@@ -201,7 +203,14 @@ impl Worker {
     async fn relay_all(&mut self, jobs: Vec<Job>) {
         let mut jobs = VecDeque::from(jobs);
         while !jobs.is_empty() {
-            let batch = jobs.drain(..jobs.len().min(BATCH)).collect();
+            let mut bytes = 0;
+            let is_within = |job: &&Job| {
+                let first = bytes == 0;
+                bytes += job.event.json.len() + 1;
+                first || bytes <= BATCH_BYTES
+            };
+            let count = jobs.iter().take(BATCH).take_while(is_within).count();
+            let batch = jobs.drain(..count).collect();
             if !self.relay(batch).await {
                 // What follows may be of the same nodes.
                 return;

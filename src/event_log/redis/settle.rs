@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(16);
 /// Events that are written at once.
 const BATCH: usize = 256;
+/// Events of others that are read at once: each may have megabytes, and Redis has to answer within seconds.
+const OF_OTHERS: usize = 16;
 
 /// How that ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Channels {
             let mine = own.range(head + 1..).zip(head + 1..).take_while(|((seq, _), next)| *seq == next);
             let mut run: Vec<Item> = mine.map(|((_, item), _)| item.clone()).take(BATCH).collect();
             if run.is_empty() && waiting.elapsed() > PATIENCE {
-                run = self.redis.pending(channel, head + 1, target, BATCH).await?;
+                run = self.redis.pending(channel, head + 1, target, OF_OTHERS).await?;
                 tracing::debug!(channel, head, count = run.len(), "doing the work of another instance");
                 if run.first().is_some_and(|item| item.seq != head + 1) {
                     run.clear();
