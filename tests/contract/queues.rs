@@ -8,7 +8,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    Answer, Backend, Http, Server, both_backends, both_backends_in_pairs, eventually, in_pairs, soon, until,
+    Answer, Backend, Http, Server, both_backends, both_backends_in_pairs, eventually, in_pairs, soon,
+    to_redis, until,
 };
 
 async fn push(http: &Http, list: &str, body: Value) {
@@ -275,4 +276,43 @@ async fn two_instances_share_a_queue() {
         best = best.min(begun.elapsed());
     }
     assert!(best < Duration::from_secs(4), "signalled: {best:?}");
+}
+
+/// What KernelCI's own server has pushed and nobody has popped (contract 7.6), also while it still runs.
+#[tokio::test]
+async fn items_of_kernelcis_own_server_are_taken_over_in_their_order() {
+    let server = Server::start(Backend::Production).await;
+    let other = server.another().await;
+    let (http, there) = (Http::admin(&server).await, Http::new(&other).with(server.token().await));
+    let mut redis = to_redis(None).await;
+    let list = format!("lab-{}", bson::oid::ObjectId::new());
+    let item = |n: u64| {
+        format!(
+            "{{\"specversion\": \"1.0\", \"id\": \"i{n}\", \"source\": \"s\", \"type\": \"t\", \"data\": {{\"n\": {n}}}}}"
+        )
+    };
+    let push = async |redis: &mut redis::aio::MultiplexedConnection, text: String| {
+        redis::cmd("RPUSH").arg(&list).arg(text).exec_async(redis).await.expect("pushed");
+    };
+    for n in 0..5 {
+        push(&mut redis, item(n)).await;
+    }
+    push(&mut redis, "not even JSON".to_owned()).await;
+    let first = pop(&http, &list).await;
+    assert_eq!((&first["id"], &first["data"]), (&json!("i0"), &json!({"n": 0})), "as it was pushed");
+    for n in 1..5 {
+        let http = if n % 2 == 0 { &http } else { &there };
+        assert_eq!(pop(http, &list).await["data"]["n"], n);
+    }
+    assert_eq!(pop(&http, &list).await["data"], "not even JSON");
+    assert!(is_empty(&http, &list).await);
+    let left: u64 = redis::cmd("LLEN").arg(&list).query_async(&mut redis).await.expect("a length");
+    assert_eq!(left, 0);
+    push(&mut redis, item(7)).await;
+    assert_eq!(pop(&there, &list).await["data"]["n"], 7, "while the other one still runs");
+    // Something else of this name is no list.
+    let word = format!("word-{list}");
+    redis::cmd("SET").arg(&word).arg("x").exec_async(&mut redis).await.expect("set");
+    assert!(is_empty(&http, &word).await);
+    redis::cmd("DEL").arg(&word).exec_async(&mut redis).await.expect("deleted");
 }

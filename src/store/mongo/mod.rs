@@ -43,6 +43,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::errors::{CONNECTIONS, QUERY_TIME, call};
+use self::queues::reference::Reference;
 use self::stored::Stored;
 use super::gather::Gets;
 use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Raw, Store};
@@ -130,6 +131,8 @@ pub struct MongoStore {
     consumers: Collection<Stored>,
     items: Collection<Stored>,
     depths: Collection<Stored>,
+    /// The queues of KernelCI's own server.
+    reference: Reference,
     /// How many queues there are.
     lists: Mutex<queues::Lists>,
     /// Counting what users have, and adding to it.
@@ -172,6 +175,7 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
         bodies: db.collection(BODIES),
         indexed: is_indexed,
     };
+    let reference = Reference::new(&options.redis_url, options.redis_db, &options.key_prefix)?;
     let redis = Redis::new(&options.redis_url, options.redis_db, &options.key_prefix, options.wall)?;
     let history = History::new(&db);
     let first_epoch = ends::first_epoch(&history).await?;
@@ -192,6 +196,7 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
         consumers: db.collection("subscriber_state"),
         items: db.collection("queueitem"),
         depths: db.collection(queues::depth::COLLECTION),
+        reference,
         lists: Mutex::default(),
         lanes: Arc::default(),
         facts: Facts { kind: "mongodb", atomic_hierarchies: atomic },

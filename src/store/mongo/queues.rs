@@ -5,6 +5,7 @@
 //! An item is free while `until` is 0. Leases are timed by the clock of the database, which is the same for all instances.
 
 pub(super) mod depth;
+pub(super) mod reference;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -68,6 +69,7 @@ impl Queues for MongoStore {
     }
 
     async fn take_item(&self, list: &str, lease: Duration) -> Result<Option<Leased>> {
+        self.take_over(list).await;
         self.free_overdue(list).await?;
         let token = uuid::Uuid::new_v4().simple().to_string();
         let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
