@@ -199,6 +199,7 @@ fn only_known_operators(query: &Bson, depth: usize) {
                     "$and" | "$or" | "$nor" | "$in" | "$nin" => assert!(value.as_array().is_some()),
                     "$eq" | "$ne" | "$lt" | "$lte" | "$gt" | "$gte" | "$exists" | "$regex" | "$type"
                     | "$alwaysFalse" => assert!(value.as_document().is_none() && value.as_array().is_none()),
+                    "$not" => assert!(value.as_document().is_some()),
                     name => assert!(!name.starts_with('$') && !name.contains(".$") && !name.contains('\0')),
                 }
                 only_known_operators(value, depth + 1);
