@@ -28,6 +28,8 @@ use crate::sync::lock;
 
 /// Bytes that the kernel takes before it has sent those it has: so much at most stands before a ping.
 const UNSENT: u32 = 128 << 10;
+/// How long the peer may acknowledge nothing of what was sent, in times of what bytes may stand still.
+const VANISHED: f64 = 1.25;
 
 /// A connection, as hyper reads and writes it.
 pub(crate) struct Connection {
@@ -64,9 +66,13 @@ pub(crate) struct Link(Weak<Shared>);
 impl Connection {
     /// Of a client that was just accepted.
     pub(crate) fn new(stream: TcpStream, place: Place, pace: Pace) -> Connection {
-        // Events are small and must not wait for more; both fail only for a connection that has ended.
+        // Events are small and must not wait for more; these fail only for a connection that has ended.
         _ = stream.set_nodelay(true);
-        _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let socket = SockRef::from(&stream);
+        _ = socket.set_tcp_notsent_lowat(UNSENT);
+        // What the kernel has taken has left for us; by itself it tries for a quarter of an hour to bring it to somebody who
+        // has vanished. Ours, which says why, comes first.
+        _ = socket.set_tcp_user_timeout(Some(pace.patience.mul_f64(VANISHED)));
         let shared = Shared {
             leaving: Mutex::default(),
             place: Mutex::new(Some(place)),
@@ -327,6 +333,15 @@ mod tests {
         let (tell, told) = oneshot::channel();
         link.leave(Handover::new(move |handed| _ = tell.send(handed)));
         assert!(!told.await.unwrap());
+    }
+
+    /// A keep-alive to somebody who has vanished waits for nothing but an acknowledgement. (On one machine nobody vanishes:
+    /// it is the kernel that keeps the promise.)
+    #[tokio::test]
+    async fn a_peer_that_acknowledges_nothing_is_given_up() {
+        let (connection, _client) = connected().await;
+        let given = SockRef::from(&connection.stream).tcp_user_timeout().unwrap();
+        assert_eq!(given, Some(PACE.patience.mul_f64(VANISHED)));
     }
 
     /// Megabytes to somebody who takes none of them.

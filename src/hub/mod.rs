@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-pub use follow::{Item, follow};
+pub use follow::{Feed, Gap, Item, Registered};
 pub use interest::SharedFilter;
 use interest::{Filters, Mark, Readers};
 pub use pump::{Direct, Fresh};

@@ -69,5 +69,7 @@ pub const CLOSE: Duration = Duration::from_secs(1);
 pub const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
 /// How long a client that was told to go has for the answers that it waits for.
 pub const FAREWELL: Duration = Duration::from_millis(500);
+/// How long a client whose last subscription another one has taken over has to go on with something else.
+pub const SUPERSEDED: Duration = Duration::from_secs(3);
 /// The time over which clients that were told to go at the same moment spread their return.
 pub const RETURN: Duration = Duration::from_millis(250);

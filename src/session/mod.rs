@@ -41,4 +41,5 @@ mod upgrade;
 pub use handle::{Handle, Reserved, Slot};
 pub(crate) use handshake::{VERSION as WEBSOCKET_VERSION, asks_for_websocket, check as check_handshake};
 pub use limits::Limits;
+pub(crate) use timers::Unanswered;
 pub use upgrade::{credentials, upgrade};

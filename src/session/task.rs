@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
+use super::acks::End;
 use super::close::{self, CloseCode};
 use super::frame::Frame;
 use super::handle::Handle;
@@ -59,6 +60,7 @@ pub(super) fn run(
         timers,
         telling: None,
         leaving: None,
+        superseded: None,
         health: app.health.watch(),
         told: Away::default(),
         sent: metrics::EVENTS_SENT.counter(&[]),
@@ -131,6 +133,8 @@ struct Session {
     telling: Option<Instant>,
     /// When to go, once the client has been told.
     leaving: Option<Instant>,
+    /// When to go, once somebody else has taken over all that it subscribed to.
+    superseded: Option<Instant>,
     health: watch::Receiver<Away>,
     /// What the client knows to be away.
     told: Away,
@@ -174,8 +178,8 @@ impl Session {
             {
                 return Some(code);
             }
-            if self.is_over() {
-                return Some(close::DRAINING);
+            if let Some(code) = self.is_over() {
+                return Some(code);
             }
             // What the socket takes at once needs no further turn.
             self.out.write_now();
@@ -303,9 +307,17 @@ impl Session {
         self.places.pass_to(Holder::of(&self.handle.caller(), self.handle.peer().address))
     }
 
-    /// Whether the client has been told to go and has had its time; what it has asked for is finished first.
-    fn is_over(&self) -> bool {
-        self.leaving.is_some_and(|at| at <= Instant::now()) && self.in_flight() == 0
+    /// Whether the client has been told to go and has had its time, or has nothing here any more; what it has asked for is
+    /// finished first.
+    fn is_over(&self) -> Option<CloseCode> {
+        let now = Instant::now();
+        let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        match (is_past(self.leaving), is_past(self.superseded)) {
+            _ if self.in_flight() > 0 => None,
+            (true, _) => Some(close::DRAINING),
+            (_, true) if self.subs.is_empty() => Some(close::TAKEN_OVER),
+            _ => None,
+        }
     }
 
     fn next_timer(&mut self) -> Instant {
@@ -314,10 +326,13 @@ impl Session {
 
     /// Asks to be woken when something is due. Called whenever that may have changed.
     fn set_deadline(&mut self) {
+        let now = Instant::now();
+        let superseded = self.superseded.filter(|at| *at > now);
         let timers = self.next_timer();
+        let timers = superseded.map_or(timers, |superseded| superseded.min(timers));
         let leaving = match self.leaving {
             // Once it may leave, it only waits for its requests.
-            Some(at) => (at > Instant::now()).then_some(at),
+            Some(at) => (at > now).then_some(at),
             None => self.telling,
         };
         self.seat.call_at(leaving.map_or(timers, |leaving| leaving.min(timers)));
@@ -325,6 +340,8 @@ impl Session {
 
     /// A message came in. Some: it ends the session.
     fn message(&mut self, text: &str) -> Option<CloseCode> {
+        // Whoever goes on with something else stays.
+        self.superseded = None;
         let request = match rpc::read(text) {
             Ok(request) => request,
             Err(unreadable) => {
@@ -549,8 +566,14 @@ impl Session {
     fn drop_ended(&mut self) {
         let acknowledged = || self.subs.iter().filter_map(|sub| sub.acks.as_ref());
         acknowledged().for_each(|held| held.0.listen());
-        if acknowledged().any(|held| held.0.end().is_some()) {
-            self.drop_subs(|sub| Some(Some(sub.acks.as_ref()?.0.end()?.reason())));
+        let ends: Vec<End> = acknowledged().filter_map(|held| held.0.end()).collect();
+        if ends.is_empty() {
+            return;
+        }
+        self.drop_subs(|sub| Some(Some(sub.acks.as_ref()?.0.end()?.reason())));
+        if ends.contains(&End::TakenOver) && self.subs.is_empty() {
+            self.superseded = Some(Instant::now() + limits::SUPERSEDED);
+            self.set_deadline();
         }
     }
 

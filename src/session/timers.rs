@@ -77,12 +77,33 @@ impl Patience {
     }
 }
 
+/// Pings since something was heard. Counted, not timed: a server that stood still has heard nobody for a while.
+#[derive(Debug, Default)]
+pub(crate) struct Unanswered(u8);
+
+impl Unanswered {
+    /// Something came from the peer.
+    pub(crate) fn heard(&mut self) {
+        self.0 = 0;
+    }
+
+    /// It is time for another ping. False: the peer is given up, as two went unanswered. `busy`: bytes are on their way, and
+    /// it is they that tell.
+    pub(crate) fn ping(&mut self, busy: bool) -> bool {
+        if busy {
+            self.0 = 0;
+            return true;
+        }
+        self.0 += 1;
+        self.0 <= 2
+    }
+}
+
 /// The deadlines of one session.
 pub(super) struct Timers {
     hello: Option<Instant>,
     ping: Instant,
-    /// Pings since something was heard. Counted, not timed: a server that stood still has heard nobody for a while.
-    unanswered: u8,
+    pings: Unanswered,
     /// What waits to go out, if something does.
     outgoing: Option<Progress>,
     /// The message that comes in, if one does.
@@ -101,7 +122,7 @@ impl Timers {
         Timers {
             hello: Some(now + hello),
             ping: now + first,
-            unanswered: 0,
+            pings: Unanswered::default(),
             outgoing: None,
             incoming: None,
             warned: None,
@@ -110,7 +131,7 @@ impl Timers {
 
     /// Something came from the peer.
     pub(super) fn heard(&mut self) {
-        self.unanswered = 0;
+        self.pings.heard();
     }
 
     /// Looks at what is under way. True if there is a new deadline.
@@ -175,12 +196,8 @@ impl Timers {
             }
         }
         if now >= self.ping {
-            if traffic.waits || traffic.is_partial || !traffic.reads {
-                self.unanswered = 0;
-            } else if self.unanswered >= 2 {
+            if !self.pings.ping(traffic.waits || traffic.is_partial || !traffic.reads) {
                 return Some(Due::NoPong);
-            } else {
-                self.unanswered += 1;
             }
             self.ping = now + patience.ping;
             return Some(Due::Ping);

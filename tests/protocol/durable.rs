@@ -309,6 +309,26 @@ async fn a_request_of_a_dead_connection_takes_nothing_over(server: Server) {
     }
 }
 
+/// A connection that has lost all that it followed ends, unless it goes on with something else.
+#[apply(both_backends!)]
+async fn a_connection_that_has_nothing_left_is_closed_as_taken_over(server: Server) {
+    let (mut idle, mut works, mut follows) =
+        (server.admin().await, server.admin().await, server.admin().await);
+    let mut newest = server.admin().await;
+    follows.call("event.subscribe", json!({"sub": 2, "channel": "lab"})).await;
+    for raw in [&mut works, &mut follows, &mut idle, &mut newest] {
+        subscribe(raw, 1, json!({})).await;
+    }
+    assert_eq!(ended(&mut works, 1).await, "taken over");
+    assert_eq!(ended(&mut follows, 1).await, "taken over");
+    works.call("session.hello", json!({})).await;
+    assert_eq!(idle.expect_close().await, 4409);
+    assert_eq!(ended(&mut idle, 1).await, "taken over");
+    publish(&mut newest, 1..=1).await;
+    follows.event(2).await;
+    works.call("node.count", json!({})).await;
+}
+
 #[apply(both_backends!)]
 async fn moving_or_removing_it_ends_the_subscription(server: Server) {
     let (mut raw, mut operator) = (server.admin().await, server.admin().await);

@@ -11,9 +11,9 @@ use super::compare;
 use crate::support::{Backend, Lost, PATIENCE, Raw, Server, both_backends};
 use kernelci_live::session::close;
 
-/// Codes that no client brings about at will: nothing sends 4409 now (`unsubscribed` tells it), 4429 takes megabytes that
-/// are not read, 4500 a bug. Their pages are the rows of the table.
-const UNSEEN: &[u16] = &[4409, 4429, 4500];
+/// Codes that no client brings about at will: 4429 takes megabytes that are not read, 4500 a bug. Their pages are the rows
+/// of the table.
+const UNSEEN: &[u16] = &[4429, 4500];
 
 /// Notes what comes until the session is closed.
 async fn closed(book: &mut Book, raw: &mut Raw, about: &str) {
@@ -57,6 +57,12 @@ async fn closes(backend: Backend) {
     let mut raw = server.anonymous().await;
     raw.write_bytes(&[0x81, 0x82, 0, 0, 0, 0, 0xff, 0xfe]).await;
     closed(&mut book, &mut raw, "a text frame that is not UTF-8").await;
+
+    let durable = json!({"sub": 1, "channel": "lab", "durable": "d"});
+    let (mut one, mut two) = (server.admin().await, server.admin().await);
+    one.call("event.subscribe", durable.clone()).await;
+    two.call("event.subscribe", durable).await;
+    closed(&mut book, &mut one, "another connection has taken over all that was followed").await;
 
     let server = Server::start_with(backend, &[("HELLO_TIMEOUT_MS", "500")]).await;
     closed(&mut book, &mut server.connect().await, "no hello").await;

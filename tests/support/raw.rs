@@ -23,6 +23,8 @@ pub struct Raw {
     last_id: u64,
     unread: VecDeque<Value>,
     pings: u64,
+    /// What the last ping carried.
+    ping: String,
 }
 
 /// Why nothing more came.
@@ -63,7 +65,7 @@ impl Raw {
             request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header value"));
         }
         let (socket, upgrade) = client_async(request, stream).await?;
-        Ok(Raw { socket, upgrade, last_id: 0, unread: VecDeque::new(), pings: 0 })
+        Ok(Raw { socket, upgrade, last_id: 0, unread: VecDeque::new(), pings: 0, ping: String::new() })
     }
 
     /// Sends one frame, of any kind.
@@ -172,6 +174,12 @@ impl Raw {
         }
     }
 
+    /// What the next ping carries.
+    pub async fn next_ping(&mut self) -> &str {
+        self.answer_pings(1).await;
+        &self.ping
+    }
+
     /// Whatever comes next, in order of arrival.
     pub async fn receive(&mut self, wait: Duration) -> Result<Value, Lost> {
         match self.unread.pop_front() {
@@ -241,8 +249,9 @@ impl Raw {
             Message::Close(Some(close)) => Err(Lost::Closed(close.code.into(), close.reason.to_string())),
             Message::Close(None) => Err(Lost::Closed(1005, String::new())),
             Message::Binary(bytes) => panic!("a binary frame of {} bytes", bytes.len()),
-            Message::Ping(_) => {
+            Message::Ping(payload) => {
                 self.pings += 1;
+                self.ping = String::from_utf8_lossy(&payload).into_owned();
                 Ok(None)
             }
             Message::Pong(_) | Message::Frame(_) => Ok(None),

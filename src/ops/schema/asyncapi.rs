@@ -73,7 +73,7 @@ pub fn asyncapi(table: &Table) -> Value {
             },
             "feed": {
                 "address": "/events/feed",
-                "description": "One-way: one CloudEvent a message. Without an upgrade, the same as server-sent events.",
+                "description": FEED,
                 "messages": {"cloudevent": reference("components/messages", "cloudevent")},
                 "bindings": {"ws": {
                     "method": "GET",
@@ -97,6 +97,12 @@ pub fn asyncapi(table: &Table) -> Value {
     document["x-limits"] = limits();
     document
 }
+
+const FEED: &str = "One-way: one CloudEvent a message. What the reader does not get, because it has expired or history was \
+    lost, is told before what follows it: an event of the type `org.kernelci.gap`, without `sequence`, whose data is \
+    `{\"from\", \"to\"}` and, if another epoch begins, `epoch`. Pings carry `<epoch>:<seq>`, up to where everything that matches \
+    has been sent, also where nothing does; whoever answers none is closed (4408). Without an upgrade, the same as server-sent \
+    events: `event: gap`, and keep-alives with an `id`; at a shutdown `retry:` says when to come back.";
 
 fn add_method(
     components: &mut Components,

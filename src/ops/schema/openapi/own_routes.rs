@@ -125,7 +125,7 @@ fn rpc() -> Own {
 fn feed() -> Own {
     let mut responses = json!({
         "101": {"description": "A WebSocket with one CloudEvent a message (subprotocol `cloudevents.json`)."},
-        "200": answer("Server-sent events, each with a CloudEvent as its data.", "text/event-stream"),
+        "200": answer("Server-sent events, each with a CloudEvent as its data and where the reader stands as its `id`; `event: gap` tells `from` and `to` of what the reader does not get.", "text/event-stream"),
     });
     for (status, name) in [
         ("400", "BadRequest"),
@@ -144,7 +144,7 @@ fn feed() -> Own {
     own.described["parameters"] = json!([
         text("channel", "query", "Default `node`."),
         text("from", "query", "`now` (default), `earliest`, `<epoch>:<seq>` or an ISO 8601 time."),
-        text("Last-Event-ID", "header", "Where to go on: the `id` of the last event."),
+        text("Last-Event-ID", "header", "Where to go on: the last `id`."),
         super::parameters::conditions("the CloudEvent, e.g. `data.kind=job`"),
     ]);
     own
