@@ -16,6 +16,7 @@ use crate::auth::{
     passwords::Passwords,
     tokens::{Token, Tokens},
 };
+use crate::background;
 use crate::config::{Backend, Config, Synchronous};
 use crate::consumer_group::{Groups, Parts};
 use crate::error::Error;
@@ -147,8 +148,8 @@ impl App {
         };
         let app = Arc::new(app);
         polling::clean_up(&app);
-        tokio::spawn(roster::keep(Arc::downgrade(&app)));
-        tokio::spawn(note_uses(app.clone()));
+        background::spawn("roster", roster::keep(Arc::downgrade(&app)));
+        background::spawn("uses of tokens", note_uses(app.clone()));
         Ok((app, first_admin))
     }
 

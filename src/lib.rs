@@ -21,7 +21,7 @@
 //! engines), [`error`] (one type, all its faces in a table).
 //!
 //! Around it: [`config`] (every setting), [`quota`] (what one client may cost), [`purge`] (what removes old nodes), [`metrics`] (what it tells Prometheus),
-//! [`health`] (what is away), `connection` (whether what is handed out was sent), [`signals`] (what instances tell each
+//! [`health`] (what is away), `background` (tasks of the server's own), `connection` (whether what is handed out was sent), [`signals`] (what instances tell each
 //! other), [`sync`] (what tasks tell each other), [`app`] (what is shared, and how it ends), [`client`] (the Rust client),
 //! [`cli`] (the commands).
 //!
@@ -35,6 +35,7 @@
 
 pub mod app;
 pub mod auth;
+mod background;
 pub mod cli;
 pub mod client;
 pub mod config;

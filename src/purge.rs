@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::app::App;
+use crate::background;
 use crate::error::Result;
 use crate::metrics;
 use crate::model::Timestamp;
@@ -26,7 +27,7 @@ pub fn spawn(app: &Arc<App>) {
         return tracing::info!("NODE_PURGE_AGE_DAYS is 0: nodes are kept for ever");
     }
     let app = app.clone();
-    tokio::spawn(async move {
+    background::spawn("purge", async move {
         let holder = uuid::Uuid::new_v4().simple().to_string();
         let mut rest = Duration::from_secs(app.config.node_purge_start_seconds);
         loop {

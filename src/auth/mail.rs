@@ -12,6 +12,7 @@ use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use tokio_util::task::TaskTracker;
 
 use super::letters::Letter;
+use crate::background::watched;
 use crate::config::{Config, SmtpSecurity};
 use crate::error::Kind;
 use crate::quota::{Binding, Holder, Limits, Place, Pool};
@@ -89,7 +90,7 @@ impl Mailer {
         let Some(server) = self.server.clone() else {
             return tracing::warn!("a mail is not sent: SMTP_HOST is not set");
         };
-        self.waiting.spawn(async move {
+        let sending = async move {
             let _place = place;
             let letter = match letter.await {
                 Ok(letter) => letter,
@@ -103,7 +104,8 @@ impl Mailer {
                     None => return,
                 }
             }
-        });
+        };
+        self.waiting.spawn(watched("mail", sending));
     }
 
     /// Waits a moment for what is under way.

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,10 +14,25 @@ use crate::auth::bootstrap::FirstAdmin;
 use crate::config::Config;
 use crate::ops::channels;
 use crate::quota::descriptors;
-use crate::{http, purge};
+use crate::{background, http, purge};
 
-/// Runs until Ctrl-C or SIGTERM.
-pub(super) async fn run(mut config: Config) -> Result<()> {
+/// Runs until Ctrl-C or SIGTERM, or until something has broken without which it would only seem to run.
+pub(super) async fn run(config: Config) -> Result<()> {
+    let ended = tokio::select! {
+        ended = serve(config) => ended,
+        broken = background::broken() => bail!("{broken}"),
+    };
+    // What ends because something else has broken says that.
+    match &ended {
+        Err(_) => match tokio::time::timeout(Duration::from_millis(100), background::broken()).await {
+            Ok(broken) => bail!("{broken}"),
+            Err(_) => ended,
+        },
+        Ok(()) => ended,
+    }
+}
+
+async fn serve(mut config: Config) -> Result<()> {
     log::start(&config)?;
     config.secrets.read()?;
     config.check()?;
@@ -32,8 +48,8 @@ pub(super) async fn run(mut config: Config) -> Result<()> {
 
     purge::spawn(&app);
     let log = app.log.clone();
-    tokio::spawn(async move { channels::tell_of_strangers(&*log).await });
-    let server = tokio::spawn(http::serve(listener, app.clone()));
+    background::spawn("channels", async move { channels::tell_of_strangers(&*log).await });
+    let server = background::spawn("connections", http::serve(listener, app.clone()));
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("interrupted: draining sessions"),
         _ = terminate.recv() => tracing::info!("terminated: draining sessions"),

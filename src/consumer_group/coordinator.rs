@@ -24,6 +24,7 @@ use super::dead_letter::{self, Dead};
 use super::member::{Ask, Ended, Gap, Local, Shared};
 use super::plan::{Outcome, Plan, Source, Wants, apply};
 use super::state::{Group, Rules, Stalled};
+use crate::background::guarded;
 use crate::error::{Error, Result};
 use crate::hub::Follower;
 use crate::metrics;
@@ -67,7 +68,7 @@ pub(super) struct Coordinator {
     looked: u64,
     batch: u64,
     asks: Vec<Ask>,
-    burials: JoinSet<(u64, bool)>,
+    burials: JoinSet<Option<(u64, bool)>>,
     burying: HashSet<u64>,
     buried: Vec<u64>,
     written: Instant,
@@ -193,7 +194,7 @@ impl Coordinator {
                 () = self.listener.heard() => true,
                 () = sleep_until(next_look) => true,
                 () = sleep_until(next) => false,
-                Some(Ok((seq, buried))) = self.burials.join_next() => {
+                Some(Ok(Some((seq, buried)))) = self.burials.join_next() => {
                     self.buried(seq, buried);
                     false
                 }
@@ -432,14 +433,15 @@ impl Coordinator {
             }
             let (store, source, about) = (self.store.clone(), self.source.clone(), self.about.clone());
             let (seq, deliveries, reason) = (item.seq, item.deliveries, reason.to_owned());
-            self.burials.spawn(async move {
+            let burial = async move {
                 let buried = bury(&*store, &source, &about, seq, deliveries, &reason).await;
                 if let Err(error) = &buried {
                     tracing::debug!(group = about.name, seq, %error, "a dead letter cannot be written");
                     sleep(LONGEST_REST).await;
                 }
                 (seq, buried.is_ok())
-            });
+            };
+            self.burials.spawn(guarded("burial", burial));
         }
     }
 

@@ -14,6 +14,7 @@ use super::member::{Ask, Member, Shared};
 use super::plan::Source;
 use super::settings::{Settings, Wish};
 use super::state::{MOST_MEMBERS, RENEW};
+use crate::background::watched;
 use crate::error::{Error, Kind, Result};
 use crate::event_log::EventLog;
 use crate::hub::Hub;
@@ -184,7 +185,7 @@ impl Groups {
         let coordinator = Coordinator::new(tools, about, kept);
         // Before it begins: it ends when nobody is or wants to be a member.
         shared.ask(ask)?;
-        self.tasks.spawn(coordinator.run(self.closing.clone()));
+        self.tasks.spawn(watched("coordinator", coordinator.run(self.closing.clone())));
         running.insert(id, shared);
         Ok(())
     }

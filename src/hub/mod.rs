@@ -25,6 +25,7 @@ pub use interest::SharedFilter;
 use interest::{Filters, Mark, Readers};
 pub use pump::{Direct, Fresh};
 
+use crate::background;
 use crate::error::{Kind, Result};
 use crate::event_log::{EventLog, Read};
 use crate::filter::Demand;
@@ -215,7 +216,7 @@ impl Hub {
         });
         let follower = channel.register(holder, wake, demands);
         channels.insert(name.to_owned(), channel.clone());
-        tokio::spawn(self.clone().tail(channel));
+        background::spawn("tail", self.clone().tail(channel));
         Ok(follower)
     }
 

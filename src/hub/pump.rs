@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Channel;
 use super::interest::Mark;
+use crate::background::watched;
 use crate::model::event::Entry;
 
 /// Readers that are served before other tasks get their turn.
@@ -47,7 +48,7 @@ pub(super) async fn bring(channel: &Arc<Channel>, fresh: Option<Fresh>) {
         // Half of the cores, so that the readers' own tasks go on.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for _ in 1..cores.div_ceil(2) {
-            others.spawn(serve(channel.clone(), fresh.clone(), next.clone()));
+            others.spawn(watched("pump", serve(channel.clone(), fresh.clone(), next.clone())));
         }
     }
     serve(channel.clone(), fresh, next).await;

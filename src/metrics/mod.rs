@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 
+use crate::background;
 use crate::error::Result;
 pub use scrape::scrape;
 
@@ -170,7 +171,7 @@ pub fn install(instance: &str) {
         }
         describe();
         let upkeep = handle.clone();
-        tokio::spawn(async move {
+        background::spawn("metrics", async move {
             loop {
                 tokio::time::sleep(UPKEEP).await;
                 upkeep.run_upkeep();

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::polling::topic;
 use crate::app::App;
+use crate::background::watched;
 use crate::error::{Error, Kind, Result};
 use crate::store::consumers::{Consumer, NewConsumer, Opened};
 
@@ -37,12 +38,13 @@ impl Drop for Opening {
     fn drop(&mut self) {
         let Some(id) = self.consumer.id.filter(|_| !self.is_kept) else { return };
         let app = self.app.clone();
-        self.app.work.spawn(async move {
+        let close = async move {
             // If this fails it is as if its connection had died later.
             if let Err(error) = app.store.close_consumer(id).await {
                 tracing::debug!(id, %error, "a consumer that nobody reads for was not closed");
             }
-        });
+        };
+        self.app.work.spawn(watched("openings", close));
     }
 }
 

@@ -18,6 +18,7 @@ use super::schema::types;
 use super::subscriptions::Done;
 use super::{Context, Handover, Object};
 use crate::app::App;
+use crate::background;
 use crate::error::{Error, Kind, Result};
 use crate::model::Timestamp;
 use crate::store::queues::{Lease, Leased, MOST_BYTES, MOST_ITEMS, MOST_LISTS, NewItem, Pushed};
@@ -164,7 +165,7 @@ pub async fn pop(context: Context, params: Pop) -> Result<Popped> {
     drop(place);
     let (app, list, held) = (app.clone(), params.list, taken.lease.clone());
     context.hand_over(Handover::new(move |handed| {
-        tokio::spawn(settle(app, list, held, handed, lease.is_some()));
+        background::spawn("items", settle(app, list, held, handed, lease.is_some()));
     }));
     let event: Object = serde_json::from_str(&taken.json).map_err(Error::internal)?;
     let lease = lease.map(|_| taken.lease.to_string());
@@ -193,7 +194,7 @@ async fn take(app: &Arc<App>, list: &str, deadline: Instant, lease: Duration) ->
 async fn take_once(app: &Arc<App>, list: &str, lease: Duration) -> Result<Option<Leased>> {
     let (answer, taken) = tokio::sync::oneshot::channel();
     let (app, list) = (app.clone(), list.to_owned());
-    tokio::spawn(async move {
+    background::spawn("items", async move {
         let taken = app.store.take_item(&list, lease).await;
         if let Err(Ok(Some(unwanted))) = answer.send(taken) {
             settle(app, list, unwanted.lease, false, false).await;

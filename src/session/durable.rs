@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::acks::{Delivered, End};
 use crate::app::App;
+use crate::background::watched;
 use crate::error::{Error, Kind, Result};
 use crate::signals::Listener;
 use crate::store::consumers::{Consumer, ConsumerKey, Owner};
@@ -250,7 +251,7 @@ impl Durable {
     fn work(self: &Arc<Self>, state: &mut State) {
         if !state.working && state.has_work() {
             state.working = true;
-            self.app.work.spawn(self.clone().write());
+            self.app.work.spawn(watched("places", self.clone().write()));
         }
     }
 

@@ -24,6 +24,7 @@ use super::roster::Seat;
 use super::subscription::{self, Batch, Subscription};
 use super::timers::{Due, Patience, Timers};
 use crate::app::App;
+use crate::background;
 use crate::error::{Error, Kind, Result};
 use crate::health::Away;
 use crate::metrics;
@@ -583,7 +584,7 @@ impl Session {
         let Some(token) = self.handle.caller().token else { return };
         let (app, handle) = (self.app.clone(), self.handle.clone());
         // Not among the requests: the client may have as many of those as it was told.
-        tokio::spawn(async move {
+        background::spawn("recheck", async move {
             match app.known(&token).await {
                 Ok(None) => handle.dismiss(&token),
                 Ok(Some(caller)) => handle.renew(&caller),

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Listener, Local, Signals};
+use crate::background;
 use crate::error::Result;
 use crate::event_log::redis::connection::{Connection, RESPONSE, connect};
 use crate::sync::Bell;
@@ -36,7 +37,7 @@ pub fn open(url: &str, prefix: &str) -> Result<RedisSignals> {
         closing: CancellationToken::new(),
     };
     let (local, channel, closing) = (signals.local.clone(), signals.channel.clone(), signals.closing.clone());
-    tokio::spawn(async move {
+    background::spawn("signals", async move {
         while !closing.is_cancelled() {
             let ended = tokio::select! {
                 ended = follow(&client, &channel, &local) => ended,

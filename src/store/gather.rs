@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use crate::background;
 use crate::error::{Error, Kind, Result};
 use crate::model::ObjectId;
 use crate::store::Raw;
@@ -88,7 +89,7 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
             starts
         };
         if starts {
-            tokio::spawn(self.inner.clone().fly());
+            background::spawn("gather", self.inner.clone().fly());
         }
         answer.await.map_err(Error::internal)
     }

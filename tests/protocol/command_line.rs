@@ -24,6 +24,76 @@ fn indexes(server: &Server) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// The tasks that a server begins with.
+fn tasks(backend: Backend) -> &'static [&'static str] {
+    match backend {
+        Backend::Embedded => &["health", "roster", "connections", "writer", "retention"],
+        Backend::Production => &["health", "relay", "sweep", "outboxes", "signals"],
+    }
+}
+
+/// A server without one of them would only seem to be well.
+#[apply(both_backends!)]
+async fn a_background_task_that_panics_ends_the_process_with_its_message(backend: Backend) {
+    let server = Server::start(backend).await;
+    for task in tasks(backend) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = Command::new(crate::support::binary());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path()).env_clear();
+        for name in
+            ["MONGO_URL", "MONGO_DB", "REDIS_URL", "REDIS_PREFIX", "SECRET_KEY", "KCI_INITIAL_PASSWORD"]
+        {
+            command.envs(server.setting(name).map(|value| (name, value)));
+        }
+        let output =
+            command.env("PANIC_IN", task).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let output = output.spawn().expect("starts");
+        let output = tokio::task::spawn_blocking(|| output.wait_with_output());
+        let output = crate::support::soon(task, output).await.expect("no panic here").expect("ended");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{task}: {said}");
+        let error = format!("error: the background task {task} has panicked: PANIC_IN is {task}");
+        assert!(said.contains(&error), "{said}");
+    }
+    // What begins later.
+    for (task, more) in [("tail", json!({})), ("coordinator", json!({"durable": "d", "group": true}))] {
+        let mut server = Server::start_with(backend, &[("PANIC_IN", task)]).await;
+        let mut raw = server.admin().await;
+        let mut params = json!({"sub": 1, "channel": "lab"});
+        params.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        _ = raw.send_request("event.subscribe", params).await;
+        assert_eq!(server.exited().await.code(), Some(1), "{task}");
+        assert!(
+            server.log().contains(&format!("the background task {task} has panicked")),
+            "{}",
+            server.log()
+        );
+    }
+}
+
+/// The driver's own tasks, which wait for each other, used to panic now and then at the end of a command.
+#[apply(both_backends!)]
+async fn a_command_never_ends_in_a_panic(server: Server) {
+    for _ in 0..10 {
+        let runs = (0..4).map(|_| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_kernelci-live"));
+            command.arg("indexes").arg("--data").arg(server.folder());
+            for name in ["MONGO_URL", "MONGO_DB", "REDIS_URL"] {
+                command.envs(server.setting(name).map(|value| (name, value)));
+            }
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts")
+        });
+        for run in runs.collect::<Vec<_>>() {
+            let output = run.wait_with_output().expect("ends");
+            assert!(
+                output.status.success() && output.stderr.is_empty(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+}
+
 /// What was printed does not come again.
 #[apply(both_backends!)]
 async fn watching_under_a_name_goes_on(server: Server) {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::outbox::{Job, Outboxes, Source};
+use crate::background;
 use crate::error::Result;
 use crate::model::ObjectId;
 use crate::store::mongo::errors::call;
@@ -39,7 +40,7 @@ pub(super) struct Cleaner {
 impl Cleaner {
     pub(super) fn start(outboxes: Outboxes) -> Cleaner {
         let (queue, mut relayed) = mpsc::channel::<Vec<Relayed>>(QUEUE);
-        let task = tokio::spawn(async move {
+        let task = background::spawn("outboxes", async move {
             while let Some(mut events) = relayed.recv().await {
                 // Not when the server stops.
                 if !relayed.is_closed() {

@@ -23,6 +23,7 @@ use super::outbox::{Job, Outboxes, Pending};
 use super::settle::Settled;
 use super::stream::Item;
 use super::sweep::Sweep;
+use crate::background;
 use crate::error::{Error, Result};
 use crate::model::ObjectId;
 use crate::model::event::stamp;
@@ -148,10 +149,10 @@ pub(crate) fn start(channels: Arc<Channels>, outboxes: Outboxes, mode: RelayMode
     let cleaner = Cleaner::start(outboxes.clone());
     let (found, overdue) = mpsc::channel(1);
     if mode == RelayMode::Run {
-        tokio::spawn(Sweep::new(channels.clone(), outboxes, found).run(stop.clone()));
+        background::spawn("sweep", Sweep::new(channels.clone(), outboxes, found).run(stop.clone()));
     }
     let worker = Worker { channels, mode, queue, relayed, stop, overdue, cleaner };
-    tokio::spawn(async move {
+    background::spawn("relay", async move {
         worker.run().await;
         finished.send_replace(true);
     });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::App;
+use crate::background;
 use crate::metrics;
 
 /// How often an instance looks; all of them do, and each counts what it has dropped.
@@ -15,7 +16,7 @@ pub fn clean_up(app: &Arc<App>) {
     let idle = app.config.subscription_idle_seconds.min(app.config.consumer_idle_seconds);
     let idle = Duration::from_secs(idle);
     let every = EVERY.min(idle / 2).max(Duration::from_millis(500));
-    tokio::spawn(async move {
+    background::spawn("cleaning", async move {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(every.mul_f64(rand::random_range(0.8..1.2))) => {}

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Message, owner, polled, topic};
 use crate::app::App;
+use crate::background;
 use crate::error::{Error, Kind, Result};
 use crate::hub::Follower;
 use crate::model::User;
@@ -223,7 +224,7 @@ impl<'a> Poll<'a> {
     async fn offered(&self, context: &Context, entry: &Entry) -> Result<Message> {
         let (app, id, turn) = (self.app.clone(), self.id, self.turn);
         context.hand_over(Handover::new(move |handed| {
-            tokio::spawn(settle(app, id, turn, handed));
+            background::spawn("offers", settle(app, id, turn, handed));
         }));
         // Users lose their rights also while they wait.
         let token = context.caller.token.as_ref().ok_or_else(Error::unauthorized)?;

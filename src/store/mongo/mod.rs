@@ -47,6 +47,7 @@ use self::queues::reference::Reference;
 use self::stored::Stored;
 use super::gather::Gets;
 use super::{Commit, Committed, Facts, Found, IdempotencyKey, IndexStatus, Query, Raw, Store};
+use crate::background;
 use crate::error::{Error, Result};
 use crate::event_log::redis::ends;
 use crate::event_log::redis::epoch::{Ages, Channels};
@@ -163,7 +164,7 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
             telemetry: options.telemetry_retention_seconds,
         };
         let db = db.clone();
-        tokio::spawn(async move { indexes::ensure(&db, kept, &indexed).await })
+        background::spawn("indexes", async move { indexes::ensure(&db, kept, &indexed).await })
     };
     if tokio::time::timeout(INDEX_PATIENCE, building).await.is_err() {
         tracing::info!("indexes are being built in the background; until then some queries are slow");
@@ -211,7 +212,11 @@ pub async fn open(options: Options) -> Result<(Arc<MongoStore>, Arc<RedisLog>)> 
 
 /// What indexes a database has, lacks, and has without need. Changes nothing.
 pub async fn index_status(mongo_url: &str, database: &str) -> Result<Vec<IndexStatus>> {
-    indexes::status(&connect(mongo_url).await?.database(database)).await
+    let client = connect(mongo_url).await?;
+    let status = indexes::status(&client.database(database)).await;
+    // What the driver still does in the background, and would do into the end of the process.
+    client.shutdown().immediate(true).await;
+    status
 }
 
 async fn connect(url: &str) -> Result<Client> {

@@ -13,6 +13,7 @@ use super::commit::{Key, Prepared, conflict};
 use super::errors::{self, call, is_duplicate};
 use super::stored::Stored;
 use super::transaction::{record, recorded};
+use crate::background;
 use crate::error::Result;
 use crate::event_log::redis::outbox::Pending;
 use crate::model::ObjectId;
@@ -187,7 +188,7 @@ fn depths(writes: &[Prepared]) -> HashMap<ObjectId, usize> {
 
 /// Every hour, removes the idempotency keys of nodes that are older than a day.
 pub(super) fn forget_old_keys(nodes: Collection<Stored>, stop: CancellationToken) {
-    tokio::spawn(async move {
+    background::spawn("old keys", async move {
         loop {
             let pause = Duration::from_secs(rand::random_range(3000..=4200));
             tokio::select! {

@@ -10,6 +10,7 @@ use super::Database;
 use super::append::Batch;
 use super::commit::REMEMBERED;
 use super::{channel_owners, queues, telemetry};
+use crate::background;
 use crate::error::Result;
 use crate::model::Timestamp;
 
@@ -20,7 +21,7 @@ const STEP: i64 = 500;
 pub(super) fn spawn(db: &Arc<Database>) {
     let every = db.options.prune_every;
     let db = Arc::downgrade(db);
-    tokio::spawn(async move {
+    background::spawn("retention", async move {
         loop {
             tokio::time::sleep(every).await;
             let Some(db) = db.upgrade() else { return };

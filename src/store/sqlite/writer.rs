@@ -19,6 +19,7 @@ use super::append::{Appender, Batch};
 use super::channels::Channels;
 use super::clock::Clock;
 use super::schema;
+use crate::background::watched_thread;
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
 
@@ -63,7 +64,7 @@ impl Writer {
         let of_thread = (stuck.clone(), done.clone());
         let body = move || {
             let _alive = alive;
-            serve(connection, appender, requests, &of_thread.0, &of_thread.1);
+            watched_thread("writer", || serve(connection, appender, requests, &of_thread.0, &of_thread.1));
             drop(lock);
         };
         std::thread::Builder::new().name("sqlite-writer".to_owned()).spawn(body).map_err(Error::internal)?;
