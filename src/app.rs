@@ -230,6 +230,18 @@ async fn note_uses(app: Arc<App>) {
     }
 }
 
+/// Waits until the store that the settings ask for can be opened, or is no more to be waited for; `tell` hears why it
+/// cannot.
+pub async fn wait_for_store(config: &Config, tell: impl Fn(&Error)) -> Result<()> {
+    let Backend::Production { mongo_url, .. } = config.backend()? else { return Ok(()) };
+    let patience = Duration::from_secs(config.startup_wait_seconds);
+    let waited = mongo::wait(&mongo_url, &config.mongo_db, patience, tell).await;
+    let seconds = patience.as_secs();
+    waited.with_context(|| {
+        format!("MongoDB (MONGO_URL) cannot be opened, waited {seconds} s for it (STARTUP_WAIT_SECONDS)")
+    })
+}
+
 /// Where everything is kept.
 pub struct Opened {
     /// The truth.

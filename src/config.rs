@@ -127,6 +127,12 @@ pub struct Config {
     /// The `source` attribute of our CloudEvents.
     #[arg(long, env = "CLOUD_EVENTS_SOURCE", default_value = "https://api.kernelci.org/")]
     pub cloud_events_source: String,
+    /// Seconds that a start waits for MongoDB, while `/health` answers and `/ready` says what is waited for; then it ends
+    /// with an error. (Redis may come later.)
+    #[arg(long, env = "STARTUP_WAIT_SECONDS", default_value_t = 60,
+          value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub startup_wait_seconds: u64,
+
     /// How long events are kept, in seconds (default: 7 days).
     #[arg(long, env = "EVENT_HISTORY_TTL_SECONDS", default_value_t = 604_800,
           value_parser = clap::value_parser!(u64).range(1..=2_147_483_647))]

@@ -162,9 +162,13 @@ impl Error {
     pub fn unavailable(part: &str, cause: impl Into<anyhow::Error>) -> Self {
         Error::away(part).because(cause)
     }
-    /// 503: `part` has not been reachable for a while, as everybody knows.
+    /// 503: `part` ("writes" is one, too) has not been reachable for a while, as everybody knows.
     pub fn away(part: &str) -> Self {
-        Error::new(Kind::Unavailable, format!("the {part} is not reachable, try again")).retry_after(1000)
+        let detail = match part {
+            "writes" => "nothing can be written now, try again".to_owned(),
+            part => format!("the {part} is not reachable, try again"),
+        };
+        Error::new(Kind::Unavailable, detail).retry_after(1000)
     }
     /// Attaches the cause that the log shows.
     pub fn because(mut self, cause: impl Into<anyhow::Error>) -> Self {

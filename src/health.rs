@@ -1,13 +1,17 @@
 //! Which parts of the server can be reached: looked at twice a second, told to sessions, and asked by every request,
 //! so that one that cannot be served fails at once instead of waiting for a part that is away.
+//!
+//! A look does what the work needs: it writes. A part that answers and takes no writes is as good as away: Redis without
+//! memory or behind a failover, MongoDB that is locked or has lost its majority.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::background;
 use crate::error::{Error, Result};
 use crate::event_log::EventLog;
 use crate::store::Store;
@@ -26,7 +30,7 @@ pub enum Part {
     Store,
     /// The log: Redis in production.
     Log,
-    /// Room to write: the store can be read, but its disk is full.
+    /// Writing: the store can be read, but its disk is full, or it is locked.
     Writes,
 }
 
@@ -64,9 +68,37 @@ impl Away {
     }
 }
 
+/// What one look at a part has shown.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// How long it took.
+    pub took: Duration,
+    /// What was wrong, for the log.
+    pub error: Option<String>,
+}
+
+impl Look {
+    /// Whether the part did what was asked for, within the time.
+    pub fn is_ok(&self) -> bool {
+        self.error.is_none()
+    }
+}
+
+/// The last look at each part.
+#[derive(Clone, Debug)]
+pub struct Looks {
+    /// Whether the store can be read.
+    pub store: Look,
+    /// Whether the log can be written.
+    pub log: Look,
+    /// Whether the store can be written.
+    pub writes: Look,
+}
+
 /// What the last looks have shown.
 pub struct Health {
     away: watch::Sender<Away>,
+    last: watch::Sender<Option<Arc<Looks>>>,
     looking: AbortHandle,
 }
 
@@ -80,8 +112,18 @@ impl Health {
     /// Looks at these from now on. They are there until proved otherwise.
     pub fn of(store: Arc<dyn Store>, log: Arc<dyn EventLog>) -> Health {
         let away = watch::Sender::new(Away::default());
-        let looking = tokio::spawn(look(store, log, away.clone())).abort_handle();
-        Health { away, looking }
+        let last = watch::Sender::new(None);
+        let looking = look(store, log, away.clone(), last.clone());
+        let looking = background::spawn("health", looking).abort_handle();
+        Health { away, last, looking }
+    }
+
+    /// What the last looks have shown, a few seconds ago at most; waits for the first ones. Costs nothing, however often
+    /// it is asked.
+    pub async fn last(&self) -> Result<Arc<Looks>> {
+        let mut last = self.last.subscribe();
+        let last = last.wait_for(Option::is_some).await.map_err(Error::internal)?.clone();
+        last.ok_or_else(|| Error::away("server"))
     }
 
     /// What is away, to look at or to wait for changes.
@@ -101,37 +143,51 @@ impl Health {
         };
         tokio::select! {
             biased;
-            Some(part) = gone => {
-                Err(Error::away(part.name()))
-            }
+            Some(part) = gone => Err(Error::away(part.name())),
             result = work => result,
         }
     }
 }
 
-async fn look(store: Arc<dyn Store>, log: Arc<dyn EventLog>, away: watch::Sender<Away>) {
-    let (mut store_failures, mut log_failures) = (0, 0);
+async fn look(
+    store: Arc<dyn Store>,
+    log: Arc<dyn EventLog>,
+    away: watch::Sender<Away>,
+    last: watch::Sender<Option<Arc<Looks>>>,
+) {
+    let (mut store_failures, mut log_failures, mut write_failures) = (0, 0, 0);
     loop {
-        let (store_is, log_is, takes_writes) =
-            tokio::join!(answers(store.ping()), answers(log.ping()), answers(store.takes_writes()));
-        store_failures = if store_is { 0 } else { store_failures + 1 };
-        log_failures = if log_is { 0 } else { log_failures + 1 };
+        let (store_is, log_is, writes_are) =
+            tokio::join!(ask(store.ping()), ask(log.ping()), ask(store.takes_writes()));
+        let count = |failures, look: &Look| if look.is_ok() { 0 } else { failures + 1 };
+        store_failures = count(store_failures, &store_is);
+        log_failures = count(log_failures, &log_is);
+        // A store that is away has said so.
+        write_failures = if store_is.is_ok() { count(write_failures, &writes_are) } else { 0 };
         let now = Away {
             store: store_failures >= FAILURES,
             log: log_failures >= FAILURES,
-            // A disk does not come and go; and a store that is away has said so.
-            writes: store_is && !takes_writes,
+            writes: write_failures >= FAILURES,
         };
         if away.send_if_modified(|was| std::mem::replace(was, now) != now) {
+            let errors = [&store_is, &log_is, &writes_are].map(|look| look.error.as_deref());
+            let why = errors.into_iter().flatten().collect::<Vec<_>>().join("; ");
             match now.names() {
                 names if names.is_empty() => tracing::info!("all parts can be reached again"),
-                names => tracing::warn!(away = ?names, "degraded"),
+                names => tracing::warn!(away = ?names, why, "degraded"),
             }
         }
+        last.send_replace(Some(Arc::new(Looks { store: store_is, log: log_is, writes: writes_are })));
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn answers(ping: impl Future<Output = Result<()>>) -> bool {
-    matches!(tokio::time::timeout(PATIENCE, ping).await, Ok(Ok(())))
+async fn ask(part: impl Future<Output = Result<()>>) -> Look {
+    let began = Instant::now();
+    let error = match tokio::time::timeout(PATIENCE, part).await {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer within {} s", PATIENCE.as_secs())),
+    };
+    Look { took: began.elapsed(), error }
 }

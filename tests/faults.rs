@@ -17,9 +17,11 @@ mod full_disk;
 mod leaving;
 mod oracle;
 mod readers;
+mod refusing;
 pub mod run;
 pub mod services;
 mod signals;
+mod startup;
 mod table;
 mod workload;
 

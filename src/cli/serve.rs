@@ -2,16 +2,19 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::log;
-use crate::app::App;
+use crate::app::{self, App};
 use crate::auth::bootstrap::FirstAdmin;
 use crate::config::Config;
+use crate::error::Error;
 use crate::ops::channels;
 use crate::quota::descriptors;
 use crate::{background, http, purge};
@@ -41,7 +44,20 @@ async fn serve(mut config: Config) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let listener =
         listen(config.listen).with_context(|| format!("cannot listen on {} (LISTEN)", config.listen))?;
-    let (app, first_admin) = App::build(config).await?;
+    let ends = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let begun = tokio::select! {
+        begun = begin(config, &listener) => begun?,
+        () = ends => {
+            tracing::info!("ended before it served");
+            return Ok(());
+        }
+    };
+    let (app, first_admin) = begun;
     greet(&app, &listener, first_admin.as_ref())?;
 
     tracing::info!("serving");
@@ -63,6 +79,25 @@ async fn serve(mut config: Config) -> Result<()> {
     abort.abort();
     tracing::info!("ended");
     Ok(())
+}
+
+/// Builds the app; waits for the store, and answers meanwhile.
+async fn begin(config: Config, listener: &TcpListener) -> Result<(Arc<App>, Option<FirstAdmin>)> {
+    let (waiting, told) = watch::channel("the server is starting".to_owned());
+    let tell = |error: &Error| {
+        let why = "the store cannot be reached, or takes no writes yet; the server's log has more";
+        if waiting.send_replace(why.to_owned()) != why {
+            tracing::warn!(%error, "waiting for the store (STARTUP_WAIT_SECONDS)");
+        }
+    };
+    let building = async {
+        app::wait_for_store(&config, tell).await?;
+        App::build(config.clone()).await
+    };
+    tokio::select! {
+        built = building => built,
+        never = http::starting::serve(listener, told) => match never {},
+    }
 }
 
 /// Connections that may wait to be accepted, as far as the kernel allows (`net.core.somaxconn`): whoever comes behind

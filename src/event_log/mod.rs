@@ -27,7 +27,7 @@ use crate::model::{Event, EventTime, ObjectId, Position};
 /// See the module's documentation for what every implementation promises.
 #[async_trait]
 pub trait EventLog: Send + Sync + 'static {
-    /// Fails with 503 when the log cannot be reached now.
+    /// Fails with 503 when the log cannot be reached now, or takes no writes.
     async fn ping(&self) -> Result<()>;
     /// The position of the newest event of a channel. A channel begins with its first event: before that, and when it
     /// has ended, readers stand where the first event will follow. Asking leaves nothing behind.

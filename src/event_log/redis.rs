@@ -72,7 +72,7 @@ impl RedisLog {
 #[async_trait]
 impl EventLog for RedisLog {
     async fn ping(&self) -> Result<()> {
-        self.inner.channels.redis.ping().await
+        self.inner.channels.redis.takes_writes().await
     }
 
     async fn head(&self, channel: &str) -> Result<Position> {

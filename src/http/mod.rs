@@ -18,6 +18,7 @@ mod peer;
 mod prefix;
 mod rest;
 mod rpc;
+pub mod starting;
 mod trace;
 mod validation;
 

@@ -59,18 +59,19 @@ async fn collect(app: &Arc<App>) {
     FOLLOWED_CHANNELS.set(&[], app.hub.channels().len() as f64);
     RING_BYTES.set(&[], app.hub.ring_bytes() as f64);
     let queries = async {
-        let up = |result: Option<&Result<()>>| f64::from(u8::from(matches!(result, Some(Ok(())))));
-        let (store, log, pending, (), _, _, _) = tokio::join!(
-            in_time(app.store.ping()),
-            in_time(app.log.ping()),
+        let (looks, pending, (), _, _, _) = tokio::join!(
+            in_time(app.health.last()),
             in_time(app.log.pending()),
             channels(app),
             in_time(named_consumers(app)),
             in_time(queues(app)),
             tokio::task::spawn_blocking(process::collect),
         );
-        READY.set(&["store"], up(store.as_ref()));
-        READY.set(&["log"], up(log.as_ref()));
+        if let Some(Ok(looks)) = looks {
+            let up = |is_up: bool| f64::from(u8::from(is_up));
+            READY.set(&["store"], up(looks.store.is_ok() && looks.writes.is_ok()));
+            READY.set(&["log"], up(looks.log.is_ok()));
+        }
         if let Some(Ok(pending)) = pending {
             OUTBOX_EVENTS.set(&[], pending as f64);
         }

@@ -158,7 +158,7 @@ impl Operation {
             true => patterns::compile(&app, context.holder(), patterns::in_params(&params)?).await?,
             false => Vec::new(),
         };
-        let (needs, tasks) = (self.needs, app.work.clone());
+        let (needs, tasks) = (self.needs(), app.work.clone());
         // It goes with the work: writes run on, and are as many as there may be also when nobody waits for them.
         let place = if self.runs_on() { Some(app.quotas.writes.take(context.holder(), 1)?) } else { None };
         if context.is_heavy() {
@@ -185,6 +185,14 @@ impl Operation {
     /// Whether a request by this route may be many times larger than others.
     pub fn takes_much_by(&self, route: &Route) -> bool {
         self.takes_much || route.takes_much
+    }
+
+    /// The parts of the server that it cannot do without: whatever writes to the store has to be able to.
+    fn needs(&self) -> &'static [Part] {
+        match self.needs {
+            [Part::Store] if self.effect != Effect::Reads => &[Part::Store, Part::Writes],
+            needs => needs,
+        }
     }
 
     fn runs_on(&self) -> bool {

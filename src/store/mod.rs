@@ -76,11 +76,9 @@ pub trait Store:
     fn facts(&self) -> Facts;
     /// Fails with 503 when the store cannot be reached now.
     async fn ping(&self) -> Result<()>;
-    /// Fails with 503 when nothing can be written although the store can be reached: its disk is full. Found out by
-    /// writes that fail, and then by trying.
-    async fn takes_writes(&self) -> Result<()> {
-        Ok(())
-    }
+    /// Fails with 503 when nothing can be written although the store can be reached: its disk is full, it is locked, its
+    /// majority is away. Found out by trying, the embedded store's by writes that fail, and then by trying.
+    async fn takes_writes(&self) -> Result<()>;
 
     /// The nodes with these ids, in no particular order; absent ones are left out.
     async fn raw_nodes(&self, ids: &[ObjectId]) -> Result<Vec<Raw>>;

@@ -221,6 +221,12 @@ impl Mongo {
         format!("mongodb://{}/?replicaSet=faults", hosts.join(","))
     }
 
+    /// Runs a command, which must succeed, on the first member.
+    pub async fn command(&self, command: Document) {
+        let done = self.members[0].command(command.clone()).await;
+        done.unwrap_or_else(|error| panic!("{command}: {error}"));
+    }
+
     /// The port of the only member itself.
     pub fn port(&self) -> u16 {
         self.members[0].port

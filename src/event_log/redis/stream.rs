@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::event_log::READ_BYTES;
 use crate::model::event::stamp;
 use crate::model::timestamp::WallClock;
-use crate::model::{EventTime, ObjectId, Timestamp};
+use crate::model::{EventTime, NODE_CHANNEL, ObjectId, Timestamp};
 
 /// About how many events stay in the stream; older ones are read from the history.
 const STREAM_LENGTH: usize = 100_000;
@@ -30,6 +30,8 @@ const STREAM_LENGTH: usize = 100_000;
 const SEEN_SECONDS: usize = 3600;
 /// Channels with events on their way that are looked at.
 const MOST_IN_FLIGHT: usize = 1000;
+/// How long it is kept in Redis that somebody has looked whether it takes writes.
+const HEALTH_MS: u32 = 10_000;
 /// How long `XREAD` waits on the server; less than any answer may take.
 const BLOCK: Duration = Duration::from_secs(1);
 
@@ -177,9 +179,13 @@ impl Redis {
         format!("{}{{{channel}}}:{what}", self.prefix)
     }
 
-    pub(crate) async fn ping(&self) -> Result<()> {
+    /// Fails if Redis cannot be reached, or refuses writes: it has no memory left, is somebody's replica now, or cannot
+    /// write to its disk. Asked of where the nodes' channel is.
+    pub(crate) async fn takes_writes(&self) -> Result<()> {
         let mut connection = self.manager.clone();
-        self.wait(redis::cmd("PING").query_async::<()>(&mut connection)).await
+        let mut set = redis::cmd("SET");
+        set.arg(self.key(NODE_CHANNEL, "health")).arg(1).arg("PX").arg(HEALTH_MS);
+        self.wait(set.query_async::<()>(&mut connection)).await
     }
 
     /// The channel's state; `None` if Redis does not know the channel.

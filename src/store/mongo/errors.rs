@@ -14,7 +14,7 @@ pub(crate) const QUERY_TIME: Duration = Duration::from_secs(15);
 /// The client's budget for one call: the driver itself waits for a silent server without end.
 pub(crate) const CALL_TIME: Duration = Duration::from_secs(25);
 
-const DUPLICATE_KEY: i32 = 11000;
+pub(super) const DUPLICATE_KEY: i32 = 11000;
 /// `MaxTimeMSExpired`.
 const OUT_OF_TIME: i32 = 50;
 /// `TransactionTooLargeForCache`: what one transaction changes must fit into about a fifth of mongod's cache. 20,000

@@ -20,6 +20,7 @@ pub(crate) mod document;
 pub(crate) mod errors;
 pub mod filter;
 mod groups;
+mod health;
 mod indexes;
 mod leases;
 pub(crate) mod moment;
@@ -37,12 +38,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::{Document, doc};
+use mongodb::error::ErrorKind;
 use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
 use mongodb::{Client, Collection, Database};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::errors::{CONNECTIONS, QUERY_TIME, call};
+pub use self::health::wait;
 use self::queues::reference::Reference;
 use self::stored::Stored;
 use super::gather::Gets;
@@ -223,7 +226,11 @@ async fn connect(url: &str) -> Result<Client> {
     let setting = |error| {
         Error::invalid("mongo_url", "expected mongodb://host:port/").because(anyhow::Error::new(error))
     };
-    let mut options = ClientOptions::parse(url).await.map_err(setting)?;
+    let mut options = ClientOptions::parse(url).await.map_err(|error| match error.kind.as_ref() {
+        // Of a `mongodb+srv://` URL.
+        ErrorKind::DnsResolve { .. } => errors::translate(error),
+        _ => setting(error),
+    })?;
     options.app_name.get_or_insert_with(|| "kernelci-live".into());
     options.server_selection_timeout.get_or_insert(Duration::from_secs(3));
     options.connect_timeout.get_or_insert(Duration::from_secs(3));
@@ -250,6 +257,10 @@ impl Store for MongoStore {
             Ok(answer) => answer.map(drop).map_err(errors::translate),
             Err(late) => Err(Error::unavailable("store", late)),
         }
+    }
+
+    async fn takes_writes(&self) -> Result<()> {
+        health::takes_writes(&self.db).await
     }
 
     async fn raw_nodes(&self, ids: &[ObjectId]) -> Result<Vec<Raw>> {
