@@ -39,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::model::event::Entry;
 use crate::model::{Event, EventTime, Position};
 use crate::store::mongo::bson_json::from_json;
-use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
+use crate::store::mongo::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use crate::store::mongo::stored::Stored;
 use crate::store::mongo::{filter, moment};
 use crate::sync::{HEAVY, Pauses, in_place_if};
@@ -253,7 +253,7 @@ impl RedisLog {
         }
         // After the insert, so that an event is in at least one of the two places whatever the relay does meanwhile.
         if let Some((_, seq)) = self.inner.channels.history.numbers(&[event.id]).await?.first() {
-            call(self.outbox.delete_one(doc! {"_id": event.id})).await?;
+            call_on(&self.outbox, self.outbox.delete_one(doc! {"_id": event.id})).await?;
             return Ok(Some(*seq));
         }
         self.relay.submit(vec![Job::foreign(Source::Collection, event)]);

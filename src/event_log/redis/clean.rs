@@ -14,7 +14,7 @@ use super::outbox::{Job, Outboxes, Source};
 use crate::background;
 use crate::error::Result;
 use crate::model::ObjectId;
-use crate::store::mongo::errors::call;
+use crate::store::mongo::errors::call_on;
 
 /// Batches that may wait; then the relay waits, too, so that outboxes stay short.
 const QUEUE: usize = 16;
@@ -103,11 +103,11 @@ async fn clean(outboxes: &Outboxes, events: &[Relayed]) -> Result<()> {
     if !nodes.is_empty() {
         let query = doc! {"_id": {"$in": nodes}, "outbox.id": {"$in": &in_nodes}};
         let update = outboxes.nodes.update_many(query, vec![without(&in_nodes)]);
-        call(update.write_concern(unhurried())).await?;
+        call_on(&outboxes.nodes, update.write_concern(unhurried())).await?;
     }
     if !in_collection.is_empty() {
         let delete = outboxes.events.delete_many(doc! {"_id": {"$in": in_collection}});
-        call(delete.write_concern(unhurried())).await?;
+        call_on(&outboxes.events, delete.write_concern(unhurried())).await?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use super::known::Known;
 use super::stream::Glance;
 use crate::error::{Error, Result};
 use crate::model::{NODE_CHANNEL, Timestamp};
-use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
+use crate::store::mongo::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use crate::store::mongo::stored::Stored;
 
 /// The youngest age to end at, whatever the retention is: Redis recognises events for so long.
@@ -156,10 +156,12 @@ impl Channels {
         let begun: Vec<&str> = begun.iter().filter_map(|channel| channel.get_str("_id").ok()).collect();
         let ended: Vec<&str> = names.into_iter().filter(|name| !begun.contains(name)).collect();
         let still_old = doc! {"_id": {"$in": ended}, "$expr": {"$lt": ["$at", before]}};
-        call(self.history.owners.delete_many(still_old)).await?;
+        call_on(&self.history.owners, self.history.owners.delete_many(still_old)).await?;
         // These are looked at again after as long.
         let look = doc! {"$currentDate": {"at": true}};
-        call(self.history.owners.update_many(doc! {"_id": {"$in": begun}}, look)).await.map(drop)
+        call_on(&self.history.owners, self.history.owners.update_many(doc! {"_id": {"$in": begun}}, look))
+            .await
+            .map(drop)
     }
 
     /// Ends a channel that nothing has happened in for long, if it is empty.
@@ -177,16 +179,16 @@ impl Channels {
         let head = shown.unwrap_or(0).max(written.head).max(written.base);
         let kept = doc! {"$max": {"head": number(head), "generation": number(written.generation)}};
         let key = doc! {"_id": key(channel)};
-        call(self.history.channels.update_one(key, kept).upsert(true)).await?;
+        call_on(&self.history.channels, self.history.channels.update_one(key, kept).upsert(true)).await?;
         if let Some(shown) = shown
             && !self.redis.end(channel, written.generation, shown).await?
         {
             return Ok(());
         }
         let same = doc! {"_id": channel, "generation": number(written.generation)};
-        if call(self.history.channels.delete_one(same)).await?.deleted_count > 0 {
+        if call_on(&self.history.channels, self.history.channels.delete_one(same)).await?.deleted_count > 0 {
             tracing::debug!(channel, head, "a channel ends: it is empty and old");
-            call(self.history.owners.delete_one(doc! {"_id": channel})).await?;
+            call_on(&self.history.owners, self.history.owners.delete_one(doc! {"_id": channel})).await?;
         }
         self.memory.forget(channel);
         Ok(())

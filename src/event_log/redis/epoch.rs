@@ -25,7 +25,7 @@ use super::{clock, ends};
 use crate::error::{Error, Kind, Result};
 use crate::model::EventTime;
 use crate::store::mongo::document::integer;
-use crate::store::mongo::errors::{self, call, is_duplicate};
+use crate::store::mongo::errors::{self, call, call_on, is_duplicate};
 use crate::store::mongo::stored::Stored;
 
 /// How often a look is repeated while other instances change the same channel.
@@ -229,7 +229,12 @@ impl Channels {
             return Ok(());
         }
         let filter = doc! {"_id": channel, "generation": number(written.generation)};
-        call(self.history.channels.update_one(filter, doc! {"$set": {"seeded": true}})).await.map(drop)
+        call_on(
+            &self.history.channels,
+            self.history.channels.update_one(filter, doc! {"$set": {"seeded": true}}),
+        )
+        .await
+        .map(drop)
     }
 
     /// From now on this process has no time given that is not later than those of the history.

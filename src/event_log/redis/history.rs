@@ -17,7 +17,7 @@ use crate::model::{Event, EventTime, ObjectId, Timestamp};
 use crate::store::mongo::bson_json::{from_json, object, to_json};
 use crate::store::mongo::channel_owners;
 use crate::store::mongo::document::integer;
-use crate::store::mongo::errors::{self, QUERY_TIME, call, is_duplicate};
+use crate::store::mongo::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use crate::store::mongo::moment;
 use crate::store::mongo::stored::Stored;
 use crate::sync::{HEAVY, Pauses, in_place_if};
@@ -127,7 +127,7 @@ impl History {
     /// Remembers the highest number beyond the life of its event.
     pub(crate) async fn remember(&self, channel: &str, head: u64) -> Result<()> {
         let update = doc! {"$max": {"head": number(head)}, "$currentDate": {"used": true}};
-        call(self.channels.update_one(doc! {"_id": channel}, update)).await.map(drop)
+        call_on(&self.channels, self.channels.update_one(doc! {"_id": channel}, update)).await.map(drop)
     }
 
     /// The latest time of an event up to `now`.

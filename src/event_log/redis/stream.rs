@@ -264,7 +264,7 @@ impl Redis {
         let mut connection = self.manager.clone();
         let answer: redis::Value = self.wait(script.invoke_async(&mut connection)).await?;
         let redis::Value::Array(answer) = answer else {
-            return Err(Error::internal(anyhow::anyhow!("append.lua answered {answer:?}")));
+            return Err(Error::internal(anyhow::anyhow!("append.lua answered no list")));
         };
         let mut answer = answer.into_iter();
         match answer.next().map(redis::from_redis_value::<String>) {

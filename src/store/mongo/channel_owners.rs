@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bson::doc;
 
 use super::MongoStore;
-use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::model::ObjectId;
@@ -50,6 +50,6 @@ impl ChannelOwners for MongoStore {
 
     async fn release_channels(&self, user: ObjectId) -> Result<()> {
         let owners = self.db.collection::<Stored>(COLLECTION);
-        call(owners.delete_many(doc! {"user": user})).await.map(drop)
+        call_on(&owners, owners.delete_many(doc! {"user": user})).await.map(drop)
     }
 }

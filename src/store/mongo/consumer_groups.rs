@@ -5,7 +5,7 @@ use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 
 use super::consumers::{Added, Named, TRIES, broken, document, place, read, subscription};
-use super::errors::{QUERY_TIME, call};
+use super::errors::{QUERY_TIME, call, call_on};
 use super::{MongoStore, counter};
 use crate::error::{Error, Result};
 use crate::event_log::redis::history::number;
@@ -44,7 +44,7 @@ impl ConsumerGroups for MongoStore {
             let id = counter::next(self, "subscription").await?;
             let query = doc! {"_id": found.get("_id"), "turn": number(consumer.turn), "id": Bson::Null};
             let update = doc! {"$set": {"id": id, "group_state": Bson::Null}, "$inc": {"turn": 1_i64}};
-            call(self.consumers.update_one(query, update)).await?;
+            call_on(&self.consumers, self.consumers.update_one(query, update)).await?;
         }
         Err(Error::unavailable("store", anyhow::anyhow!("consumer {name} keeps changing")))
     }
@@ -60,7 +60,7 @@ impl ConsumerGroups for MongoStore {
         set.insert("group_state", state);
         let update = doc! {"$set": set, "$inc": {"turn": 1_i64}, "$currentDate": {"last_poll": true}};
         // On the disks of a majority: whoever was given an event must be known to all, whatever happens.
-        Ok(call(self.consumers.update_one(query, update)).await?.matched_count > 0)
+        Ok(call_on(&self.consumers, self.consumers.update_one(query, update)).await?.matched_count > 0)
     }
 }
 

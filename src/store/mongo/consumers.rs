@@ -16,7 +16,7 @@ use mongodb::Collection;
 use mongodb::options::{Acknowledgment, ReturnDocument, UpdateModifications, WriteConcern};
 
 use super::document::{date, integer};
-use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use super::stored::Stored;
 use super::{MongoStore, counter};
 use crate::error::{Error, Result};
@@ -78,7 +78,9 @@ impl Consumers for MongoStore {
                 doc! {"_id": found.get("_id"), "turn": found.get("turn").cloned().unwrap_or(Bson::Null)};
             let update = doc! {"$set": set, "$inc": {"turn": 1_i64}, "$currentDate": {"last_poll": true}};
             let update = self.consumers.find_one_and_update(query, update);
-            if let Some(document) = call(update.return_document(ReturnDocument::After)).await? {
+            if let Some(document) =
+                call_on(&self.consumers, update.return_document(ReturnDocument::After)).await?
+            {
                 return opened(&document, consumer.id);
             }
         }
@@ -171,42 +173,51 @@ impl Consumers for MongoStore {
             "$set": {"offered": Bson::Null, "handed": false},
             "$inc": {"turn": 1_i64},
         };
-        match call(self.consumers.update_one(named, close)).await?.matched_count {
-            0 => Ok(call(self.consumers.delete_one(subscription(id))).await?.deleted_count > 0),
+        match call_on(&self.consumers, self.consumers.update_one(named, close)).await?.matched_count {
+            0 => {
+                Ok(call_on(&self.consumers, self.consumers.delete_one(subscription(id))).await?.deleted_count
+                    > 0)
+            }
             _ => Ok(true),
         }
     }
 
     async fn seek_consumer(&self, name: &str, cursor: &Cursor) -> Result<bool> {
         let update = doc! {"$set": place(cursor), "$unset": {"id": ""}, "$inc": {"turn": 1_i64}};
-        Ok(call(self.consumers.update_one(doc! {"subscriber_id": name}, update)).await?.matched_count > 0)
+        Ok(call_on(&self.consumers, self.consumers.update_one(doc! {"subscriber_id": name}, update))
+            .await?
+            .matched_count
+            > 0)
     }
 
     async fn delete_consumer(&self, name: &str) -> Result<bool> {
-        Ok(call(self.consumers.delete_one(doc! {"subscriber_id": name})).await?.deleted_count > 0)
+        Ok(call_on(&self.consumers, self.consumers.delete_one(doc! {"subscriber_id": name}))
+            .await?
+            .deleted_count
+            > 0)
     }
 
     async fn delete_consumers_of(&self, user: &Owner) -> Result<()> {
-        call(self.consumers.delete_many(of(user))).await?;
+        call_on(&self.consumers, self.consumers.delete_many(of(user))).await?;
         call(self.reservations().delete_many(doc! {"user": user.id})).await.map(drop)
     }
 
     async fn reserve_consumer(&self, name: &str, user: Option<ObjectId>) -> Result<Reserved> {
         let (reserved, this) = (self.reservations(), doc! {"_id": name});
         let Some(user) = user else {
-            return call(reserved.delete_one(this)).await.map(|_| Reserved::Done);
+            return call_on(&reserved, reserved.delete_one(this)).await.map(|_| Reserved::Done);
         };
         if call(reserved.count_documents(doc! {"_id": {"$ne": name}})).await? >= MOST_RESERVED {
             return Ok(Reserved::TooMany);
         }
         let set = doc! {"$set": {"user": user}};
-        let before = call(reserved.find_one_and_update(this.clone(), set).upsert(true)).await?;
+        let before = call_on(&reserved, reserved.find_one_and_update(this.clone(), set).upsert(true)).await?;
         // Afterwards: whoever opens it from now on knows.
         let holder = self.consumer(ConsumerKey::Name(name)).await?.map(|holder| holder.owner);
         let Some(holder) = holder.filter(|holder| holder.id != Some(user)) else { return Ok(Reserved::Done) };
         match before {
             Some(before) => call(reserved.replace_one(this, before)).await.map(|_| ())?,
-            None => call(reserved.delete_one(this)).await.map(|_| ())?,
+            None => call_on(&reserved, reserved.delete_one(this)).await.map(|_| ())?,
         }
         Ok(Reserved::Taken(holder))
     }
@@ -228,8 +239,10 @@ impl Consumers for MongoStore {
         };
         let name = || Bson::Document(doc! {"$type": "string"});
         let unnamed = unused(doc! {"$not": name()}.into(), unnamed_after);
-        let unnamed = call(self.consumers.delete_many(unnamed)).await?.deleted_count;
-        let named = call(self.consumers.delete_many(unused(name(), named_after))).await?.deleted_count;
+        let unnamed = call_on(&self.consumers, self.consumers.delete_many(unnamed)).await?.deleted_count;
+        let named = call_on(&self.consumers, self.consumers.delete_many(unused(name(), named_after)))
+            .await?
+            .deleted_count;
         Ok((unnamed, named))
     }
 }
@@ -306,7 +319,7 @@ impl MongoStore {
     async fn advance(&self, query: Document, update: impl Into<UpdateModifications>) -> Result<bool> {
         let soon = WriteConcern::builder().w(Acknowledgment::Nodes(1)).build();
         let update = self.consumers.update_one(query, update).write_concern(soon);
-        Ok(call(update).await?.matched_count > 0)
+        Ok(call_on(&self.consumers, update).await?.matched_count > 0)
     }
 
     /// A position that KernelCI's own server has noted, in the numbers that this channel's events have: our own go on

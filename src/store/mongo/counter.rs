@@ -5,7 +5,7 @@ use mongodb::options::ReturnDocument;
 
 use super::MongoStore;
 use super::document::integer;
-use super::errors::{self, call, is_duplicate};
+use super::errors::{self, call_on, is_duplicate};
 use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::model::Timestamp;
@@ -18,7 +18,7 @@ pub(super) async fn next(store: &MongoStore, name: &str) -> Result<i64> {
     for _ in 0..3 {
         let update = doc! {"$inc": {"n": 1_i64}};
         let next = counters.find_one_and_update(doc! {"_id": name}, update);
-        if let Some(counter) = call(next.return_document(ReturnDocument::After)).await? {
+        if let Some(counter) = call_on(&counters, next.return_document(ReturnDocument::After)).await? {
             let n = counter.get("n").and_then(integer);
             return n.ok_or_else(|| Error::internal(anyhow::anyhow!("counter {name} is no number")));
         }

@@ -3,9 +3,11 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use mongodb::Collection;
 use mongodb::error::{Error as Mongo, ErrorKind, InsertManyError, WriteFailure};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::failure::Failure;
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
 
@@ -51,6 +53,14 @@ pub(crate) async fn call<T>(call: impl IntoFuture<Output = mongodb::error::Resul
     raw(call).await.map_err(translate)
 }
 
+/// As [`call`], for a write to this collection, which the error names.
+pub(crate) async fn call_on<T, C: Send + Sync>(
+    collection: &Collection<C>,
+    call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+) -> Result<T> {
+    raw(call).await.map_err(|error| translated(error, Some(collection.name())))
+}
+
 /// As [`call`], with the driver's own error for callers that look into it.
 pub(crate) async fn raw<T>(
     call: impl IntoFuture<Output = mongodb::error::Result<T>>,
@@ -72,40 +82,46 @@ pub(crate) async fn raw<T>(
 
 /// The driver's error as ours.
 pub(crate) fn translate(error: Mongo) -> Error {
+    translated(error, None)
+}
+
+fn translated(error: Mongo, collection: Option<&str>) -> Error {
+    // Never the driver's own words: they have whole documents in hexadecimal digits.
+    let cause = Failure::of(&error, collection);
     match error.kind.as_ref() {
         ErrorKind::Io(_)
         | ErrorKind::ServerSelection { .. }
         | ErrorKind::ConnectionPoolCleared { .. }
         | ErrorKind::DnsResolve { .. }
-        | ErrorKind::Shutdown => return Error::unavailable("store", error),
+        | ErrorKind::Shutdown => return Error::unavailable("store", cause),
         // The driver looks at the size of inserts itself.
         ErrorKind::InvalidArgument { message, .. } if message.contains("must be within") => {
-            return too_large(error);
+            return too_large(cause);
         }
         ErrorKind::Bson(_) => {
             return Error::invalid(
                 "node",
                 "something in it cannot be stored (a NUL in a key, or nested too deeply)",
             )
-            .because(error);
+            .because(cause);
         }
         _ => {}
     }
     match code(&error) {
-        Some(OUT_OF_TIME) => Error::new(Kind::Timeout, "the query took too long").because(error),
-        Some(2) if !error.to_string().contains("too large") => Error::internal(error),
-        Some(code) if TOO_LARGE.contains(&code) => too_large(error),
+        Some(OUT_OF_TIME) => Error::new(Kind::Timeout, "the query took too long").because(cause),
+        Some(2) if !cause.to_string().contains("too large") => Error::internal(cause),
+        Some(code) if TOO_LARGE.contains(&code) => too_large(cause),
         Some(CACHE_TOO_SMALL) => {
-            Error::new(Kind::TooLarge, "the database cannot write so much in one transaction").because(error)
+            Error::new(Kind::TooLarge, "the database cannot write so much in one transaction").because(cause)
         }
-        Some(code) if AWAY.contains(&code) || IN_DOUBT.contains(&code) => Error::unavailable("store", error),
-        _ => Error::internal(error),
+        Some(code) if AWAY.contains(&code) || IN_DOUBT.contains(&code) => Error::unavailable("store", cause),
+        _ => Error::internal(cause),
     }
 }
 
-fn too_large(error: Mongo) -> Error {
+fn too_large(cause: Failure) -> Error {
     Error::new(Kind::TooLarge, "a stored document may have 16 MiB at most, its pending events included")
-        .because(error)
+        .because(cause)
 }
 
 /// The server's code of the (first) failure.

@@ -5,7 +5,7 @@ use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
 
 use super::MongoStore;
-use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::model::{ObjectId, user::Group};
@@ -53,11 +53,12 @@ impl Groups for MongoStore {
         if has_members().await? {
             return Ok(GroupDeleted::Assigned);
         }
-        if call(self.groups.delete_one(doc! {"_id": id})).await?.deleted_count == 0 {
+        if call_on(&self.groups, self.groups.delete_one(doc! {"_id": id})).await?.deleted_count == 0 {
             return Ok(GroupDeleted::Missing);
         }
         if has_members().await? {
-            call(self.groups.insert_one(Stored(doc! {"_id": id, "name": &group.name}))).await?;
+            call_on(&self.groups, self.groups.insert_one(Stored(doc! {"_id": id, "name": &group.name})))
+                .await?;
             return Ok(GroupDeleted::Assigned);
         }
         Ok(GroupDeleted::Done)
@@ -76,7 +77,9 @@ impl Groups for MongoStore {
         let query = doc! {
             "username": {"$in": usernames}, "groups.name": {"$ne": name}, "names.1": {"$exists": false},
         };
-        call(self.users.update_many(query, doc! {"$push": {"groups": member(&group)}})).await.map(drop)
+        call_on(&self.users, self.users.update_many(query, doc! {"$push": {"groups": member(&group)}}))
+            .await
+            .map(drop)
     }
 }
 

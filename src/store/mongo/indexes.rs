@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::channel_owners;
 use super::document::integer;
 use super::errors::{self, translate};
+use super::failure::Failure;
 use super::moment;
 use super::queues::depth;
 use super::single::KEY_SECONDS;
@@ -178,6 +179,7 @@ pub(super) async fn ensure(db: &Database, kept: Kept, indexed: &watch::Sender<bo
         let found = match list(db, on).await {
             Ok(found) => found,
             Err(error) => {
+                let error = Failure::of(&error, None);
                 tracing::warn!(%error, on, "indexes cannot be listed");
                 continue;
             }
@@ -191,7 +193,10 @@ pub(super) async fn ensure(db: &Database, kept: Kept, indexed: &watch::Sender<bo
             match outcome {
                 Ok(()) if index.name == OUTBOX => drop(indexed.send(true)),
                 Ok(()) => {}
-                Err(error) => tracing::warn!(%error, on, index = index.name, "an index could not be made"),
+                Err(error) => {
+                    let error = Failure::of(&error, Some(on));
+                    tracing::warn!(%error, on, index = index.name, "an index could not be made");
+                }
             }
         }
     }

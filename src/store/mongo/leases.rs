@@ -8,7 +8,7 @@ use mongodb::options::ReturnDocument;
 
 use super::MongoStore;
 use super::document::integer;
-use super::errors::{self, call, is_duplicate};
+use super::errors::{self, call_on, is_duplicate};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::store::Leases;
@@ -45,6 +45,6 @@ impl Leases for MongoStore {
     async fn drop_lease(&self, name: &str, holder: &str) -> Result<()> {
         let leases = self.db.collection::<Stored>("lease");
         let end = vec![doc! {"$set": {"until": "$$NOW"}}];
-        call(leases.update_one(doc! {"_id": name, "holder": holder}, end)).await.map(drop)
+        call_on(&leases, leases.update_one(doc! {"_id": name, "holder": holder}, end)).await.map(drop)
     }
 }

@@ -18,6 +18,7 @@ mod consumers;
 mod counter;
 pub(crate) mod document;
 pub(crate) mod errors;
+mod failure;
 pub mod filter;
 mod groups;
 mod health;
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::errors::{CONNECTIONS, QUERY_TIME, call};
+use self::failure::Failure;
 pub use self::health::wait;
 use self::queues::reference::Reference;
 use self::stored::Stored;
@@ -223,8 +225,8 @@ pub async fn index_status(mongo_url: &str, database: &str) -> Result<Vec<IndexSt
 }
 
 async fn connect(url: &str) -> Result<Client> {
-    let setting = |error| {
-        Error::invalid("mongo_url", "expected mongodb://host:port/").because(anyhow::Error::new(error))
+    let setting = |error: mongodb::error::Error| {
+        Error::invalid("mongo_url", "expected mongodb://host:port/").because(Failure::of(&error, None))
     };
     let mut options = ClientOptions::parse(url).await.map_err(|error| match error.kind.as_ref() {
         // Of a `mongodb+srv://` URL.

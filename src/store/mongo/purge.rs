@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 
 use super::MongoStore;
 use super::document::date;
-use super::errors::{QUERY_TIME, call};
+use super::errors::{QUERY_TIME, call, call_on};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::model::{ObjectId, Timestamp};
@@ -36,7 +36,7 @@ impl Purge for MongoStore {
             let mut which = removable(old.before);
             which.insert("_id", doc! {"$in": gone});
             which.insert("outbox.id", doc! {"$exists": false});
-            removed = call(self.nodes.delete_many(which)).await?.deleted_count;
+            removed = call_on(&self.nodes, self.nodes.delete_many(which)).await?.deleted_count;
         }
         let last = found.last().filter(|_| found.len() == limit);
         let behind = last.and_then(|last| {

@@ -17,7 +17,7 @@ use mongodb::options::ReturnDocument;
 
 use self::depth::Tally;
 use super::document::integer;
-use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use super::stored::Stored;
 use super::{MongoStore, counter};
 use crate::error::{Error, Result};
@@ -80,7 +80,8 @@ impl Queues for MongoStore {
             "deliveries": {"$add": ["$deliveries", 1_i64]},
         }}];
         let take = self.items.find_one_and_update(free, update).sort(doc! {"_id": 1});
-        let taken = call(take.return_document(ReturnDocument::After).max_time(QUERY_TIME)).await?;
+        let taken =
+            call_on(&self.items, take.return_document(ReturnDocument::After).max_time(QUERY_TIME)).await?;
         let Some(taken) = taken else { return Ok(None) };
         let number = |key| taken.get(key).and_then(integer).and_then(|n| u64::try_from(n).ok());
         let broken = || Error::internal(anyhow::anyhow!("an item of list {list} cannot be read"));
@@ -100,11 +101,17 @@ impl Queues for MongoStore {
         ];
         // One with a key is remembered; it is never without the key, so at most one of the two finds it.
         let counted = doc! {"list": 1, "bytes": 1, "owner": 1};
-        let gone =
-            match call(self.items.find_one_and_update(keyed, empty).projection(counted.clone())).await? {
-                None => call(self.items.find_one_and_delete(held(lease)).projection(counted)).await?,
-                gone => gone,
-            };
+        let gone = match call_on(
+            &self.items,
+            self.items.find_one_and_update(keyed, empty).projection(counted.clone()),
+        )
+        .await?
+        {
+            None => {
+                call_on(&self.items, self.items.find_one_and_delete(held(lease)).projection(counted)).await?
+            }
+            gone => gone,
+        };
         let Some(gone) = gone else { return Ok(false) };
         if let (Ok(list), Some(bytes)) = (gone.get_str("list"), gone.get("bytes").and_then(integer)) {
             let tallies = [Some(Tally::list(list)), gone.get_object_id("owner").ok().map(Tally::user)];
@@ -119,14 +126,14 @@ impl Queues for MongoStore {
 
     async fn release_item(&self, lease: &Lease) -> Result<Option<String>> {
         let free = doc! {"$set": {"until": FREE}, "$unset": {"token": ""}};
-        let released = call(self.items.find_one_and_update(held(lease), free)).await?;
+        let released = call_on(&self.items, self.items.find_one_and_update(held(lease), free)).await?;
         Ok(released.and_then(|item| item.get_str("list").ok().map(str::to_owned)))
     }
 
     async fn extend_item(&self, lease: &Lease, for_so_long: Duration) -> Result<bool> {
         let ms = i64::try_from(for_so_long.as_millis()).unwrap_or(i64::MAX);
         let extend = vec![doc! {"$set": {"until": {"$add": ["$$NOW", ms]}}}];
-        Ok(call(self.items.update_one(held(lease), extend)).await?.matched_count > 0)
+        Ok(call_on(&self.items, self.items.update_one(held(lease), extend)).await?.matched_count > 0)
     }
 
     async fn queues(&self) -> Result<Vec<Depth>> {
@@ -167,7 +174,7 @@ impl Queues for MongoStore {
             let ids: Vec<&Bson> = some.iter().filter_map(|item| item.get("_id")).collect();
             // Unless somebody has taken it meanwhile.
             let still_free = doc! {"$expr": {"$lte": ["$until", "$$NOW"]}, "_id": {"$in": ids}};
-            call(self.items.delete_many(still_free)).await?;
+            call_on(&self.items, self.items.delete_many(still_free)).await?;
         }
         let lists: HashSet<&str> = found.iter().filter_map(|item| item.get_str("list").ok()).collect();
         let tallies = lists.into_iter().map(Tally::list).chain([Tally::user(user)]);
@@ -278,7 +285,7 @@ impl MongoStore {
             && until <= now
         {
             let overdue = doc! {"list": list, "until": {"$gt": FREE, "$lte": now}};
-            call(self.items.update_many(overdue, doc! {"$set": {"until": FREE}})).await?;
+            call_on(&self.items, self.items.update_many(overdue, doc! {"$set": {"until": FREE}})).await?;
         }
         Ok(())
     }

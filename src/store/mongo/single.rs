@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::MongoStore;
 use super::commit::{Key, Prepared, conflict};
-use super::errors::{self, call, is_duplicate};
+use super::errors::{self, call, call_on, is_duplicate};
 use super::stored::Stored;
 use super::transaction::{record, recorded};
 use crate::background;
@@ -97,7 +97,7 @@ pub(super) async fn update(store: &MongoStore, write: &Prepared) -> Result<Commi
     for _ in 0..3 {
         let update = store.nodes.find_one_and_update(write.query(), write.update());
         let update = update.projection(doc! {"outbox": 1}).return_document(ReturnDocument::After);
-        if let Some(after) = call(update).await? {
+        if let Some(after) = call_on(&store.nodes, update).await? {
             // All that is pending, not only ours: should another instance have left something, ours must not overtake it.
             let mut before = Pending::outbox(&after);
             before.retain(|event| write.events.iter().all(|own| own.id != event.id));
@@ -136,12 +136,12 @@ pub(super) async fn in_turn(store: &MongoStore, writes: &[Prepared], key: Option
     if !matches!(outcome, Ok(Committed::Done)) {
         if !inserted.is_empty() {
             let undo = doc! {"_id": {"$in": &inserted}, "revision": 1_i64};
-            if let Err(error) = call(store.nodes.delete_many(undo)).await {
+            if let Err(error) = call_on(&store.nodes, store.nodes.delete_many(undo)).await {
                 tracing::error!(%error, ?inserted, "nodes of a failed hierarchy could not be removed");
             }
         }
         if let Some(key) = &key {
-            drop(call(records.delete_one(doc! {"_id": &key.text})).await);
+            drop(call_on(&records, records.delete_one(doc! {"_id": &key.text})).await);
         }
     }
     outcome
@@ -199,7 +199,7 @@ pub(super) fn forget_old_keys(nodes: Collection<Stored>, stop: CancellationToken
             let day_ago = ObjectId::from_parts(now.saturating_sub(KEY_SECONDS), [0; 5], [0; 3]);
             let query = doc! {"idempotency": {"$exists": true}, "_id": {"$lt": day_ago}};
             if let Err(error) =
-                call(nodes.update_many(query, doc! {"$unset": {"idempotency": "", "idempotency_of": ""}}))
+                call_on(&nodes, nodes.update_many(query, doc! {"$unset": {"idempotency": "", "idempotency_of": ""}}))
                     .await
             {
                 tracing::warn!(%error, "old idempotency keys could not be removed");

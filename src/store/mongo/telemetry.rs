@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use super::MongoStore;
 use super::bson_json::{from_json, object};
 use super::document::{date, integer};
-use super::errors::{QUERY_TIME, call};
+use super::errors::{QUERY_TIME, call, call_on};
 use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::model::telemetry::{LABELS, Sample};
@@ -22,7 +22,7 @@ impl Telemetry for MongoStore {
         }
         let documents: Vec<Stored> =
             samples.iter().map(|sample| document(sample).map(Stored)).collect::<Result<_>>()?;
-        call(self.telemetry.insert_many(documents)).await.map(drop)
+        call_on(&self.telemetry, self.telemetry.insert_many(documents)).await.map(drop)
     }
 
     async fn find_samples(&self, which: &Which, limit: u64, offset: u64) -> Result<Samples> {

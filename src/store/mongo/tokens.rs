@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use mongodb::Collection;
 
 use super::MongoStore;
-use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use super::stored::Stored;
 use crate::error::Result;
 use crate::model::{NamedToken, ObjectId, Scope, Timestamp};
@@ -21,7 +21,7 @@ impl Tokens for MongoStore {
     async fn insert_token(&self, token: &NamedToken, most: usize) -> Result<TokenSaved> {
         let tokens = self.named();
         let expired = doc! {"user": token.user, "expires": {"$lte": bson::DateTime::now()}};
-        call(tokens.delete_many(expired)).await?;
+        call_on(&tokens, tokens.delete_many(expired)).await?;
         let document = doc! {
             "_id": token.id, "user": token.user, "name": &token.name, "scopes": token.scope.names(),
             "created": date(token.created), "last_used": Bson::Null, "expires": date(token.expires),
@@ -34,7 +34,7 @@ impl Tokens for MongoStore {
         // Counted once it is there, so that of many at once none is one too many.
         let count = call(tokens.count_documents(doc! {"user": token.user}).max_time(QUERY_TIME)).await?;
         if count > most as u64 {
-            call(tokens.delete_one(doc! {"_id": token.id})).await?;
+            call_on(&tokens, tokens.delete_one(doc! {"_id": token.id})).await?;
             return Ok(TokenSaved::TooMany);
         }
         Ok(TokenSaved::Done)

@@ -18,6 +18,7 @@ use super::MongoStore;
 use super::commit::{Key, Prepared, TOGETHER, conflict};
 use super::document::integer;
 use super::errors::{self, call, is_duplicate};
+use super::failure::Failure;
 use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::event_log::redis::outbox::Pending;
@@ -85,7 +86,7 @@ pub(super) async fn write(store: &MongoStore, writes: Vec<Write>, key: Option<Ke
         tokio::time::sleep(Duration::from_millis(rand::random_range(pause..=2 * pause))).await;
     }
     match last {
-        Some(error) => Err(Error::unavailable("store", error)),
+        Some(error) => Err(Error::unavailable("store", Failure::of(&error, None))),
         None => Err(Error::unavailable("store", anyhow::anyhow!("nodes of a hierarchy keep changing"))),
     }
 }

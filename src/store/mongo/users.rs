@@ -10,7 +10,7 @@ use mongodb::options::{Collation, CollationStrength, ReturnDocument};
 
 use super::MongoStore;
 use super::document::integer;
-use super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use super::groups::{member, read_group};
 use super::stored::Stored;
 use crate::error::{Error, Result};
@@ -114,11 +114,13 @@ impl Users for MongoStore {
 
     async fn replace_password(&self, id: ObjectId, old: &str, new: &str) -> Result<()> {
         let update = doc! {"$set": {"hashed_password": new}};
-        call(self.users.update_one(doc! {"_id": id, "hashed_password": old}, update)).await.map(drop)
+        call_on(&self.users, self.users.update_one(doc! {"_id": id, "hashed_password": old}, update))
+            .await
+            .map(drop)
     }
 
     async fn delete_user(&self, id: ObjectId) -> Result<bool> {
-        Ok(call(self.users.delete_one(doc! {"_id": id})).await?.deleted_count > 0)
+        Ok(call_on(&self.users, self.users.delete_one(doc! {"_id": id})).await?.deleted_count > 0)
     }
 }
 

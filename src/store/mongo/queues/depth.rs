@@ -15,7 +15,7 @@ use mongodb::options::{Acknowledgment, WriteConcern};
 
 use super::super::MongoStore;
 use super::super::document::integer;
-use super::super::errors::{self, QUERY_TIME, call, is_duplicate};
+use super::super::errors::{self, QUERY_TIME, call, call_on, is_duplicate};
 use super::super::stored::Stored;
 use crate::error::Result;
 use crate::model::ObjectId;
@@ -80,7 +80,7 @@ impl Tally {
         let one_more = doc! {"$inc": {"items": 1_i64, "bytes": bytes}};
         for first in [true, false] {
             let add = store.depths.find_one_and_update(room.clone(), one_more.clone());
-            if let Some(before) = call(add).await? {
+            if let Some(before) = call_on(&store.depths, add).await? {
                 return Ok(Some(before.get("items").and_then(integer).unwrap_or(0).max(0).unsigned_abs()));
             }
             if first {
@@ -95,12 +95,12 @@ impl Tally {
     pub(super) async fn remove(&self, store: &MongoStore, bytes: i64) -> Result<()> {
         let one_less = doc! {"$inc": {"items": -1_i64, "bytes": -bytes}};
         let remove = store.depths.update_one(doc! {"_id": &self.id, "items": {"$gt": 0}}, one_less);
-        call(remove.write_concern(quick())).await.map(drop)
+        call_on(&store.depths, remove.write_concern(quick())).await.map(drop)
     }
 
     /// Many items are gone: whoever wants to know counts what is left.
     pub(super) async fn forget(&self, store: &MongoStore) -> Result<()> {
-        call(store.depths.delete_one(doc! {"_id": &self.id})).await.map(drop)
+        call_on(&store.depths, store.depths.delete_one(doc! {"_id": &self.id})).await.map(drop)
     }
 
     /// Counts what there is, if that was not done lately.
@@ -111,7 +111,7 @@ impl Tally {
         let mut claim = this();
         claim.insert("$expr", old);
         let claim = store.depths.update_one(claim, vec![doc! {"$set": {"counted": "$$NOW"}}]);
-        let is_old = call(claim).await?.matched_count > 0;
+        let is_old = call_on(&store.depths, claim).await?.matched_count > 0;
         if !is_old && call(store.depths.find_one(this()).projection(doc! {"_id": 1})).await?.is_some() {
             return Ok(());
         }
