@@ -7,6 +7,7 @@ mod large_nodes;
 mod layout;
 mod loss;
 mod relay;
+mod secondary;
 mod standalone;
 mod support;
 mod time;

@@ -1,35 +1,14 @@
 //! A `mongod` without a replica set.
 
-use std::process::{Child, Command, Stdio};
-
 use kernelci_live::model::Node;
 use kernelci_live::store::{Committed, Store};
 
-use super::support::{Servers, commit, node, revisions};
-use crate::support::{PATIENCE, eventually_within, services};
-
-/// Ends the process with the test.
-struct Mongod(Child);
-
-impl Drop for Mongod {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
+use super::support::{Mongod, Servers, commit, node, revisions};
 
 #[tokio::test]
 async fn a_standalone_server_works_and_says_what_is_weaker() {
-    let files = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut command = Command::new(&services().mongod);
-    command.args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--wiredTigerCacheSizeGB", "0.25"]);
-    command.arg("--dbpath").arg(files.path()).stdout(Stdio::null());
-    let _mongod = Mongod(command.spawn().expect("mongod starts"));
-    let up = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
-    eventually_within(2 * PATIENCE, "mongod answers", up).await;
-
-    let servers = Servers::on(format!("mongodb://127.0.0.1:{port}")).await;
+    let mongod = Mongod::start(&[]).await;
+    let servers = Servers::on(format!("mongodb://127.0.0.1:{}", mongod.port)).await;
     let a = servers.open().await;
     assert!(!a.store.facts().atomic_hierarchies);
     let mut root = node("root");

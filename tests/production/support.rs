@@ -1,5 +1,6 @@
 //! A database and a key prefix for one test, and any number of instances on them.
 
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use bson::{Document, doc};
@@ -12,7 +13,37 @@ use kernelci_live::store::mongo::{self, MongoStore, Options};
 use kernelci_live::store::{Commit, Expect, Write};
 use serde_json::{Map, Value, json};
 
-use crate::support::{PATIENCE, services, to_redis, until_within};
+use crate::support::{PATIENCE, eventually_within, services, to_redis, until_within};
+
+/// A `mongod` of a test's own, which ends with it.
+pub struct Mongod {
+    pub port: u16,
+    process: Child,
+    _files: tempfile::TempDir,
+}
+
+impl Mongod {
+    /// Starts it and waits until it answers.
+    pub async fn start(more: &[&str]) -> Mongod {
+        let files = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(&services().mongod);
+        command.args(["--bind_ip", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--wiredTigerCacheSizeGB", "0.25"]).args(more);
+        command.arg("--dbpath").arg(files.path()).stdout(Stdio::null());
+        let mongod = Mongod { port, process: command.spawn().expect("mongod starts"), _files: files };
+        let up = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+        eventually_within(2 * PATIENCE, "mongod answers", up).await;
+        mongod
+    }
+}
+
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
 
 /// The servers as one test sees them.
 pub struct Servers {

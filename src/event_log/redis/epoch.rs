@@ -161,7 +161,11 @@ impl Channels {
         let state = state.filter(|state| state.epoch == was.epoch);
         let shown = state.map_or(0, |state| state.head).max(self.seen(channel, was));
         // After `shown`: all of that must be there.
-        let highest = self.highest(channel, was).await?;
+        let mut highest = self.highest(channel, was).await?;
+        if shown > highest {
+            let in_history = self.history.highest_of_majority(channel).await?;
+            highest = was.highest(in_history).max(self.written(channel).await?.highest(0));
+        }
         let lost = shown > highest;
         let (epoch, base) = match was.generation {
             _ if lost => (uuid::Uuid::new_v4().simple().to_string(), shown),

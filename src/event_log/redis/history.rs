@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use bson::{Bson, Document, doc};
 use futures::TryStreamExt;
+use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
 use mongodb::{Collection, Database};
 use serde_json::{Map, Value};
 
@@ -25,6 +26,8 @@ use crate::sync::{HEAVY, Pauses, in_place_if};
 /// What events of KernelCI's own server do not say of themselves.
 const OLD_SOURCE: &str = "https://api.kernelci.org/";
 const OLD_TYPE: &str = "api.kernelci.org";
+/// What is written to when it must be certain who the primary is. (No name of a channel has a blank.)
+const LOOK: &str = "last look";
 /// Documents that MongoDB sends at once to whoever may stop soon.
 const PER_BATCH: u32 = 64;
 
@@ -149,6 +152,18 @@ impl History {
     pub(crate) async fn highest(&self, channel: &str) -> Result<u64> {
         let newest = self.events.find_one(doc! {"channel": channel}).sort(doc! {"sequence_id": -1});
         let newest = call(newest.projection(doc! {"sequence_id": 1}).max_time(QUERY_TIME)).await?;
+        Ok(newest.map_or(0, |newest| seq(&newest)))
+    }
+
+    /// As [`History::highest`], and certain: what a majority has, at a primary that a majority has just followed. One that
+    /// has been deposed and has not heard of it knows less, and so does a new one for a moment.
+    pub(crate) async fn highest_of_majority(&self, channel: &str) -> Result<u64> {
+        let majority = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
+        let look = self.channels.update_one(doc! {"_id": LOOK}, doc! {"$currentDate": {"at": true}});
+        call_on(&self.channels, look.upsert(true).write_concern(majority)).await?;
+        let newest = self.events.find_one(doc! {"channel": channel}).sort(doc! {"sequence_id": -1});
+        let newest = newest.projection(doc! {"sequence_id": 1}).max_time(QUERY_TIME);
+        let newest = call(newest.read_concern(ReadConcern::majority())).await?;
         Ok(newest.map_or(0, |newest| seq(&newest)))
     }
 

@@ -40,7 +40,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::{Document, doc};
 use mongodb::error::ErrorKind;
-use mongodb::options::{Acknowledgment, ClientOptions, WriteConcern};
+use mongodb::options::{
+    Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+};
 use mongodb::{Client, Collection, Database};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -243,6 +245,9 @@ async fn connect(url: &str) -> Result<Client> {
     options.max_connecting = Some(CONNECTIONS);
     // Whatever the URL says: acknowledged means on the disks of a majority.
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+    // Whatever the URL says: what is read decides what is written, and what a secondary has not heard of yet is not lost.
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+    options.read_concern = Some(ReadConcern::local());
     Client::with_options(options).map_err(setting)
 }
 
