@@ -100,6 +100,7 @@ impl Channels {
                         && state.given >= highest
                         && state.head >= seen =>
                 {
+                    self.make_room().await?;
                     return Ok(self.memory.put(channel, state));
                 }
                 // It has not begun, or has ended. Nothing is left behind by a look at it.
@@ -269,6 +270,17 @@ impl Channels {
             self.write_down(&known).await?;
         }
         Ok(())
+    }
+
+    /// Where all that is remembered has something left to do, the oldest are saved now, and then forgotten.
+    async fn make_room(&self) -> Result<()> {
+        let crowd = self.memory.crowd();
+        let saved = crowd.iter().map(async |known| {
+            self.write_down(known).await?;
+            self.memory.forget_saved(known);
+            Ok(())
+        });
+        futures::future::try_join_all(saved).await.map(drop)
     }
 }
 

@@ -1,7 +1,8 @@
 //! What this process remembers of channels: so many of them, those that were used last.
 //!
 //! A channel that is *busy* has something left to do (numbers that are not written down, or not shown): it stands on a
-//! list that the sweep works off, and is not forgotten before.
+//! list that the sweep works off, and is not forgotten before. Where there are too many of those, the oldest are saved at
+//! once and go then.
 
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -15,6 +16,8 @@ use crate::sync::lock;
 
 /// So many channels are remembered; a server has a handful.
 const MOST: usize = 10_000;
+/// So many of them are saved at once where all are busy.
+const SAVED: usize = 16;
 
 /// A channel as this process last saw it, in one epoch.
 #[derive(Debug)]
@@ -134,6 +137,32 @@ impl Memory {
         known
     }
 
+    /// If there is no room for another channel and none that is idle: the busy ones that were used longest ago, which can
+    /// be forgotten when they are saved ([`Memory::forget_saved`]).
+    pub(super) fn crowd(&self) -> Vec<Arc<Known>> {
+        let mut all = lock(&self.known);
+        if all.len() < MOST {
+            return Vec::new();
+        }
+        forget_some(&mut all);
+        if all.len() < MOST {
+            return Vec::new();
+        }
+        let mut crowd: Vec<Arc<Known>> = all.values().cloned().collect();
+        crowd.select_nth_unstable_by_key(SAVED, |known| known.used.load(Relaxed));
+        crowd.truncate(SAVED);
+        crowd
+    }
+
+    /// Forgets a channel whose numbers are written down, unless more of them have been shown since. (What it still has to
+    /// do stays on the list.)
+    pub(super) fn forget_saved(&self, known: &Arc<Known>) {
+        let mut all = lock(&self.known);
+        if known.shown() == 0 && all.get(&known.channel).is_some_and(|now| Arc::ptr_eq(now, known)) {
+            all.remove(&known.channel);
+        }
+    }
+
     /// The channel has ended. (If there is something left to write down, the list has it.)
     pub(super) fn forget(&self, channel: &str) {
         lock(&self.known).remove(channel);
@@ -212,6 +241,27 @@ mod tests {
         assert_eq!(list.iter().map(|known| &*known.channel).collect::<Vec<_>>(), ["busy"]);
         list[0].wrote_down(7);
         assert!(is_idle(&list[0]) && memory.take_busy().is_empty());
+    }
+
+    #[test]
+    fn where_all_are_busy_the_oldest_are_saved_and_then_forgotten() {
+        let memory = Memory::default();
+        for n in 0..MOST {
+            let known = memory.put(&format!("ch-{n}"), &State::at("e", 1, 0));
+            memory.showed(&known, 1 + n as u64);
+        }
+        assert!(memory.get("ch-0").is_some(), "which is the newest now");
+        let crowd = memory.crowd();
+        let mut names: Vec<&str> = crowd.iter().map(|known| &*known.channel).collect();
+        names.sort_unstable_by_key(|name| (name.len(), *name));
+        assert_eq!(names, (1..=SAVED).map(|n| format!("ch-{n}")).collect::<Vec<_>>());
+        crowd.iter().for_each(|known| memory.forget_saved(known));
+        assert_eq!(lock(&memory.known).len(), MOST, "none of them is saved yet");
+        crowd[1..].iter().for_each(|known| known.wrote_down(known.shown()));
+        crowd.iter().for_each(|known| memory.forget_saved(known));
+        assert_eq!(lock(&memory.known).len(), MOST + 1 - SAVED);
+        assert!(memory.get(&crowd[0].channel).is_some() && memory.get(&crowd[1].channel).is_none());
+        assert!(memory.crowd().is_empty(), "there is room");
     }
 
     #[test]
