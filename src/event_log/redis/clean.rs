@@ -98,7 +98,7 @@ async fn clean(outboxes: &Outboxes, events: &[Relayed]) -> Result<()> {
     // Before the marks of them, which would be all that leads to what is left.
     if !bodies.is_empty() {
         let delete = outboxes.bodies.delete_many(doc! {"_id": {"$in": bodies}});
-        call(delete.write_concern(unhurried())).await?;
+        call_on(&outboxes.bodies, delete.write_concern(unhurried())).await?;
     }
     if !nodes.is_empty() {
         let query = doc! {"_id": {"$in": nodes}, "outbox.id": {"$in": &in_nodes}};

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::MongoStore;
 use super::commit::{Key, Prepared, conflict};
-use super::errors::{self, call, call_on, is_duplicate};
+use super::errors::{self, call_on, is_duplicate};
 use super::stored::Stored;
 use super::transaction::{record, recorded};
 use crate::background;
@@ -198,9 +198,11 @@ pub(super) fn forget_old_keys(nodes: Collection<Stored>, stop: CancellationToken
             let now = u32::try_from(crate::model::Timestamp::now().millis() / 1000).unwrap_or(u32::MAX);
             let day_ago = ObjectId::from_parts(now.saturating_sub(KEY_SECONDS), [0; 5], [0; 3]);
             let query = doc! {"idempotency": {"$exists": true}, "_id": {"$lt": day_ago}};
-            if let Err(error) =
-                call_on(&nodes, nodes.update_many(query, doc! {"$unset": {"idempotency": "", "idempotency_of": ""}}))
-                    .await
+            if let Err(error) = call_on(
+                &nodes,
+                nodes.update_many(query, doc! {"$unset": {"idempotency": "", "idempotency_of": ""}}),
+            )
+            .await
             {
                 tracing::warn!(%error, "old idempotency keys could not be removed");
             }
