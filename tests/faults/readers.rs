@@ -78,6 +78,8 @@ pub async fn start(target: &Target) -> (Vec<Reader>, Vec<tokio::task::JoinHandle
         reader("websocket, slow", "node", None),
         reader("websocket, stops", "node", None),
         reader("long poll", "node", None),
+        reader("by time", "node", None),
+        reader("by event", "node", None),
         reader("durable", "node", None),
         reader("group", "node", None),
         reader("server-sent events", "node", None),
@@ -100,6 +102,8 @@ pub async fn start(target: &Target) -> (Vec<Reader>, Vec<tokio::task::JoinHandle
             "group" => tokio::spawn(consumers::by_group(reader, target)),
             "durable" => tokio::spawn(consumers::by_durable(reader, target)),
             "long poll" => tokio::spawn(consumers::by_polling(reader, target, subscription)),
+            "by time" => tokio::spawn(by_history(reader, target, "from", "timestamp")),
+            "by event" => tokio::spawn(by_history(reader, target, "after", "id")),
             "server-sent events" => tokio::spawn(by_sse(reader, target)),
             "cloudevents" => tokio::spawn(by_cloudevents(reader, target)),
             _ => tokio::spawn(by_client(reader, target)),
@@ -191,6 +195,32 @@ async fn by_websocket(reader: Reader, target: Target, rest: impl Fn(u64) -> Dura
                 Err(Lost::TimedOut) if heard.elapsed() < Duration::from_secs(6) => {}
                 Err(_) => break,
             }
+        }
+    }
+}
+
+/// What labs do: polls the history of all channels, each time behind the last event that came.
+async fn by_history(reader: Reader, target: Target, parameter: &str, field: &str) {
+    let client = reqwest::Client::new();
+    let mut place = String::new();
+    loop {
+        let url = format!("{}/latest/events?limit=1000{place}", target.url);
+        let request = client.get(&url).bearer_auth(&target.token);
+        let poll = async { request.send().await?.error_for_status()?.json::<Vec<Value>>().await };
+        let page = match tokio::time::timeout(Duration::from_secs(9), poll).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(error)) if error.status().is_some_and(|status| status.is_client_error()) => {
+                return fault(&reader, error);
+            }
+            _ => Vec::new(),
+        };
+        for event in page.iter().filter(|event| event["channel"] == "node") {
+            let seq = event["sequence_id"].as_u64().unwrap_or_default();
+            saw(&reader, seq, event["id"].as_str().unwrap_or_default());
+        }
+        match page.last() {
+            Some(last) => place = format!("&{parameter}={}", last[field].as_str().unwrap_or_default()),
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }

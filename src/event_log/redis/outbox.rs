@@ -11,7 +11,7 @@ use super::stream::Item;
 use crate::error::Result;
 use crate::model::{Event, ObjectId};
 use crate::store::mongo::document::integer;
-use crate::store::mongo::errors::{QUERY_TIME, call};
+use crate::store::mongo::errors::{QUERY_TIME, call, call_on};
 use crate::store::mongo::stored::Stored;
 use crate::sync::in_place;
 
@@ -132,7 +132,7 @@ impl Outboxes {
         let gone: Vec<ObjectId> =
             pending.iter().filter(|event| is_part(event)).map(|event| event.id).collect();
         if !gone.is_empty() {
-            call(self.nodes.update_one(doc! {"_id": node}, vec![without(&gone)])).await?;
+            call_on(&self.nodes, self.nodes.update_one(doc! {"_id": node}, vec![without(&gone)])).await?;
             pending.retain(|event| !is_part(event));
         }
         Ok(pending)
