@@ -63,6 +63,11 @@ impl Redis {
     /// See the module's documentation. While Redis is away it stands where it was; 503 if this process has not seen it yet.
     pub(crate) async fn horizon(&self) -> Result<EventTime> {
         let clock = &self.clock;
+        let last = clock.horizon.load(Relaxed);
+        if last > 0 && self.is_failing() {
+            // Not by waiting for it.
+            return Ok(EventTime::from_micros(last));
+        }
         let mut connection: Connection = self.connection();
         let mut script = clock.script.key(&clock.keys[0]);
         script.key(&clock.keys[1]).arg(&clock.args());
@@ -73,10 +78,8 @@ impl Redis {
                 let before = clock.horizon.fetch_max(horizon, Relaxed);
                 Ok(EventTime::from_micros(horizon.max(before)))
             }
-            Err(error) => match clock.horizon.load(Relaxed) {
-                0 => Err(error),
-                last => Ok(EventTime::from_micros(last)),
-            },
+            Err(_) if last > 0 => Ok(EventTime::from_micros(last)),
+            Err(error) => Err(error),
         }
     }
 }

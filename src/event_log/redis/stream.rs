@@ -413,6 +413,11 @@ impl Redis {
         Ok(self.look_on(connection, channel, 0, 0).await?.0)
     }
 
+    /// Whether Redis did not answer the last command.
+    pub(super) fn is_failing(&self) -> bool {
+        *self.failing.borrow()
+    }
+
     /// Waits until Redis does not answer.
     pub(crate) async fn fails(&self) {
         let mut failing = self.failing.subscribe();
