@@ -152,7 +152,6 @@ impl EventLog for RedisLog {
         if query.limit == 0 {
             return Ok(Vec::new());
         }
-        let by_seq = query.channel.is_some() && !matches!(query.after, Some(After::Time(..)));
         let translated = filter::to_mongo_event(&query.filter);
         let mut conditions = vec![translated.query];
         conditions.extend(query.channel.as_ref().map(|channel| doc! {"channel": channel}));
@@ -161,7 +160,7 @@ impl EventLog for RedisLog {
             conditions.push(moment::until(self.inner.channels.redis.horizon().await?));
         }
         // By number no second key: the index has none, and numbers of a channel do not repeat.
-        let sort = if by_seq {
+        let sort = if query.is_by_seq() {
             doc! {"sequence_id": 1}
         } else {
             moment::order()

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::operation::Params;
 
 /// The parameter that is not part of it.
-const KEY: &str = "idempotency_key";
+pub(super) const KEY: &str = "idempotency_key";
 
 /// The fingerprint of a request's parameters, whatever order their members have; empty where there is no key.
 pub(super) fn of(params: &Params<'_>) -> String {

@@ -213,13 +213,17 @@ impl Operation {
 
     /// Whether the operation has a parameter of this name.
     pub fn has_param(&self, name: &str) -> bool {
-        self.params.as_value().get("properties").is_some_and(|all| all.get(name).is_some())
+        has_property(&self.params, name)
     }
 
     /// Whether the operation has any parameters.
     pub fn takes_any(&self) -> bool {
         self.params.as_value()["properties"].as_object().is_some_and(|all| !all.is_empty())
     }
+}
+
+fn has_property(schema: &Schema, name: &str) -> bool {
+    schema.as_value().get("properties").is_some_and(|all| all.get(name).is_some())
 }
 
 /// All operations, by name.
@@ -247,8 +251,10 @@ impl Table {
         F: Fn(Context, P) -> Fut + Copy + Send + Sync + 'static,
         Fut: Future<Output = Result<R>> + Send + 'static,
     {
+        let schema = SchemaGenerator::default().into_root_schema_for::<P>();
+        let takes_key = has_property(&schema, fingerprint::KEY);
         let run: Run = Arc::new(move |context, params| {
-            let context = context.asking_for(fingerprint::of(&params));
+            let context = if takes_key { context.asking_for(fingerprint::of(&params)) } else { context };
             match read_params::<P>(params) {
                 Ok(params) => Box::pin(async move {
                     let reply = function(context, params).await?;
@@ -265,7 +271,7 @@ impl Table {
             routes: Vec::new(),
             takes: Described::of::<P>(),
             gives: Described::of::<R>(),
-            params: SchemaGenerator::default().into_root_schema_for::<P>(),
+            params: schema,
             large: false,
             quick: false,
             waits: false,

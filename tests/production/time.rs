@@ -97,3 +97,19 @@ async fn events_without_microseconds_are_found_once_each() {
     assert_eq!(seen, wanted);
     servers.clean().await;
 }
+
+/// An instance of an older version shows what another one has begun, and does not say that it has.
+#[tokio::test]
+async fn what_is_noted_as_on_its_way_and_is_not_holds_nothing_back_for_long() {
+    let servers = Servers::new().await;
+    let one = servers.open().await;
+    published(&*one.log, event("ch", json!(1))).await;
+    for channel in ["ch", "nobody"] {
+        let key = format!("{}inflight", servers.options.key_prefix);
+        let mut redis = servers.redis.clone();
+        redis::cmd("ZADD").arg(key).arg(1).arg(channel).exec_async(&mut redis).await.unwrap();
+    }
+    published(&*one.log, event("other", json!(2))).await;
+    shows(&one, &["ch", "other"]).await;
+    servers.clean().await;
+}

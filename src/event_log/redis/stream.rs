@@ -28,6 +28,8 @@ use crate::model::{EventTime, NODE_CHANNEL, ObjectId, Timestamp};
 const STREAM_LENGTH: usize = 100_000;
 /// How long an appended event is recognised without asking the history.
 const SEEN_SECONDS: usize = 3600;
+/// See [`Redis::land`].
+const LAND: &str = "if redis.call('XLEN', KEYS[1]) == 0 then redis.call('ZREM', KEYS[2], ARGV[1]) end";
 /// Channels with events on their way that are looked at.
 const MOST_IN_FLIGHT: usize = 1000;
 /// How long it is kept in Redis that somebody has looked whether it takes writes.
@@ -299,6 +301,16 @@ impl Redis {
         let mut command = redis::cmd("ZRANGE");
         command.arg(&self.clock.keys[1]).arg(0).arg(MOST_IN_FLIGHT - 1).arg("WITHSCORES");
         self.wait(command.query_async(&mut connection)).await
+    }
+
+    /// Notes that nothing of a channel is on its way any more, if that is so: an instance of an older version shows events and
+    /// does not.
+    pub(crate) async fn land(&self, channel: &str) -> Result<()> {
+        let script = Script::new(LAND);
+        let mut invocation = script.key(self.key(channel, "pending"));
+        invocation.key(&self.clock.keys[1]).arg(channel);
+        let mut connection = self.manager.clone();
+        self.wait(invocation.invoke_async(&mut connection)).await
     }
 
     /// Shows events to readers, which are in the history under these numbers: the first one and those behind it. Answers

@@ -170,6 +170,7 @@ impl Sweep {
             if self.in_flight.contains(&(channel.clone(), *since)) {
                 let known = self.channels.known(channel).await?;
                 self.channels.memory.attend(&known);
+                self.channels.redis.land(channel).await?;
             }
         }
         self.in_flight = now;
